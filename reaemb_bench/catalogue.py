@@ -1,0 +1,94 @@
+"""Every component that this package ships: kind -> name -> `module:Class`. Strings, so that nothing is imported."""
+
+from __future__ import annotations
+
+_HOME = "reaemb_bench"
+
+CATALOGUE: dict[str, dict[str, str]] = {
+    "step": {
+        "prepare": f"{_HOME}.steps.prepare:Prepare",
+        "llm": f"{_HOME}.steps.llm:LanguageModel",
+        "contrast": f"{_HOME}.steps.contrast:Contrast",
+        "reinforce": f"{_HOME}.steps.reinforce:Reinforce",
+        "reinforce-leaky-paper": f"{_HOME}.steps.reinforce:ReinforceLeakyPaper",
+        "encode": f"{_HOME}.steps.encode:Encode",
+        "reduce": f"{_HOME}.steps.reduce:Reduce",
+        "train": f"{_HOME}.steps.train:Train",
+        "train-ids": f"{_HOME}.steps.train:TrainIds",
+        "rank": f"{_HOME}.steps.rank:Rank",
+        "floors": f"{_HOME}.steps.floors:RankFloors",
+    },
+    "source": {
+        "movielens-100k": f"{_HOME}.data.movielens:MovieLens100K",
+        "table": f"{_HOME}.data.table:Table",
+        "simulated": f"{_HOME}.data.simulated:Simulated",
+    },
+    "filter": {
+        "drop-users-of-rare-items": f"{_HOME}.data.filters:DropUsersOfRareItems",
+        "k-core": f"{_HOME}.data.filters:KCore",
+        "rating": f"{_HOME}.data.filters:MinimumRating",
+    },
+    "split": {
+        "leave-last-two": f"{_HOME}.data.splits:LeaveLastTwo",
+    },
+    "prompt": {
+        "attributes": f"{_HOME}.data.prompts:Attributes",
+    },
+    "backbone": {
+        "causal-lm": f"{_HOME}.backbones.causal_lm:CausalLM",
+        "smollm2-135m": f"{_HOME}.backbones.smollm2:SmolLM2",
+        "tiny": f"{_HOME}.backbones.tiny:Tiny",
+    },
+    "reasoner": {
+        "latent-thought": f"{_HOME}.reasoners.latent_thought:LatentThought",
+        "latent-thought-paper": f"{_HOME}.reasoners.latent_thought_paper:LatentThoughtPaper",
+        "none": f"{_HOME}.reasoners.no_thought:NoThought",
+    },
+    "pooling": {
+        "mean": f"{_HOME}.poolings.poolings:Mean",
+        "last": f"{_HOME}.poolings.poolings:Last",
+        "thought": f"{_HOME}.poolings.poolings:Thought",
+    },
+    "loss": {
+        "soft-target": f"{_HOME}.losses.soft_target:SoftTarget",
+        "soft-target-detached": f"{_HOME}.losses.soft_target:SoftTargetDetached",
+        "info-nce": f"{_HOME}.losses.info_nce:InfoNCE",
+    },
+    "reward": {
+        "reciprocal-log-rank": f"{_HOME}.rewards.ranked:ReciprocalLogRank",
+        "ndcg": f"{_HOME}.rewards.ranked:NDCG",
+        "softmax-likelihood": f"{_HOME}.rewards.softmax_likelihood:SoftmaxLikelihood",
+    },
+    "advantage": {
+        "batch-baseline-paper": f"{_HOME}.advantages.advantages:BatchBaselinePaper",
+        "group-mean": f"{_HOME}.advantages.advantages:GroupMean",
+        "group-clean": f"{_HOME}.advantages.advantages:GroupClean",
+        "leave-one-out": f"{_HOME}.advantages.advantages:LeaveOneOut",
+    },
+    "policy": {
+        "gaussian": f"{_HOME}.policies.gaussian:Gaussian",
+        "token-logprob-paper": f"{_HOME}.policies.token_logprob_paper:TokenLogprobPaper",
+    },
+    "reducer": {
+        "pca": f"{_HOME}.reducers.reducers:PCA",
+        "whitening": f"{_HOME}.reducers.reducers:Whitening",
+        "none": f"{_HOME}.reducers.reducers:Unreduced",
+    },
+    "item-table": {
+        "ids": f"{_HOME}.tables.tables:Ids",
+        "frozen": f"{_HOME}.tables.tables:Frozen",
+        "ids-and-frozen": f"{_HOME}.tables.tables:IdsAndFrozen",
+    },
+    "head": {
+        "sasrec": f"{_HOME}.heads.sasrec:SASRec",
+    },
+    "objective": {
+        "bce": f"{_HOME}.objectives.bce:BinaryCrossEntropy",
+        "cross-entropy": f"{_HOME}.objectives.cross_entropy:CrossEntropy",
+    },
+    "floor": {
+        "random": f"{_HOME}.floors.random:Random",
+        "popularity": f"{_HOME}.floors.popularity:Popularity",
+        "item-knn": f"{_HOME}.floors.item_knn:ItemKNN",
+    },
+}

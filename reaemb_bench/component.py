@@ -1,0 +1,117 @@
+"""Components: frozen settings with behaviour, declared once, built from recipe tables.
+
+A component is a pydantic model. Its fields are its settings (unknown ones are refused), its methods satisfy one of
+the protocols in `reaemb_bench.kinds`. A field that holds another component is annotated with `Pick`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, PrivateAttr
+from pydantic_core import core_schema
+
+from reaemb_bench.errors import RecipeError
+
+Sight = Literal["training", "validation", "test"]
+Randomness = Literal["none", "data", "embedder", "recommender"]
+
+
+class Component(BaseModel):
+    """Base of everything a recipe can name: settings that are frozen, validated and part of every store key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+    version: ClassVar[int] = 1
+    """Raised whenever the same settings would give other numbers; part of the store key."""
+
+    _use: str = PrivateAttr(default="")
+    _code: str = PrivateAttr(default="")
+
+    @property
+    def use(self) -> str:
+        """The name under which a recipe found this component."""
+        return self._use or type(self).__name__
+
+    def spec(self) -> dict[str, Any]:
+        """The recipe table that builds this component again, every default written out."""
+        settings = {name: _plain(getattr(self, name), nested="spec") for name in type(self).model_fields}
+        return {"use": self.use, **settings}
+
+    def identity(self) -> dict[str, Any]:
+        """What decides this component's results, as plain JSON: name, version, settings, and code of plug-in files."""
+        settings = {name: _plain(getattr(self, name), nested="identity") for name in type(self).model_fields}
+        # A plug-in file is known by its text, not by the folder it happens to lie in.
+        use = Path(self.use).name if self._code else self.use
+        made = {"use": use, "version": type(self).version, **settings, **self.fingerprint()}
+        return {**made, "code": self._code} if self._code else made
+
+    def fingerprint(self) -> dict[str, Any]:
+        """State outside the settings that decides the results, such as the sha256 of a file that is read."""
+        return {}
+
+
+class Step(Component):
+    """A component with a typed `run(artefact, ...) -> artefact`; see `reaemb_bench.pipeline`."""
+
+    sees: ClassVar[Sight] = "training"
+    """The most held-out data that this step may read: `validation` admits Signal, `test` admits Holdout too."""
+    leaks: ClassVar[bool] = False
+    """True for paper variants that look at held-out data on purpose; a recipe must say `allow_leaks = true`."""
+    randomness: ClassVar[Randomness] = "none"
+    """Which of a recipe's seeds this step draws from; `none` keeps the seed out of its key."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Field marker: the recipe names a component of this kind, as `"name"` or `{use = "name", ...settings}`.
+
+    With `many`, the field is a tuple and the recipe gives a list of such values.
+    """
+
+    kind: str
+    many: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.with_info_plain_validator_function(self._validate)
+
+    def _validate(self, value: Any, info: core_schema.ValidationInfo) -> Any:
+        from reaemb_bench.registry import build
+
+        field = info.field_name or self.kind
+        if not self.many:
+            try:
+                return build(self.kind, value)
+            except RecipeError as error:
+                raise error.under(field) from None
+        if not isinstance(value, list | tuple):
+            raise RecipeError(f"needs a list of {self.kind}s", (field,))
+        made = []
+        for place, each in enumerate(value):
+            try:
+                made.append(build(self.kind, each))
+            except RecipeError as error:
+                raise error.under(f"{field}[{place}]") from None
+        return tuple(made)
+
+
+def picked_kind(annotation_metadata: list[Any]) -> Pick | None:
+    """The `Pick` among a field's metadata, if it has one."""
+    return next((each for each in annotation_metadata if isinstance(each, Pick)), None)
+
+
+def _plain(value: Any, nested: Literal["spec", "identity"]) -> Any:
+    if isinstance(value, Component):
+        return value.spec() if nested == "spec" else value.identity()
+    if isinstance(value, BaseModel):
+        return {name: _plain(getattr(value, name), nested) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each, nested) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each, nested) for each in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value

@@ -1,0 +1,24 @@
+"""Errors that a person can cause and cure."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake that a person can cure; the command line prints it as one line and exits with code 2."""
+
+
+class RecipeError(UserError):
+    """A mistake in a recipe, with the dotted TOML path at which it stands.
+
+    Nested components raise it with a relative path; every level that passes it on adds its own name in front,
+    so that the reader sees `lrcl.loss.temprature` and not `temprature`.
+    """
+
+    def __init__(self, message: str, path: tuple[str, ...] = ()) -> None:
+        self.message = message
+        self.path = path
+        super().__init__(f"{'.'.join(path)}: {message}" if path else message)
+
+    def under(self, *parents: str) -> RecipeError:
+        """The same error as seen from outside the table named by `parents`."""
+        return RecipeError(self.message, (*parents, *self.path))

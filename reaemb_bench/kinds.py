@@ -1,0 +1,172 @@
+"""The kinds of component: what each must be able to do, and the field types that let a recipe pick one.
+
+A component satisfies its protocol by having the methods; it inherits nothing but `Component`. Shapes: n prompts,
+L tokens, d hidden size, j thoughts, G rollouts a group, N candidates.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from reaemb_bench.artifacts import Corpus, Float32, Sequences, Vectors
+from reaemb_bench.component import Pick
+from reaemb_bench.machine import Machine
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from reaemb_bench.data.interactions import Interactions, SplitInteractions
+    from reaemb_bench.encoding.backbone import Loaded
+    from reaemb_bench.encoding.model import Prefix, ThoughtModel
+
+
+class Source(Protocol):
+    """Where interactions and item attributes come from."""
+
+    def read(self, machine: Machine) -> Interactions:
+        """All interactions and the attributes of all items, exact duplicates removed."""
+
+
+class Filter(Protocol):
+    """Takes interactions away."""
+
+    def apply(self, data: Interactions) -> Interactions:
+        """The interactions that remain."""
+
+
+class Split(Protocol):
+    """Divides interactions into training, validation and test."""
+
+    def apply(self, data: Interactions, seed: int) -> SplitInteractions:
+        """The division; the seed orders interactions of equal time."""
+
+
+class Prompt(Protocol):
+    """Writes an item's attributes as text."""
+
+    def text(self, attributes: dict[str, Any]) -> str:
+        """`name is value; name is value; ...` for one item."""
+
+
+class Backbone(Protocol):
+    """A causal language model."""
+
+    def prepare(self, corpus: Corpus, folder: Path, machine: Machine, seed: int) -> None:
+        """Write into `folder` what must travel with the encoder (the weights of a model made here, or nothing)."""
+
+    def load(self, folder: Path, machine: Machine) -> Loaded:
+        """The model and its tokenizer, ready on the machine's device."""
+
+
+class Reasoner(Protocol):
+    """Computes latent thoughts from the hidden states of the prompt."""
+
+    @property
+    def thoughts(self) -> int:
+        """Number j of thoughts, 0 for a reasoner that has none."""
+
+    def build(self, width: int, embedding_rms: float) -> torch.nn.Module | None:
+        """The module: forward(states (n, L, d), mask (n, L), positions (n, L)) -> thoughts (n, j, d)."""
+
+
+class Pooling(Protocol):
+    """Makes one vector of hidden states."""
+
+    def pool(self, states: Tensor, mask: Tensor, thoughts: int) -> Tensor:
+        """(n, L, d), (n, L) -> (n, d). The sequence is left-padded and ends with j thought tokens and EOS."""
+
+
+class Loss(Protocol):
+    """A contrastive loss over pairs of views."""
+
+    initial_temperature: float
+
+    def loss(self, first: Tensor, second: Tensor, temperature: Tensor) -> Tensor:
+        """Scalar loss of two views (n, d) of the same n items."""
+
+
+class Reward(Protocol):
+    """Scores how a rollout ranks its candidates."""
+
+    def reward(self, scores: Tensor, weights: Tensor) -> Tensor:
+        """scores (rollouts, N); weights (rollouts, N), the share of each positive, 0 for negatives -> (rollouts,)."""
+
+
+class Advantage(Protocol):
+    """Turns the rewards of groups into advantages."""
+
+    def advantage(self, rewards: Tensor) -> Tensor:
+        """(groups, G), the clean rollout first -> (groups, G)."""
+
+
+class Policy(Protocol):
+    """The stochastic policy over thoughts and its clipped objective."""
+
+    def log_density(self, model: ThoughtModel, prefix: Prefix, means: Tensor, actions: Tensor) -> Tensor:
+        """(n, terms) log-densities; means (n, j, d) carry gradient, actions (n, j, d) are what the rollout injected."""
+
+
+class Reducer(Protocol):
+    """Maps item vectors to fewer or better-conditioned dimensions."""
+
+    def reduce(self, vectors: Vectors) -> Vectors:
+        """(items, width) -> (items, dimensions)."""
+
+
+class ItemTable(Protocol):
+    """Where a recommender's item vectors come from."""
+
+    def build(self, items: int, width: int, vectors: Float32 | None) -> torch.nn.Module:
+        """A module whose forward() gives all item vectors (items, width)."""
+
+
+class Head(Protocol):
+    """A sequential recommender."""
+
+    hidden: int
+    max_length: int
+
+    def build(self, table: torch.nn.Module) -> torch.nn.Module:
+        """The network over an item table."""
+
+
+class Objective(Protocol):
+    """A training loss of a recommender."""
+
+    def loss(self, outputs: Tensor, targets: Tensor, table: Tensor, negatives: Tensor | None) -> Tensor:
+        """outputs (p, hidden), targets (p,), table (items, hidden), negatives (p, k) -> scalar."""
+
+
+class Scorer(Protocol):
+    """Scores the whole catalogue for users' histories."""
+
+    def scores(self, histories: Sequences) -> Float32:
+        """(users, items), higher is better."""
+
+
+class Floor(Protocol):
+    """A method that learns nothing but counts."""
+
+    def fit(self, corpus: Corpus) -> Scorer:
+        """A scorer from training counts."""
+
+
+AnySource = Annotated[Source, Pick("source")]
+AnySplit = Annotated[Split, Pick("split")]
+AnyPrompt = Annotated[Prompt, Pick("prompt")]
+AnyBackbone = Annotated[Backbone, Pick("backbone")]
+AnyReasoner = Annotated[Reasoner, Pick("reasoner")]
+AnyPooling = Annotated[Pooling, Pick("pooling")]
+AnyLoss = Annotated[Loss, Pick("loss")]
+AnyReward = Annotated[Reward, Pick("reward")]
+AnyAdvantage = Annotated[Advantage, Pick("advantage")]
+AnyPolicy = Annotated[Policy, Pick("policy")]
+AnyReducer = Annotated[Reducer, Pick("reducer")]
+AnyItemTable = Annotated[ItemTable, Pick("item-table")]
+AnyHead = Annotated[Head, Pick("head")]
+AnyObjective = Annotated[Objective, Pick("objective")]
+ManyFilters = Annotated[tuple[Filter, ...], Pick("filter", many=True)]
+ManyFloors = Annotated[tuple[Floor, ...], Pick("floor", many=True)]
+

@@ -1,0 +1,138 @@
+"""Where names become components: built-ins as strings, entry points of installed packages, and `file.py:Class`.
+
+Nothing is imported before it is asked for, and component modules never import torch at the top, so that `list`,
+`describe`, `plan` and `--help` stay fast.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from reaemb_bench.catalogue import CATALOGUE
+from reaemb_bench.component import Component
+from reaemb_bench.errors import RecipeError, UserError
+
+
+def kinds() -> tuple[str, ...]:
+    """The kinds of component, in the order in which people meet them."""
+    return tuple(CATALOGUE)
+
+
+@cache
+def names(kind: str) -> dict[str, str]:
+    """All names of a kind with the `module:Class` behind each: ours, then those of installed packages."""
+    found = dict(CATALOGUE[kind])
+    for entry in importlib.metadata.entry_points(group=f"reaemb_bench.{kind}"):
+        if entry.name in found:
+            raise UserError(
+                f"an installed package declares {kind} '{entry.name}' as {entry.value}, "
+                f"but the name is taken by {found[entry.name]}; rename it there"
+            )
+        found[entry.name] = entry.value
+    return found
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the known word closest to `word`, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def find(kind: str, name: str) -> type[Component]:
+    """The component class that `name` stands for.
+
+    Raises RecipeError where no such component exists, naming the nearest known one.
+    """
+    known = names(kind)
+    if name in known:
+        module, _, attribute = known[name].partition(":")
+        made = getattr(importlib.import_module(module), attribute)
+    elif ".py:" in name:
+        file, _, attribute = name.rpartition(":")
+        made = getattr(_plugin(Path(file).resolve()), attribute, None)
+        if made is None:
+            raise RecipeError(f"the file {file} has no class '{attribute}'")
+    else:
+        raise RecipeError(f"no {kind} is called '{name}'.{nearest(name, known)} Known: {', '.join(sorted(known))}")
+    if not (isinstance(made, type) and issubclass(made, Component)):
+        raise RecipeError(f"{name} is no component: derive it from reaemb_bench.component.Component")
+    return made
+
+
+@cache
+def _plugin(file: Path) -> ModuleType:
+    if not file.is_file():
+        raise RecipeError(f"there is no file {file}")
+    name = f"reaemb_bench_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    module_spec = importlib.util.spec_from_file_location(name, file)
+    if module_spec is None or module_spec.loader is None:
+        raise RecipeError(f"{file} cannot be imported as Python")
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[name] = module
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise RecipeError(f"{file} fails on import: {type(error).__name__}: {error}") from error
+    return module
+
+
+def build(kind: str, value: Any) -> Component:
+    """A component of `kind` from a recipe value: a name, a table with `use`, or a component that is already built.
+
+    None stands for the kind's component `none`, where it has one: that is how `--drop step.part` works.
+    Raises RecipeError with the path inside the table.
+    """
+    if isinstance(value, Component):
+        return value
+    if value is None:
+        if "none" not in names(kind):
+            raise RecipeError(f"a {kind} is required here and cannot be dropped")
+        value = "none"
+    table = dict(value) if isinstance(value, dict) else {"use": value}
+    name = table.pop("use", None)
+    if not isinstance(name, str):
+        raise RecipeError(f"names no {kind}: add use = \"...\". Known: {', '.join(sorted(names(kind)))}")
+    made_by = find(kind, name)
+    try:
+        made = made_by.model_validate(table)
+    except ValidationError as error:
+        raise settings_error(error, made_by.model_fields) from None
+    made._use = name
+    if ".py:" in name and name not in names(kind):
+        made._code = hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest()
+    return made
+
+
+def settings_error(error: ValidationError, known: Iterable[str]) -> RecipeError:
+    """One line for a refused table: its first mistake, and how many more there are."""
+    details = error.errors(include_url=False)
+    more = f" (and {len(details) - 1} more in this table)" if len(details) > 1 else ""
+    first = details[0]
+    path = tuple(str(part) for part in first["loc"])
+    return RecipeError(_sentence(first, known) + more, path)
+
+
+def _sentence(detail: ErrorDetails, known: Iterable[str]) -> str:
+    known = list(known)
+    if detail["type"] == "extra_forbidden":
+        word = str(detail["loc"][-1])
+        return f"no setting is called '{word}'.{nearest(word, known)} Known: {', '.join(known) or 'none'}"
+    if detail["type"] == "missing":
+        return "this setting is required; give it a value"
+    message = detail["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    return f"{message}, not {detail['input']!r}" if detail["loc"] else message

@@ -1,0 +1,115 @@
+"""The store: results on disk under a key that says everything that decided them.
+
+Layout: `<root>/results/<key>/` holds one folder an artefact, `ticks.jsonl` and `manifest.json`. A result appears
+by one rename of a finished folder, so a crash leaves nothing half-written under a key. One lock file a key keeps two
+processes from computing the same thing; the operating system frees it when its owner dies.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import BaseFileLock, FileLock
+
+from reaemb_bench.errors import UserError
+from reaemb_bench.files import sha256_of, sync_tree
+
+MANIFEST = "manifest.json"
+TICKS = "ticks.jsonl"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Content-addressed results below one folder."""
+
+    root: Path
+
+    def folder(self, key: str) -> Path:
+        """Where the result of `key` lies, or would lie."""
+        return self.root / "results" / key
+
+    def has(self, key: str) -> bool:
+        """Whether the result of `key` is there, whole."""
+        return (self.folder(key) / MANIFEST).is_file()
+
+    def manifest(self, key: str) -> dict[str, Any]:
+        """The manifest of a result: step, settings, inputs, seed, seconds, facts, versions, files."""
+        file = self.folder(key) / MANIFEST
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file} cannot be read ({error}); delete the folder {file.parent} and run again") from None
+
+    def lock(self, key: str) -> BaseFileLock:
+        """A lock that one process at a time holds while it computes `key`."""
+        folder = self._make(self.root / "locks")
+        return FileLock(folder / f"{key}.lock")
+
+    def scratch(self, key: str) -> Path:
+        """A folder for the unfinished work on `key`; it outlives a crash."""
+        return self._make(self.root / "partial" / key)
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Path]:
+        """An empty folder to fill; on a clean exit it becomes the result of `key`, otherwise it vanishes.
+
+        The caller writes `manifest.json` through `seal` last.
+        """
+        draft = self._make(self.root / "drafts" / f"{key}.{uuid.uuid4().hex[:8]}")
+        try:
+            yield draft
+            sync_tree(draft)
+            self._make(self.root / "results")
+            if not self.has(key):
+                # A folder without a manifest can only be what somebody deleted by half.
+                shutil.rmtree(self.folder(key), ignore_errors=True)
+                draft.rename(self.folder(key))
+            shutil.rmtree(self.root / "partial" / key, ignore_errors=True)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def verify(self, key: str, artifact: str) -> Path:
+        """The folder of one artefact of `key`, after checking every file in it against the manifest.
+
+        Raises UserError naming the file that was changed, cut or lost.
+        """
+        folder = self.folder(key)
+        for name, known in self.manifest(key)["files"].items():
+            if name.partition("/")[0] != artifact:
+                continue
+            file = folder / name
+            if not file.is_file() or file.stat().st_size != known["bytes"] or sha256_of(file) != known["sha256"]:
+                raise UserError(f"{file} is damaged (its sha256 differs from the manifest); delete {folder}, run again")
+        return folder / artifact
+
+    def ticks(self, key: str) -> list[dict[str, Any]]:
+        """The recorded curve of a result, oldest tick first."""
+        file = self.folder(key) / TICKS
+        if not file.is_file():
+            return []
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+    def _make(self, folder: Path) -> Path:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the store folder {folder} cannot be made ({error.strerror}); choose another with --store") from None
+        return folder
+
+
+def seal(draft: Path, facts: Mapping[str, Any]) -> None:
+    """Write the manifest of a finished draft: the given facts plus size and sha256 of every file in it."""
+    files = {
+        path.relative_to(draft).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(draft.rglob("*"))
+        if path.is_file()
+    }
+    text = json.dumps({**facts, "files": files}, ensure_ascii=False, indent=1)
+    (draft / MANIFEST).write_text(text + "\n", encoding="utf-8")
