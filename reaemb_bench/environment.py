@@ -14,7 +14,11 @@ _PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "polars", "sciki
 
 def versions() -> dict[str, str]:
     """Versions of this package, Python, the platform and the packages that decide numbers."""
-    made = {"reaemb-bench": reaemb_bench.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    made = {
+        "reaemb-bench": reaemb_bench.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
     for package in _PACKAGES:
         try:
             made[package] = importlib.metadata.version(package)

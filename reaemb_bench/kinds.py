@@ -169,4 +169,3 @@ AnyHead = Annotated[Head, Pick("head")]
 AnyObjective = Annotated[Objective, Pick("objective")]
 ManyFilters = Annotated[tuple[Filter, ...], Pick("filter", many=True)]
 ManyFloors = Annotated[tuple[Floor, ...], Pick("floor", many=True)]
-

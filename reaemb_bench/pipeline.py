@@ -156,7 +156,8 @@ def _check_wall(recipe: Recipe, name: str, step: Step, wants: tuple[type, ...], 
     if step.leaks:
         if not recipe.allow_leaks:
             raise RecipeError(
-                f"'{step.use}' looks at held-out data on purpose; say allow_leaks = true at the top of the recipe", (name,)
+                f"'{step.use}' looks at held-out data on purpose; say allow_leaks = true at the top of the recipe",
+                (name,),
             )
         return
     sight = _SIGHT[step.sees]
@@ -227,7 +228,9 @@ def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
     seconds = time.perf_counter() - begun
     artifacts = made if isinstance(made, tuple) else (made,)
     if tuple(type(each) for each in artifacts) != job.makes:
-        raise UserError(f"step '{job.name}' gave {[type(each).__name__ for each in artifacts]} but declares {job.makes}")
+        raise UserError(
+            f"step '{job.name}' gave {[type(each).__name__ for each in artifacts]} but declares {job.makes}"
+        )
     with store.writing(job.key) as draft:
         for artifact in artifacts:
             folder = draft / type(artifact).__name__.lower()

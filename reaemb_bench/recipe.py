@@ -101,7 +101,9 @@ def from_raw(raw: Raw, name: str) -> Recipe:
             hint = nearest(table, header.steps)
             raise RecipeError(f"this table belongs to no step.{hint} Steps: {', '.join(header.steps)}", (table,))
     if twice := {step for step in header.steps if header.steps.count(step) > 1}:
-        raise RecipeError(f"'{twice.pop()}' stands twice; give the second step a name of its own and a `use`", ("steps",))
+        raise RecipeError(
+            f"'{twice.pop()}' stands twice; give the second step a name of its own and a `use`", ("steps",)
+        )
     steps: dict[str, Step] = {}
     for step in header.steps:
         try:
@@ -133,7 +135,11 @@ def merge(below: Raw, above: Raw) -> Raw:
         under = made.get(key)
         if isinstance(value, dict) and isinstance(under, str):
             under = {"use": under}
-        if isinstance(value, dict) and isinstance(under, dict) and value.get("use", under.get("use")) == under.get("use"):
+        if (
+            isinstance(value, dict)
+            and isinstance(under, dict)
+            and value.get("use", under.get("use")) == under.get("use")
+        ):
             made[key] = merge(under, value)
         else:
             made[key] = value
@@ -145,7 +151,9 @@ def drop(raw: Raw, path: str) -> Raw:
     first, *rest = path.split(".")
     steps = [str(step) for step in raw.get("steps", [])]
     if first not in steps:
-        raise RecipeError(f"nothing to drop: no step is called '{first}'.{nearest(first, steps)} Steps: {', '.join(steps)}")
+        raise RecipeError(
+            f"nothing to drop: no step is called '{first}'.{nearest(first, steps)} Steps: {', '.join(steps)}"
+        )
     if not rest:
         kept = {key: value for key, value in raw.items() if key != first}
         return {**kept, "steps": [step for step in steps if step != first]}
@@ -188,7 +196,9 @@ def _parse_set(text: str, raw: Raw) -> Raw:
     steps = [str(step) for step in raw.get("steps", [])]
     known = [*steps, *_Header.model_fields]
     if parts[0] not in known:
-        raise RecipeError(f"--set {text}: no step is called '{parts[0]}'.{nearest(parts[0], known)} Steps: {', '.join(steps)}")
+        raise RecipeError(
+            f"--set {text}: no step is called '{parts[0]}'.{nearest(parts[0], known)} Steps: {', '.join(steps)}"
+        )
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

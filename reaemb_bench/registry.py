@@ -105,7 +105,7 @@ def build(kind: str, value: Any) -> Component:
     table = dict(value) if isinstance(value, dict) else {"use": value}
     name = table.pop("use", None)
     if not isinstance(name, str):
-        raise RecipeError(f"names no {kind}: add use = \"...\". Known: {', '.join(sorted(names(kind)))}")
+        raise RecipeError(f'names no {kind}: add use = "...". Known: {", ".join(sorted(names(kind)))}')
     made_by = find(kind, name)
     try:
         made = made_by.model_validate(table)

@@ -100,7 +100,9 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"the store folder {folder} cannot be made ({error.strerror}); choose another with --store") from None
+            raise UserError(
+                f"the store folder {folder} cannot be made ({error.strerror}); choose another with --store"
+            ) from None
         return folder
 
 

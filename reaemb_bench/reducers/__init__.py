@@ -1,0 +1,1 @@
+"""Maps from item vectors to fewer or better-conditioned dimensions."""

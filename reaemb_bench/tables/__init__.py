@@ -1,0 +1,1 @@
+"""Item tables: where a recommender's item vectors come from."""

@@ -1,0 +1,47 @@
+"""SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from reaemb_bench.component import Component
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class SASRec(Component):
+    """Self-attention over the history; the state at each position is matched with the item that comes next."""
+
+    hidden: int = Field(default=128, ge=1)
+    """Width of item vectors and states."""
+    max_length: int = Field(default=50, ge=1)
+    """Most recent interactions that are read."""
+    blocks: int = Field(default=2, ge=1)
+    """Attention blocks."""
+    attention_heads: int = Field(default=1, ge=1)
+    """Attention heads a block; must divide `hidden`."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Dropout on embeddings, attention and feed-forward layers."""
+    causal: bool = True
+    """Whether a position sees only what came before it. False is defect D2 of the paper's code: positions attend to
+    the very items that they are trained to predict."""
+    attend_padding: bool = False
+    """Whether histories are padded to `max_length` and attention reads the padding (defect D12 of the paper's code)."""
+
+    def build(self, table: nn.Module) -> nn.Module:
+        """The network over `table`, whose forward() gives item vectors (items, hidden)."""
+        from reaemb_bench.heads.sasrec_network import SASRecNetwork
+
+        return SASRecNetwork(
+            table,
+            hidden=self.hidden,
+            max_length=self.max_length,
+            blocks=self.blocks,
+            attention_heads=self.attention_heads,
+            dropout=self.dropout,
+            causal=self.causal,
+            attend_padding=self.attend_padding,
+        )

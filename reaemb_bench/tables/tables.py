@@ -1,0 +1,77 @@
+"""Item tables: trainable ids, frozen vectors behind an adapter, or the sum of both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from reaemb_bench.artifacts import Float32
+from reaemb_bench.component import Component
+from reaemb_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Adapter = Literal["linear", "mlp", "none"]
+
+
+class Ids(Component):
+    """One trainable vector an item, drawn from N(0, 1/hidden)."""
+
+    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
+        """forward() -> (items, hidden)."""
+        from reaemb_bench.tables.tables_network import IdTable
+
+        return IdTable(items, hidden)
+
+
+class Frozen(Component):
+    """Frozen item vectors, mapped to the head's width by a trained adapter."""
+
+    adapter: Adapter = "linear"
+    """`linear`: two linear layers without an activation between, as in the paper; `mlp`: with GELU; `none`: vectors as
+    they are, whose width must then be the head's."""
+    inner: int = Field(default=256, ge=1)
+    """Width between the adapter's two layers."""
+    unit_rms: bool = True
+    """Whether all vectors are divided by one number so that their entries have a root mean square of 1; the scale at
+    which a language model happens to speak would otherwise act as a learning rate."""
+
+    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
+        """forward() -> (items, hidden). Raises UserError where there are no vectors, or their width does not fit."""
+        from reaemb_bench.tables.tables_network import FrozenTable
+
+        checked = _checked(items, hidden, vectors, self.adapter)
+        return FrozenTable(checked, hidden, adapter=self.adapter, inner=self.inner, unit_rms=self.unit_rms)
+
+
+class IdsAndFrozen(Component):
+    """The sum of a trainable id vector and the adapted frozen vector of each item."""
+
+    adapter: Adapter = "linear"
+    """As in `frozen`."""
+    inner: int = Field(default=256, ge=1)
+    """Width between the adapter's two layers."""
+    unit_rms: bool = True
+    """As in `frozen`."""
+
+    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
+        """forward() -> (items, hidden). Raises UserError where there are no vectors, or their width does not fit."""
+        from reaemb_bench.tables.tables_network import FrozenTable, IdTable, SumTable
+
+        checked = _checked(items, hidden, vectors, self.adapter)
+        frozen = FrozenTable(checked, hidden, adapter=self.adapter, inner=self.inner, unit_rms=self.unit_rms)
+        return SumTable(IdTable(items, hidden), frozen)
+
+
+def _checked(items: int, hidden: int, vectors: Float32 | None, adapter: Adapter) -> Float32:
+    if vectors is None:
+        raise UserError("the item table reads vectors, and this step is given none; use `train`, or the table `ids`")
+    if len(vectors) != items:
+        raise UserError(f"there are {len(vectors)} item vectors for {items} items; encode the same corpus again")
+    if adapter == "none" and vectors.shape[1] != hidden:
+        raise UserError(
+            f"adapter 'none' needs vectors of the head's width {hidden}, not {vectors.shape[1]}; reduce them"
+        )
+    return vectors

@@ -1,0 +1,143 @@
+"""Training a recommender: batches, negatives, the learned order, early stopping, and what it may see."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reaemb_bench.artifacts import Corpus, Ranker, Sequences, Signal, Vectors
+from reaemb_bench.context import Context, Tick
+from reaemb_bench.errors import UserError
+from reaemb_bench.heads.batching import Untouched, pad, shuffled_batches
+from reaemb_bench.heads.fitting import shifted
+from reaemb_bench.heads.scoring import open_ranker
+from reaemb_bench.machine import Machine
+from reaemb_bench.steps.train import Train, TrainIds
+
+ITEMS = 12
+MACHINE = Machine(device="cpu")
+ROWS = st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=9), min_size=1, max_size=8)
+
+
+def sequences(rows: list[list[int]]) -> Sequences:
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    return Sequences(np.array([item for row in rows for item in row], dtype=np.int32), offsets)
+
+
+def cyclic(users: int = 60) -> tuple[Corpus, Signal]:
+    """Users who walk around a circle of items: the next item is always known."""
+    starts = np.arange(users) % ITEMS
+    rows = [[int((start + step) % ITEMS) for step in range(5)] for start in starts]
+    names = tuple(f"item {place}" for place in range(ITEMS))
+    corpus = Corpus("circle", sequences(rows), names, tuple(map(str, range(users))), "", names, names)
+    everyone = np.arange(users, dtype=np.int64)
+    targets = ((starts + 5) % ITEMS).astype(np.int32)
+    return corpus, Signal(everyone, targets, np.tile((targets[:, None] + 1 + np.arange(3)) % ITEMS, 1).astype(np.int32))
+
+
+def context(tmp_path: Path, seed: int = 1, ticks: list[Tick] | None = None) -> Context:
+    seen = [] if ticks is None else ticks
+    return Context(seed, MACHINE, seen.append, lambda facts: None, tmp_path)
+
+
+@given(ROWS, st.integers(1, 6), st.booleans())
+def test_padding_keeps_the_last_items_in_order(rows: list[list[int]], length: int, left: bool) -> None:
+    batch = pad(sequences(rows), length, left=left, device=torch.device("cpu"))
+    for row, items, kept in zip(rows, batch.items.tolist(), batch.lengths.tolist(), strict=True):
+        assert kept == min(len(row), length)
+        inside = items[len(items) - kept :] if left else items[:kept]
+        assert inside == row[len(row) - kept :]
+
+
+@given(ROWS)
+def test_inputs_and_targets_are_one_step_apart(rows: list[list[int]]) -> None:
+    rows = [row for row in rows if len(row) > 1] or [[1, 2]]
+    inputs, targets = shifted(sequences(rows))
+    for user, row in enumerate(rows):
+        assert inputs.of(user).tolist() == row[:-1]
+        assert targets.of(user).tolist() == row[1:]
+
+
+@given(ROWS, st.integers(0, 99))
+def test_negatives_are_never_items_of_the_user(rows: list[list[int]], seed: int) -> None:
+    owners = np.repeat(np.arange(len(rows)), 7)
+    drawn = Untouched.by(sequences(rows), ITEMS).draw(owners, 2, np.random.default_rng(seed))
+    for owner, pair in zip(owners, drawn, strict=True):
+        if len(set(rows[owner])) < ITEMS:
+            assert not set(pair.tolist()) & set(rows[owner])
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=300), st.integers(1, 40))
+def test_batches_hold_every_row_once(lengths: list[int], size: int) -> None:
+    parts = shuffled_batches(np.array(lengths, dtype=np.int64), size, np.random.default_rng(0))
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(lengths)))
+    assert all(1 <= len(part) <= size for part in parts)
+
+
+@pytest.mark.parametrize("objective", ["cross-entropy", {"use": "bce", "negatives": 3}])
+@pytest.mark.parametrize("table", ["ids", "frozen", "ids-and-frozen"])
+def test_every_table_and_objective_learns_the_circle(tmp_path: Path, table: str, objective: object) -> None:
+    corpus, signal = cyclic()
+    head = {"use": "sasrec", "hidden": 16, "max_length": 8, "dropout": 0.0}
+    settings = {
+        "head": head,
+        "objective": objective,
+        "items": table,
+        "epochs": 40,
+        "learning_rate": 1e-2,
+        "batch_size": 16,
+    }
+    if table == "ids":
+        ranker = TrainIds.model_validate(settings).run(corpus, signal, context(tmp_path))
+    else:
+        vectors = Vectors(np.random.default_rng(0).normal(size=(ITEMS, 10)).astype(np.float32))
+        ranker = Train.model_validate(settings).run(corpus, signal, vectors, context(tmp_path))
+    scores = open_ranker(ranker, MACHINE).scores(corpus.training)
+    assert (scores.argmax(axis=1) == signal.targets).mean() > 0.95
+
+
+def test_training_twice_gives_the_same_bits(tmp_path: Path) -> None:
+    corpus, signal = cyclic()
+    step = TrainIds.model_validate({"head": {"use": "sasrec", "hidden": 8, "dropout": 0.3}, "epochs": 3})
+    first, second = (step.run(corpus, signal, context(tmp_path)) for _ in range(2))
+    other = step.run(corpus, signal, context(tmp_path, seed=2))
+    assert all(np.array_equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
+    assert any(not np.array_equal(first.tensors[name], other.tensors[name]) for name in first.tensors)
+
+
+def test_training_stops_early_and_keeps_the_best_epoch(tmp_path: Path) -> None:
+    corpus, signal = cyclic()
+    ticks: list[Tick] = []
+    step = TrainIds.model_validate({"head": {"use": "sasrec", "hidden": 16}, "epochs": 100, "patience": 3})
+    ranker = step.run(corpus, signal, context(tmp_path, ticks=ticks))
+    curve = [tick.values["validation/ndcg@10"] for tick in ticks]
+    assert len(curve) < 100
+    assert int(np.argmax(curve)) == len(curve) - 1 - 3
+    assert "vectors" in ranker.tensors
+
+
+def test_a_saved_ranker_scores_as_before(tmp_path: Path) -> None:
+    corpus, signal = cyclic()
+    ranker = TrainIds.model_validate({"head": {"use": "sasrec", "hidden": 8}, "epochs": 1}).run(
+        corpus, signal, context(tmp_path)
+    )
+    folder = tmp_path / "ranker"
+    folder.mkdir()
+    ranker.save(folder)
+    again = open_ranker(Ranker.load(folder), MACHINE).scores(corpus.training)
+    assert np.array_equal(again, open_ranker(ranker, MACHINE).scores(corpus.training))
+
+
+@pytest.mark.parametrize(
+    ("table", "width", "message"),
+    [({"use": "frozen", "adapter": "none"}, 10, "head's width"), ("frozen", None, "for 12 items")],
+)
+def test_vectors_that_do_not_fit_are_refused(tmp_path: Path, table: object, width: int | None, message: str) -> None:
+    corpus, signal = cyclic()
+    vectors = Vectors(np.zeros((ITEMS if width else 3, width or 4), dtype=np.float32))
+    step = Train.model_validate({"items": table, "head": {"use": "sasrec", "hidden": 16}})
+    with pytest.raises(UserError, match=message):
+        step.run(corpus, signal, vectors, context(tmp_path))
