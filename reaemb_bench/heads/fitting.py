@@ -45,9 +45,10 @@ def fit(
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         context.note({"trained_parameters": sum(parameter.numel() for parameter in trained)})
         optimiser = torch.optim.Adam(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        order = np.random.default_rng([context.seed, 1])
 
         def batches(epoch: int) -> list[Int64]:
+            # Seeded by epoch, so that a run can be picked up at any epoch.
+            order = np.random.default_rng([context.seed, epoch])
             return [rows[part] for part in shuffled_batches(corpus.training.lengths[rows], settings.batch_size, order)]
 
         best = _fit_epochs(network, optimiser, batches, loss, corpus, signal, settings, context)

@@ -53,7 +53,7 @@ def principal_axes(vectors: Vectors, dimensions: int) -> tuple[Float64, Float64,
     """
     if dimensions > vectors.width:
         raise UserError(
-            f"reducer.dimensions = {dimensions}, but the item vectors have width {vectors.width}; set it to at most that"
+            f"reducer.dimensions = {dimensions}, but item vectors have width {vectors.width}; set it to at most that"
         )
     values = vectors.values.astype(np.float64)
     centred = values - values.mean(axis=0)
