@@ -67,6 +67,9 @@ class Reasoner(Protocol):
     def thoughts(self) -> int:
         """Number j of thoughts, 0 for a reasoner that has none."""
 
+    def thought_scale(self, embedding_rms: float) -> float:
+        """The root mean square at which thoughts are injected; 1.0 where they are not scaled."""
+
     def build(self, width: int, embedding_rms: float) -> torch.nn.Module | None:
         """The module: forward(states (n, L, d), mask (n, L), positions (n, L)) -> thoughts (n, j, d)."""
 

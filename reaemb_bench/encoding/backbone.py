@@ -1,0 +1,153 @@
+"""Loading causal language models: precision, fewer blocks, the thought token, GGUF files converted once."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from reaemb_bench.errors import UserError
+from reaemb_bench.machine import Machine
+
+THOUGHT = "<|Thought|>"
+"""The special token whose input embedding a thought replaces."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A transformers causal language model, on its device and in eval mode, and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+
+def load_pretrained(
+    place: str | Path, machine: Machine, *, layers: int | None, attention: str, revision: str | None = None
+) -> Loaded:
+    """The model and tokenizer of a hub id or a folder, in safetensors.
+
+    layers: how many of the model's blocks to keep, from the input on; None keeps all. attention: transformers' name
+    of the implementation. Raises UserError where the model cannot be had.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _quiet(), _explained(place, attention):
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            place,
+            revision=revision,
+            dtype=machine.torch_dtype(),
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of {place} has no end-of-sequence token; choose another model")
+    _keep_layers(model, layers, place)
+    return Loaded(model.to(machine.torch_device()).eval(), tokenizer)
+
+
+def add_thought_token(loaded: Loaded) -> int:
+    """Add the thought token to the tokenizer and, where there is no spare row, to the embeddings; gives its id."""
+    loaded.tokenizer.add_special_tokens({"additional_special_tokens": [THOUGHT]})
+    made = int(loaded.tokenizer.convert_tokens_to_ids(THOUGHT))
+    table = loaded.model.get_input_embeddings().weight
+    if made >= len(table):
+        mean = table.detach().float().mean(dim=0).to(table.dtype)
+        # The default initialisation draws at random; the mean is the same in every process.
+        loaded.model.resize_token_embeddings(made + 1, mean_resizing=False)
+        with torch.no_grad():
+            loaded.model.get_input_embeddings().weight[made:] = mean
+            loaded.model.get_output_embeddings().weight[made:] = mean
+    return made
+
+
+def embedding_rms(loaded: Loaded) -> float:
+    """Root mean square of the entries of the input embeddings of the tokenizer's own tokens."""
+    table = loaded.model.get_input_embeddings().weight.detach()[: len(loaded.tokenizer)]
+    return float(table.float().square().mean().sqrt())
+
+
+def converted_gguf(file: Path, key: str, cache: Path) -> Path:
+    """The folder in the cache that holds a GGUF file's weights as safetensors, and its tokenizer; made once.
+
+    key: what tells this file from others, such as its sha256.
+    """
+    folder = cache / "converted" / key
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{key[:12]}."))
+            try:
+                _convert(file, draft)
+                draft.rename(folder)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _convert(file: Path, folder: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _quiet(), _explained(file, "sdpa"):
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    # The weights are no longer quantised, but transformers refuses to save them while these say they are.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _keep_layers(model: Any, layers: int | None, place: str | Path) -> None:
+    if layers is None:
+        return
+    body = model.get_decoder()
+    if layers > len(body.layers):
+        raise UserError(f"layers = {layers}, but {place} has {len(body.layers)} blocks; ask for fewer")
+    body.layers = body.layers[:layers]
+    model.config.num_hidden_layers = layers
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = model.config.layer_types[:layers]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging as transformers_logging
+
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _explained(place: str | Path, attention: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(f"attention '{attention}' cannot be used here ({_first_line(error)}); say 'sdpa'") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"the model {place} cannot be loaded ({_first_line(error)}); give a folder that holds config.json, "
+            "safetensors and a tokenizer, or the hub id of such a model on a machine that reaches the hub"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,228 @@
+"""A language model that thinks before it embeds: one forward over the prompt, then a step over its key/value cache.
+
+The method runs the language model twice: once to compute a thought from the prompt's hidden states, once with the
+thought in place. Under causal attention the prompt's own states are the same in both passes, so one pass and a
+continuation over [thoughts, EOS] give the same vectors and the same gradients. Shapes: n prompts, L tokens, d hidden
+size, j thoughts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from reaemb_bench.encoding.template import Template
+from reaemb_bench.kinds import Pooling
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Prompts up to but excluding the thought, left-padded: ids (n, L) and mask (n, L), 1 at real tokens."""
+
+    ids: Tensor
+    mask: Tensor
+
+    @property
+    def indices(self) -> Tensor:
+        """(n, L), the place of each token among the real tokens of its prompt, 0 at padding."""
+        return (self.mask.cumsum(dim=1) - 1).clamp(min=0)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Prompts that the language model has read.
+
+    states: (n, L, d) last hidden states. ids, mask: (n, L). positions: (n, L), the coordinates that the reasoner's
+    rotary embedding uses. cache: keys and values of each block, each (n, heads, L, head size); never written to.
+    """
+
+    states: Tensor
+    ids: Tensor
+    mask: Tensor
+    positions: Tensor
+    cache: tuple[tuple[Tensor, Tensor], ...]
+
+    def repeat(self, times: int) -> Prefix:
+        """Each prompt `times` in a row: (n, ...) -> (n * times, ...)."""
+
+        def each(tensor: Tensor) -> Tensor:
+            return tensor.repeat_interleave(times, dim=0)
+
+        cache = tuple((each(keys), each(values)) for keys, values in self.cache)
+        return Prefix(each(self.states), each(self.ids), each(self.mask), each(self.positions), cache)
+
+    def detach(self) -> Prefix:
+        """The same numbers without gradient."""
+        cache = tuple((keys.detach(), values.detach()) for keys, values in self.cache)
+        return replace(self, states=self.states.detach(), cache=cache)
+
+
+class ThoughtModel(nn.Module):
+    """A causal language model, a reasoner that gives latent thoughts, and a pooling that makes one vector.
+
+    causal_lm: the transformers model. reasoner: its network, or None for a method without thoughts. thoughts: j.
+    embedding_rms: root mean square of the input embeddings' entries. thought_scale: the root mean square at which
+    thoughts are injected, 1.0 where the reasoner does not scale them.
+    """
+
+    def __init__(
+        self,
+        causal_lm: nn.Module,
+        tokenizer: Any,
+        reasoner: nn.Module | None,
+        pooling: Pooling,
+        template: Template,
+        *,
+        thoughts: int,
+        eos_id: int,
+        thought_id: int | None,
+        embedding_rms: float,
+        thought_scale: float,
+    ) -> None:
+        super().__init__()
+        self.causal_lm: Any = causal_lm
+        self.tokenizer = tokenizer
+        self.reasoner = reasoner
+        self.pooling = pooling
+        self.template = template
+        self.thoughts = thoughts
+        self.eos_id = eos_id
+        self.thought_id = thought_id
+        self.embedding_rms = embedding_rms
+        self.thought_scale = thought_scale
+
+    @property
+    def device(self) -> torch.device:
+        """Where the language model lies."""
+        return self._embeddings.weight.device
+
+    @property
+    def width(self) -> int:
+        """Hidden size d of the language model."""
+        return int(self._embeddings.weight.shape[1])
+
+    @property
+    def _embeddings(self) -> Any:
+        return self.causal_lm.get_input_embeddings()
+
+    @property
+    def _body(self) -> Any:
+        return self.causal_lm.get_decoder()
+
+    def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
+        """Token ids of the prompts of item texts, without thoughts and EOS, for which room is left in the length."""
+        return self.template.rows(self.tokenizer, texts, self.thoughts + 1, max_length)
+
+    def tokens(self, rows: Sequence[Sequence[int]]) -> Tokens:
+        """Rows of token ids as one left-padded batch on the model's device."""
+        longest = max(len(row) for row in rows)
+        # What stands at padding is masked everywhere; EOS is an id that every tokenizer has.
+        ids = torch.full((len(rows), longest), self.eos_id, dtype=torch.long)
+        mask = torch.zeros((len(rows), longest), dtype=torch.long)
+        for place, row in enumerate(rows):
+            ids[place, longest - len(row) :] = torch.tensor(row, dtype=torch.long)
+            mask[place, longest - len(row) :] = 1
+        return Tokens(ids.to(self.device), mask.to(self.device))
+
+    def prefix(self, tokens: Tokens) -> Prefix:
+        """Read the prompts: hidden states and key/value cache, with gradient where the model has any."""
+        made = self._body(
+            input_ids=tokens.ids,
+            attention_mask=tokens.mask,
+            position_ids=tokens.indices,
+            use_cache=True,
+            past_key_values=DynamicCache(),
+        )
+        cache = tuple((layer.keys, layer.values) for layer in made.past_key_values.layers)
+        return Prefix(made.last_hidden_state, tokens.ids, tokens.mask, self._coordinates(tokens), cache)
+
+    def think(self, prefix: Prefix) -> Tensor:
+        """Thoughts (n, j, d); the prompt's states are read without gradient, the reasoner's weights keep theirs."""
+        return self._think(prefix.states, prefix.mask, prefix.positions)
+
+    def complete(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
+        """Pooled vectors (n, d) of the prompts followed by `thoughts` (n, j, d) and EOS."""
+        states = torch.cat([prefix.states, self._continue(prefix, thoughts)], dim=1)
+        return self._pool(states, self.full_mask(prefix))
+
+    def embed(self, tokens: Tokens) -> Tensor:
+        """Vectors (n, d) of prompts: read, think, complete."""
+        prefix = self.prefix(tokens)
+        return self.complete(prefix, self.think(prefix))
+
+    def two_pass(self, tokens: Tokens) -> Tensor:
+        """Vectors (n, d) by two whole forward passes, as the method is written down: the reference for `embed`."""
+        ids, mask = self._with_tail(tokens.ids), self._with_ones(tokens.mask)
+        indices = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        length = tokens.ids.shape[1]
+        with torch.no_grad():
+            first = self._body(input_ids=ids, attention_mask=mask, position_ids=indices, use_cache=False)
+        thoughts = self._think(first.last_hidden_state[:, :length], tokens.mask, self._coordinates(tokens))
+        embedded = self._embeddings(ids)
+        inputs = torch.cat(
+            [embedded[:, :length], thoughts.to(embedded.dtype), embedded[:, length + self.thoughts :]], dim=1
+        )
+        second = self._body(inputs_embeds=inputs, attention_mask=mask, position_ids=indices, use_cache=False)
+        return self._pool(second.last_hidden_state, mask)
+
+    def token_logprobs(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
+        """(n, L + j + 1): log-softmax of the LM head at each position, read at the token of that same position.
+
+        There is no shift by one: this is the quantity that the paper's code calls the policy. `full_mask` tells
+        which positions are real.
+        """
+        states = torch.cat([prefix.states, self._continue(prefix, thoughts)], dim=1)
+        head = self.causal_lm.get_output_embeddings()
+        ids = self._with_tail(prefix.ids)
+        # One prompt at a time: logits of a whole batch over the whole vocabulary would not fit into memory.
+        rows = [
+            torch.log_softmax(head(row).float(), dim=-1).gather(1, row_ids.unsqueeze(1)).squeeze(1)
+            for row, row_ids in zip(states, ids, strict=True)
+        ]
+        return torch.stack(rows)
+
+    def full_mask(self, prefix: Prefix) -> Tensor:
+        """(n, L + j + 1), 1 at real tokens, thoughts and EOS."""
+        return self._with_ones(prefix.mask)
+
+    def _coordinates(self, tokens: Tokens) -> Tensor:
+        if self.template.padding == "right":
+            return tokens.indices
+        return torch.arange(tokens.ids.shape[1], device=tokens.ids.device).expand_as(tokens.ids)
+
+    def _think(self, states: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        if self.reasoner is None:
+            return states.new_zeros(len(states), 0, states.shape[2])
+        thoughts: Tensor = self.reasoner(states.detach().float(), mask, positions)
+        return thoughts
+
+    def _continue(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
+        """Last hidden states (n, j + 1, d) at the thoughts and EOS."""
+        eos = self._embeddings(prefix.ids.new_full((len(prefix.ids), 1), self.eos_id))
+        inputs = torch.cat([thoughts.to(eos.dtype), eos], dim=1)
+        mask = self.full_mask(prefix)
+        indices = (mask.cumsum(dim=1) - 1)[:, -inputs.shape[1] :]
+        made = self._body(
+            inputs_embeds=inputs,
+            attention_mask=mask,
+            position_ids=indices,
+            use_cache=True,
+            past_key_values=DynamicCache(prefix.cache),
+        )
+        states: Tensor = made.last_hidden_state
+        return states
+
+    def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        return self.pooling.pool(states.float(), mask, self.thoughts)
+
+    def _with_tail(self, ids: Tensor) -> Tensor:
+        tail = [*[self.thought_id or 0] * self.thoughts, self.eos_id]
+        return torch.cat([ids, ids.new_tensor(tail).expand(len(ids), -1)], dim=1)
+
+    def _with_ones(self, mask: Tensor) -> Tensor:
+        return torch.cat([mask, mask.new_ones(len(mask), self.thoughts + 1)], dim=1)
