@@ -1,0 +1,191 @@
+"""From split interactions to artefacts: numbering, sequences, item texts and the stored candidates."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reaemb_bench.artifacts import Corpus, Holdout, Int32, Int64, Sequences, Signal
+from reaemb_bench.data.interactions import Attributes, Interactions, SplitInteractions
+
+if TYPE_CHECKING:
+    import polars
+
+    from reaemb_bench.kinds import Prompt
+
+_DENSE = 4
+_CELLS = 10_000_000
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Interactions by number: users and items (n,), row i is one interaction; rows keep their users' time order."""
+
+    users: Int64
+    items: Int32
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Texts of the items in the order of their numbers, and how many items lack one."""
+
+    texts: tuple[str, ...]
+    titles: tuple[str, ...]
+    without_text: int
+    without_title: int
+
+
+def sorted_keys(keys: list[str]) -> list[str]:
+    """Keys in an order that reads numbers as numbers ("9" before "10") and depends on nothing but the keys."""
+
+    def natural(key: str) -> tuple[list[tuple[int, int, str]], str]:
+        parts = re.findall(r"[0-9]+|[^0-9]+", key)
+        # The key itself comes last, for "07" and "7" are different keys.
+        return [(0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts], key
+
+    return sorted(keys, key=natural)
+
+
+def numbered(frame: polars.DataFrame, user_keys: list[str], item_keys: list[str]) -> Numbered:
+    """The rows of a frame, each key replaced by its place in the key lists."""
+    import polars
+
+    def place(column: str, keys: list[str]) -> Int64:
+        return frame[column].cast(polars.Enum(keys)).to_physical().to_numpy().astype(np.int64)
+
+    return Numbered(place("user", user_keys), place("item", item_keys).astype(np.int32))
+
+
+def by_user(rows: Numbered) -> Numbered:
+    """The same rows in the order of user numbers, each user's in time order."""
+    order = np.argsort(rows.users, kind="stable")
+    return Numbered(rows.users[order], rows.items[order])
+
+
+def sequences(rows: Numbered, users: int) -> Sequences:
+    """Sequences of all `users` users from rows in time order."""
+    counts = np.bincount(rows.users, minlength=users)
+    return Sequences(by_user(rows).items, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+
+
+def catalogue(data: Interactions, item_keys: list[str], prompt: Prompt) -> Catalogue:
+    """Text and title of each item; an item without either is called by its key."""
+    nothing: Attributes = dict.fromkeys(data.attribute_names or ("title",), "")
+    texts, titles, without_text, without_title = [], [], 0, 0
+    for key in item_keys:
+        attributes = data.items.get(key, nothing)
+        title = str(attributes.get("title", ""))
+        if not any(attributes.values()):
+            without_text += 1
+            attributes = {**attributes, "title": key}
+        without_title += not title
+        texts.append(prompt.text(attributes))
+        titles.append(title or key)
+    return Catalogue(tuple(texts), tuple(titles), without_text, without_title)
+
+
+def draw_candidates(users: Int64, touched: Sequences, items: int, wanted: int, seed: int) -> Int32:
+    """Candidates for sampled metrics: for each of `users`, distinct items that the user never touched, uniformly.
+
+    touched: all interactions of all users. Gives (len(users), c) item numbers, where c is `wanted`, or fewer if some
+    user has touched so much that fewer items are left: all rows have the same number.
+    """
+    rng = np.random.default_rng(seed)
+    pairs = np.unique(touched.owners * items + touched.items)
+    left = items - np.bincount(pairs // items, minlength=touched.users)[users]
+    count = int(min(wanted, left.min(initial=wanted)))
+    made = np.empty((len(users), count), dtype=np.int32)
+    # Rejection needs few rounds where items abound; where they are scarce, each row sorts the whole catalogue.
+    scarce = left < _DENSE * count
+    made[~scarce] = _by_rejection(users[~scarce], pairs, items, count, rng)
+    places = np.flatnonzero(scarce)
+    for chunk in np.array_split(places, max(1, -(-len(places) * items // _CELLS))):
+        made[chunk] = _by_sorting(users[chunk], pairs, items, count, rng)
+    return made
+
+
+def _by_rejection(users: Int64, pairs: Int64, items: int, count: int, rng: np.random.Generator) -> Int32:
+    drawn = rng.integers(items, size=(len(users), count), dtype=np.int64)
+    rows = np.arange(len(users))
+    while len(rows):
+        part = drawn[rows]
+        order = np.argsort(part, axis=1, kind="stable")
+        ordered = np.take_along_axis(part, order, axis=1)
+        bad_ordered = np.zeros(part.shape, dtype=bool)
+        bad_ordered[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+        bad = np.empty_like(bad_ordered)
+        np.put_along_axis(bad, order, bad_ordered, axis=1)
+        bad |= _among(users[rows, None] * items + part, pairs)
+        part[bad] = rng.integers(items, size=int(bad.sum()))
+        drawn[rows] = part
+        rows = rows[bad.any(axis=1)]
+    return drawn.astype(np.int32)
+
+
+def _by_sorting(users: Int64, pairs: Int64, items: int, count: int, rng: np.random.Generator) -> Int32:
+    keys = rng.random((len(users), items))
+    keys[_among(users[:, None] * items + np.arange(items), pairs)] = 2.0
+    return np.argsort(keys, axis=1)[:, :count].astype(np.int32)
+
+
+def _among(codes: Int64, known: Int64) -> np.typing.NDArray[np.bool_]:
+    places = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+    found: np.typing.NDArray[np.bool_] = known[places] == codes
+    return found
+
+
+def assemble(
+    data: Interactions, split: SplitInteractions, prompt: Prompt, candidates: int, seed: int
+) -> tuple[Corpus, Signal, Holdout, Catalogue]:
+    """Number users and items, write item texts, draw candidates.
+
+    Items are all that occur in any part of the split, numbered by their sorted keys: a number tells nothing about
+    where an item occurs first.
+    """
+    item_keys = sorted_keys(data.frame["item"].unique().to_list())
+    user_keys = sorted_keys(data.frame["user"].unique().to_list())
+    training, validation, test = (
+        numbered(part, user_keys, item_keys) for part in (split.training, split.validation, split.test)
+    )
+    learned = sequences(training, len(user_keys))
+    histories = learned.followed_by(validation.users, validation.items)
+    touched = histories.followed_by(test.users, test.items)
+    written = catalogue(data, item_keys, prompt)
+    corpus = Corpus(
+        name=data.name,
+        training=learned,
+        item_keys=tuple(item_keys),
+        user_keys=tuple(user_keys),
+        instruction=data.instruction,
+        texts=written.texts,
+        titles=written.titles,
+    )
+    for_signal, for_holdout = np.random.SeedSequence(seed).generate_state(2)
+    validation, test = by_user(validation), by_user(test)
+    beside_validation = draw_candidates(validation.users, touched, len(item_keys), candidates, int(for_signal))
+    beside_test = draw_candidates(test.users, touched, len(item_keys), candidates, int(for_holdout))
+    return (
+        corpus,
+        Signal(validation.users, validation.items, beside_validation),
+        Holdout(test.users, test.items, beside_test, histories),
+        written,
+    )
+
+
+def fingerprint(corpus: Corpus, signal: Signal, holdout: Holdout) -> str:
+    """Hex sha256 of everything that was prepared, to compare data sets across machines."""
+    digest = hashlib.sha256()
+    facts = [corpus.name, corpus.instruction, corpus.item_keys, corpus.user_keys, corpus.texts, corpus.titles]
+    digest.update(json.dumps(facts, ensure_ascii=False).encode())
+    arrays = [corpus.training.items, corpus.training.offsets]
+    for part in (signal, holdout):
+        arrays += [part.users, part.targets, part.candidates]
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
