@@ -1,0 +1,73 @@
+"""What every shipped component owes its users, whatever its kind."""
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from reaemb_bench.catalogue import CATALOGUE
+from reaemb_bench.component import Component, Step
+from reaemb_bench.errors import RecipeError
+from reaemb_bench.pipeline import signature
+from reaemb_bench.registry import build, find
+
+EVERY = [(kind, name) for kind, table in CATALOGUE.items() for name in table]
+REQUIRED = {
+    ("backbone", "causal-lm"): {"model": "some/model"},
+    ("source", "table"): {"interactions": "i.csv", "items": "t.csv"},
+    ("step", "llm"): {"backbone": "tiny"},
+    ("step", "prepare"): {"source": "simulated"},
+}
+
+
+def made(kind: str, name: str) -> Component:
+    return build(kind, {"use": name, **REQUIRED.get((kind, name), {})})
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_it_says_what_it_is_and_what_each_setting_does(kind: str, name: str) -> None:
+    component = find(kind, name)
+    assert component.__doc__
+    assert all(field.description for field in component.model_fields.values()), "a setting has no docstring"
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_its_spec_builds_it_again(kind: str, name: str) -> None:
+    component = made(kind, name)
+    assert build(kind, component.spec()) == component
+    assert build(kind, component.spec()).identity() == component.identity()
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_it_refuses_a_setting_that_it_does_not_have(kind: str, name: str) -> None:
+    with pytest.raises(RecipeError, match="no setting is called 'nonsense'"):
+        build(kind, {"use": name, **REQUIRED.get((kind, name), {}), "nonsense": 1})
+
+
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_it_is_frozen(kind: str, name: str) -> None:
+    component = made(kind, name)
+    for setting in type(component).model_fields:
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(component, setting, None)
+
+
+@pytest.mark.parametrize("name", CATALOGUE["step"])
+def test_steps_declare_artefacts_and_leaky_ones_say_so(name: str) -> None:
+    step = made("step", name)
+    assert isinstance(step, Step)
+    wants, makes, _ = signature(step, name)
+    assert makes
+    asks_for_test = any(wanted.__name__ == "Holdout" for wanted in wants.values())
+    assert not asks_for_test or step.sees == "test" or step.leaks
+
+
+def test_finding_every_component_imports_no_heavy_package() -> None:
+    code = (
+        "import sys; from reaemb_bench.catalogue import CATALOGUE; from reaemb_bench.registry import find\n"
+        "[find(kind, name) for kind, table in CATALOGUE.items() for name in table]\n"
+        "print([name for name in ('torch', 'transformers', 'peft', 'mlflow', 'optuna') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
