@@ -323,7 +323,8 @@ def _save_arrays(file: Path, **arrays: npt.NDArray[Any]) -> None:
 def _load_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
     from safetensors.numpy import load_file
 
-    return load_file(file)
+    loaded: dict[str, npt.NDArray[Any]] = load_file(file)
+    return loaded
 
 
 def _save_json(file: Path, value: Any) -> None:

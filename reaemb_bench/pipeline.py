@@ -205,6 +205,11 @@ def fetch(planned: Plan, store: Store, artifact: type[T]) -> T | None:
     return None if job is None else _load(store, job.key, artifact)
 
 
+def fetch_all(planned: Plan, store: Store, artifact: type[T]) -> dict[str, T]:
+    """Every artefact of a type that the plan makes, by the name of the step that makes it."""
+    return {job.name: _load(store, job.key, artifact) for job in planned.jobs if artifact in job.makes}
+
+
 def _load(store: Store, key: str, artifact: type[T]) -> T:
     folder = store.verify(key, artifact.__name__.lower())
     loaded: T = artifact.load(folder)  # type: ignore[attr-defined]
@@ -212,7 +217,7 @@ def _load(store: Store, key: str, artifact: type[T]) -> T:
 
 
 def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
-    inputs = {parameter: _load(store, key, wanted) for parameter, (wanted, key) in job.inputs.items()}
+    inputs: dict[str, Any] = {parameter: _load(store, key, wanted) for parameter, (wanted, key) in job.inputs.items()}
     facts: dict[str, float | int | str] = {}
     lines: list[str] = []
 

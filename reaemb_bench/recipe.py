@@ -164,10 +164,10 @@ def _read(file: Path, seen: tuple[Path, ...]) -> Raw:
     if file.resolve() in seen:
         raise UserError(f"{file}: extends leads back to itself; break the circle")
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        parsed = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{file} is no readable TOML: {error}") from None
-    raw = _plugins_beside(raw, file.parent)
+    raw: Raw = _plugins_beside(parsed, file.parent)
     parent = raw.pop("extends", None)
     if parent is None:
         return raw

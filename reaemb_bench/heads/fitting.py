@@ -53,7 +53,7 @@ def fit(
 
         best = _fit_epochs(network, optimiser, batches, loss, corpus, signal, settings, context)
     tensors = {name: tensor.cpu().numpy() for name, tensor in best.items()}
-    return Ranker(head=settings.head.spec(), tensors=tensors)  # type: ignore[attr-defined]
+    return Ranker(head=settings.head.spec(), tensors=tensors)
 
 
 def training_loss(
