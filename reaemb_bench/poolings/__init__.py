@@ -1,0 +1,1 @@
+"""Ways of making one vector of hidden states."""

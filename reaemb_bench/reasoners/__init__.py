@@ -1,0 +1,1 @@
+"""Ways of computing latent thoughts."""

@@ -24,11 +24,11 @@ class LatentThoughtPaper(Component):
     window: int | None = Field(default=None, ge=1)
     """How many of the last tokens are keys and values; None takes the whole prompt."""
 
-    def thought_scale(self, embedding_rms: float) -> float:  # noqa: ARG002
+    def thought_scale(self, embedding_rms: float) -> float:
         """1.0: thoughts are injected as the attention gives them."""
         return 1.0
 
-    def build(self, width: int, embedding_rms: float) -> torch.nn.Module | None:  # noqa: ARG002
+    def build(self, width: int, embedding_rms: float) -> torch.nn.Module | None:
         """The network: forward(states (n, L, d), mask (n, L), positions (n, L)) -> thoughts (n, j, d)."""
         from reaemb_bench.reasoners.latent_thought_network import PaperThoughtAttention
 

@@ -18,10 +18,10 @@ class NoThought(Component):
         """0."""
         return 0
 
-    def thought_scale(self, embedding_rms: float) -> float:  # noqa: ARG002
+    def thought_scale(self, embedding_rms: float) -> float:
         """1.0, which scales nothing."""
         return 1.0
 
-    def build(self, width: int, embedding_rms: float) -> torch.nn.Module | None:  # noqa: ARG002
+    def build(self, width: int, embedding_rms: float) -> torch.nn.Module | None:
         """None: there is no network."""
         return None
