@@ -59,7 +59,10 @@ def find(kind: str, name: str) -> type[Component]:
     known = names(kind)
     if name in known:
         module, _, attribute = known[name].partition(":")
-        made = getattr(importlib.import_module(module), attribute)
+        try:
+            made = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise RecipeError(f"{kind} '{name}' cannot be imported from {known[name]}: {error}") from error
     elif ".py:" in name:
         file, _, attribute = name.rpartition(":")
         made = getattr(_plugin(Path(file).resolve()), attribute, None)

@@ -1,0 +1,57 @@
+"""Checks of this project: `nox -s tests`, `lint`, `types`, `quickstart`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = Path(__file__).parent
+TORCH = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
+
+
+def _install(session: nox.Session) -> None:
+    # With --no-venv the packages of the calling environment are used; nothing must be installed over them.
+    if not isinstance(session.virtualenv, nox.virtualenv.PassthroughEnv):
+        session.install(TORCH)
+        session.install("-c", "constraints.txt", "-e", ".[dev]")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests; arguments after -- go to pytest."""
+    _install(session)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Lint, format and spelling."""
+    _install(session)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("typos")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Type check of the package."""
+    _install(session)
+    session.run("mypy")
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """The quickstart recipe through the real command line, twice: the second run finds everything cached."""
+    _install(session)
+    recipe = str(ROOT / "recipes" / "quickstart.toml")
+    with session.chdir(session.create_tmp()):
+        session.run("python", "-c", "import shutil; shutil.rmtree('.reaemb-bench', ignore_errors=True)")
+        session.run("reaemb-bench", "run", recipe)
+        printed = session.run("reaemb-bench", "run", recipe, silent=True)
+        session.log(str(printed))
+        if "everything was cached" not in str(printed):
+            session.error("the second run did not find everything cached")

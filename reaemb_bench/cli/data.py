@@ -1,0 +1,76 @@
+"""`reaemb-bench data`: fetch and divide a recipe's data, nothing more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from rich.table import Table
+
+from reaemb_bench.artifacts import Corpus, Holdout, Signal
+from reaemb_bench.cli.options import (
+    DEFAULT_RECIPE,
+    CachePlace,
+    Drops,
+    RecipePlace,
+    Sets,
+    StorePlace,
+    console,
+    machine_from,
+)
+from reaemb_bench.errors import UserError
+from reaemb_bench.pipeline import Plan, execute, fetch
+from reaemb_bench.pipeline import plan as plan_recipe
+from reaemb_bench.recipe import load
+from reaemb_bench.store import Store
+from reaemb_bench.tracking.terminal import watching
+
+
+def prepare(
+    recipe: RecipePlace = DEFAULT_RECIPE,
+    sets: Sets = None,
+    drops: Drops = None,
+    store: StorePlace = None,
+    cache: CachePlace = None,
+) -> None:
+    """Run the recipe's data step alone and print what it counts."""
+    machine = machine_from(store=store, cache=cache, mlflow="")
+    read = load(recipe, sets or (), drops or ())
+    planned = _until_corpus(plan_recipe(read, read.seeds[0]))
+    results = Store(machine.store)
+    screen = console()
+    with watching(planned, screen) as watch:
+        execute(planned, results, machine, watch)
+    screen.print(_counts(planned, results))
+
+
+def _until_corpus(planned: Plan) -> Plan:
+    for place, job in enumerate(planned.jobs):
+        if Corpus in job.makes:
+            return replace(planned, jobs=planned.jobs[: place + 1], leaks=())
+    raise UserError("this recipe has no step that makes a Corpus, so there are no data to prepare")
+
+
+def _counts(planned: Plan, results: Store) -> Table:
+    corpus = fetch(planned, results, Corpus)
+    assert corpus is not None
+    training = corpus.training
+    table = Table(box=None, pad_edge=False, title=corpus.name, title_justify="left")
+    table.add_column("what")
+    table.add_column("count", justify="right")
+    rows: dict[str, float] = {
+        "users": corpus.users,
+        "items": corpus.items,
+        "training interactions": len(training.items),
+        "mean training length": float(np.mean(training.lengths)) if corpus.users else 0.0,
+        "items without a training interaction": int((corpus.popularity == 0).sum()),
+    }
+    signal = fetch(planned, results, Signal) if planned.job_of(Signal) else None
+    holdout = fetch(planned, results, Holdout) if planned.job_of(Holdout) else None
+    if signal is not None:
+        rows["validation users"] = len(signal.users)
+    if holdout is not None:
+        rows["test users"] = len(holdout.users)
+    for name, count in rows.items():
+        table.add_row(name, f"{count:,.1f}" if isinstance(count, float) else f"{count:,}")
+    return table

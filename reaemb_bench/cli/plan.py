@@ -1,0 +1,90 @@
+"""`reaemb-bench plan`: what a run would do, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from reaemb_bench.cli.options import (
+    DEFAULT_RECIPE,
+    Drops,
+    RecipePlace,
+    Sets,
+    StorePlace,
+    console,
+    machine_from,
+)
+from reaemb_bench.cli.why import Reasons
+from reaemb_bench.pipeline import Job, Plan, needed_jobs
+from reaemb_bench.pipeline import plan as plan_recipe
+from reaemb_bench.recipe import Recipe, load
+from reaemb_bench.store import Store
+from reaemb_bench.tracking.terminal import in_words
+
+_KEY_CHARACTERS = 12
+_LEAKS = "⚠ looks at held-out data"
+
+
+def plan(
+    recipe: RecipePlace = DEFAULT_RECIPE, sets: Sets = None, drops: Drops = None, store: StorePlace = None
+) -> None:
+    """Show which steps would run and which are cached, and why."""
+    read = load(recipe, sets or (), drops or ())
+    results = Store(machine_from(store=store).store)
+    screen = console()
+    for seed in read.seeds:
+        screen.print(_table(plan_recipe(read, seed), results))
+        screen.print()
+    _print_facts(read, screen)
+
+
+def _table(planned: Plan, results: Store) -> Table:
+    needed = needed_jobs(planned, results)
+    reasons = Reasons(planned, results)
+    title = f"{escape(planned.recipe.title)}, seed {planned.seed}: {len(needed)} of {len(planned.jobs)} steps would run"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    for heading in ("step", "component", "state", "key", "why"):
+        table.add_column(heading, no_wrap=heading != "why")
+    for job in planned.jobs:
+        state, why = _state(job, needed, results, reasons)
+        marks = f"{why}; {_LEAKS}" if job.step.leaks and why else _LEAKS if job.step.leaks else why
+        table.add_row(escape(job.name), escape(_component(job)), state, job.key[:_KEY_CHARACTERS], escape(marks))
+    return table
+
+
+def _state(job: Job, needed: frozenset[str], results: Store, reasons: Reasons) -> tuple[str, str]:
+    if job.key in needed:
+        return "[yellow]run[/]", reasons.why(job, needed)
+    if results.has(job.key):
+        seconds = results.manifest(job.key).get("seconds", 0.0)
+        return "[green]cached[/]", f"took {in_words(float(seconds))}"
+    return "[dim]not needed[/]", "all that depends on it is cached"
+
+
+def _component(job: Job) -> str:
+    file, colon, attribute = job.step.use.rpartition(":")
+    return f"{file.rpartition('/')[2]}{colon}{attribute}"
+
+
+def _print_facts(recipe: Recipe, screen: Console) -> None:
+    seeds = ", ".join(str(seed) for seed in recipe.seeds)
+    embedder = "the run's" if recipe.embedder_seed is None else str(recipe.embedder_seed)
+    screen.print(f"seeds: {seeds}; data seed: {recipe.data_seed}; embedder seed: {embedder}", highlight=False)
+    for file in sorted(set(_plugins({name: step.spec() for name, step in recipe.steps.items()}))):
+        screen.print(f"runs code of {file}", markup=False, highlight=False)
+
+
+def _plugins(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        use = value.get("use")
+        if isinstance(use, str) and ".py:" in use:
+            yield use.rpartition(":")[0]
+        for each in value.values():
+            yield from _plugins(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _plugins(each)
