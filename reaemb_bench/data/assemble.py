@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from reaemb_bench.artifacts import Corpus, Holdout, Int32, Int64, Sequences, Signal
 from reaemb_bench.data.interactions import Attributes, Interactions, SplitInteractions
@@ -133,9 +134,9 @@ def _by_sorting(users: Int64, pairs: Int64, items: int, count: int, rng: np.rand
     return np.argsort(keys, axis=1)[:, :count].astype(np.int32)
 
 
-def _among(codes: Int64, known: Int64) -> np.typing.NDArray[np.bool_]:
+def _among(codes: Int64, known: Int64) -> npt.NDArray[np.bool_]:
     places = np.minimum(np.searchsorted(known, codes), len(known) - 1)
-    found: np.typing.NDArray[np.bool_] = known[places] == codes
+    found: npt.NDArray[np.bool_] = known[places] == codes
     return found
 
 
@@ -182,7 +183,7 @@ def fingerprint(corpus: Corpus, signal: Signal, holdout: Holdout) -> str:
     digest = hashlib.sha256()
     facts = [corpus.name, corpus.instruction, corpus.item_keys, corpus.user_keys, corpus.texts, corpus.titles]
     digest.update(json.dumps(facts, ensure_ascii=False).encode())
-    arrays = [corpus.training.items, corpus.training.offsets]
+    arrays: list[npt.NDArray[Any]] = [corpus.training.items, corpus.training.offsets]
     for part in (signal, holdout):
         arrays += [part.users, part.targets, part.candidates]
     for array in arrays:

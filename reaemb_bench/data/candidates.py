@@ -51,8 +51,10 @@ def draw_candidates(pairs: csr_array, positives: int, candidates: int, seed: int
     shares = np.zeros((len(kept), candidates), dtype=np.int64)
     lists[:, :positives] = best[kept]
     shares[:, :positives] = counts[kept]
-    negative = np.arange(candidates) >= taken[kept, None]
-    lists[negative] = _strangers(pairs, kept, candidates, generator)[negative]
+    place = np.arange(candidates) - taken[kept, None]
+    negative = place >= 0
+    row = np.broadcast_to(np.arange(len(kept))[:, None], place.shape)
+    lists[negative] = _strangers(pairs, kept, candidates, generator)[row[negative], place[negative]]
     return Candidates(kept, lists, shares, int(lonely.sum()), int(crowded.sum()))
 
 
@@ -81,7 +83,7 @@ def _strangers(pairs: csr_array, rows: Int64, count: int, generator: np.random.G
         keys[np.arange(len(some)), some] = np.inf
         here = pairs[some]
         keys[np.repeat(np.arange(len(some)), np.diff(here.indptr)), here.indices] = np.inf
-        near = np.argpartition(keys, min(count, items) - 1, axis=1)[:, :count]
+        near = np.argpartition(keys, count - 1, axis=1)[:, :count]
         nearest = np.argsort(np.take_along_axis(keys, near, axis=1), axis=1, kind="stable")
         drawn[start : start + step] = np.take_along_axis(near, nearest, axis=1)
     return drawn
