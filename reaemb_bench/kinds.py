@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from reaemb_bench.data.interactions import Interactions, SplitInteractions
     from reaemb_bench.encoding.backbone import Loaded
     from reaemb_bench.encoding.model import Prefix, ThoughtModel
+    from reaemb_bench.policies.rollouts import LogDensity, Rollouts
 
 
 class Source(Protocol):
@@ -94,7 +95,9 @@ class Reward(Protocol):
     """Scores how a rollout ranks its candidates."""
 
     def reward(self, scores: Tensor, weights: Tensor) -> Tensor:
-        """scores (rollouts, N); weights (rollouts, N), the share of each positive, 0 for negatives -> (rollouts,)."""
+        """scores (groups, G, N), the clean rollout first; weights (groups, 1, N): the share of each positive among the
+        group's positives, 0 for negatives -> (groups, G).
+        """
 
 
 class Advantage(Protocol):
@@ -107,8 +110,11 @@ class Advantage(Protocol):
 class Policy(Protocol):
     """The stochastic policy over thoughts and its clipped objective."""
 
-    def log_density(self, model: ThoughtModel, prefix: Prefix, means: Tensor, actions: Tensor) -> Tensor:
-        """(n, terms) log-densities; means (n, j, d) carry gradient, actions (n, j, d) are what the rollout injected."""
+    def log_density(self, model: ThoughtModel, prefix: Prefix, means: Tensor, rollouts: Rollouts) -> LogDensity:
+        """Log-densities (n, terms) of n rollouts; prefix: one prompt a group, means (n, j, d) carry gradient."""
+
+    def loss(self, new: LogDensity, old: Tensor, advantages: Tensor) -> Tensor:
+        """The objective to minimise: old (n, terms) at sampling time, advantages (n,) -> scalar."""
 
 
 class Reducer(Protocol):

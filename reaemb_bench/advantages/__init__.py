@@ -1,0 +1,1 @@
+"""Advantages: which rollouts of a group to strengthen, and which to weaken."""

@@ -1,0 +1,1 @@
+"""Rewards: how well a rollout ranks its candidates."""

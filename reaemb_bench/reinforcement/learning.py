@@ -1,0 +1,220 @@
+"""Collaborative reward reinforcement learning: noisy thoughts, rewarded for ranking neighbours above strangers.
+
+Only the reasoner trains, so what the language model says about a prompt is computed once; rollouts and candidates are
+continuations of it by j + 1 tokens. Shapes: g groups of G rollouts, n = g * G, N candidates, j thoughts, d hidden size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reaemb_bench.artifacts import Corpus, Int64
+from reaemb_bench.context import Context, Tick
+from reaemb_bench.data.candidates import Candidates
+from reaemb_bench.encoding.model import Prefix, ThoughtModel
+from reaemb_bench.errors import UserError
+from reaemb_bench.policies.rollouts import Rollouts
+from reaemb_bench.reinforcement.prompts import Prompts
+
+if TYPE_CHECKING:
+    from reaemb_bench.steps.reinforce import Reinforcement
+
+_MICRO_BATCH = 32
+"""Prompts or continuations at once where the machine settings do not say."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a step samples and then learns from. prefix: the g items' prompts; rewards, advantages: (g, G)."""
+
+    prefix: Prefix
+    rollouts: Rollouts
+    rewards: Tensor
+    advantages: Tensor
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model whose reasoner is trained under one group of settings."""
+
+    model: ThoughtModel
+    settings: Reinforcement
+    micro_batch: int = _MICRO_BATCH
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the noise, in units of the thought's entries."""
+        return self.settings.noise * self.model.thought_scale
+
+    def noise(self, groups: int, generator: torch.Generator) -> Tensor:
+        """(n, j, d): Gaussian noise, zero for the first rollout of each group. Drawn on the CPU, alike everywhere."""
+        shape = (groups, self.settings.group, self.model.thoughts, self.model.width)
+        drawn = torch.randn(shape, generator=generator) * self.sigma
+        drawn[:, 0] = 0
+        return drawn.flatten(0, 1).to(self.model.device)
+
+    @torch.no_grad()
+    def vectors(self, prefix: Prefix) -> Tensor:
+        """Clean vectors (n, d) of prompts under the current reasoner."""
+        return self._complete(prefix, self.model.think(prefix), 1)
+
+    @torch.no_grad()
+    def sample(self, prefix: Prefix, noise: Tensor, candidates: Tensor, weights: Tensor) -> Sample:
+        """Roll out and judge: noise (n, j, d), candidates (g, N, d), weights (g, N), the positives' shares."""
+        group = self.settings.group
+        actions = self.model.think(prefix).repeat_interleave(group, dim=0) + noise
+        vectors = self._complete(prefix, actions, group).view(-1, group, self.model.width)
+        scores = vectors @ candidates.transpose(1, 2)
+        rewards = self.settings.reward.reward(scores, weights.unsqueeze(1))
+        # Ranks of scores that are not numbers look like numbers, so the scores decide.
+        rewards = rewards.where(scores.isfinite().all(-1), torch.nan)
+        sampled = torch.ones(len(noise), dtype=torch.bool, device=noise.device)
+        sampled[::group] = False
+        rollouts = Rollouts(actions, noise, self.sigma, sampled)
+        return Sample(prefix, rollouts, rewards, self.settings.advantage.advantage(rewards))
+
+    def losses(self, sample: Sample) -> Iterator[Tensor]:
+        """The policy's loss for each iteration over a sample; the caller updates the reasoner in between."""
+        policy, group = self.settings.policy, self.settings.group
+        old = None
+        for _ in range(self.settings.iterations):
+            means = self.model.think(sample.prefix).repeat_interleave(group, dim=0)
+            new = policy.log_density(self.model, sample.prefix, means, sample.rollouts)
+            old = new.values.detach() if old is None else old
+            yield policy.loss(new, old, sample.advantages.flatten())
+
+    def _complete(self, prefix: Prefix, thoughts: Tensor, times: int) -> Tensor:
+        """Vectors (n * times, d) of prompts, each with `times` of the thoughts in a row, in micro-batches."""
+        size = max(1, self.micro_batch // times)
+        parts = [
+            self.model.complete(
+                rows(prefix, start, start + size).repeat(times), thoughts[start * times : (start + size) * times]
+            )
+            for start in range(0, len(prefix.ids), size)
+        ]
+        return torch.cat(parts)
+
+
+def reinforce(
+    model: ThoughtModel, corpus: Corpus, candidates: Candidates, settings: Reinforcement, context: Context
+) -> None:
+    """Train the reasoner of `model` in place on the candidate lists; progress and facts go to `context`."""
+    reasoner = model.reasoner
+    if reasoner is None:
+        raise UserError("reinforce trains the thought, and llm.reasoner is none: drop this step too")
+    if not len(candidates.items):
+        raise UserError(
+            f"reinforce: no item has {settings.candidates} candidates ({candidates.lonely} items have no neighbour, "
+            f"{candidates.crowded} too few strangers); lower reinforce.candidates or drop this step"
+        )
+    parameters = list(reasoner.requires_grad_(True).parameters())
+    context.note(
+        {
+            "trained_parameters": sum(each.numel() for each in parameters),
+            "skipped_items": candidates.lonely + candidates.crowded,
+            "skipped_without_neighbours": candidates.lonely,
+            "skipped_without_strangers": candidates.crowded,
+        }
+    )
+    learner = Learner(model, settings, context.machine.micro_batch or _MICRO_BATCH)
+    rows_of_ids = model.tokenize(corpus.texts, settings.max_length)
+    prompts = Prompts(model, rows_of_ids, learner.micro_batch, settings.cache_gb * 1e9)
+    draws = np.random.default_rng(context.seed)
+    generator = torch.Generator().manual_seed(context.seed)
+    groups = settings.rollouts_per_step // settings.group
+    steps = settings.steps
+    if steps is None:
+        steps = settings.epochs * math.ceil(len(candidates.items) / groups)
+    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    rate = _Schedule(settings.warmup, steps * settings.iterations)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+    batches = _batches(len(candidates.items), groups, draws)
+    for step in range(1, steps + 1):
+        chosen = next(batches)
+        sample = _sampled(learner, prompts, candidates, chosen, generator)
+        loss = _learned(learner, sample, optimiser, schedule)
+        if not math.isfinite(loss):
+            names = ", ".join(corpus.item_keys[item] for item in candidates.items[chosen])
+            raise UserError(f"reinforce: the loss is {loss} in step {step} (items {names}); lower its learning_rate")
+        context.report(Tick(step, steps, "steps", {**_measured(sample), "loss": loss}))
+    context.note({"prompt_reads": prompts.reads, "prompt_cache_mb": round(prompts.size / 1e6, 1)})
+    reasoner.requires_grad_(False)
+
+
+def _learned(
+    learner: Learner, sample: Sample, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR
+) -> float:
+    """Update the reasoner on a sample; the last iteration's loss, or the first that is not finite, not learned from."""
+    loss = math.nan
+    for value in learner.losses(sample):
+        loss = float(value)
+        if not math.isfinite(loss):
+            break
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], learner.settings.gradient_clip)
+        optimiser.step()
+        schedule.step()
+    return loss
+
+
+def rows(prefix: Prefix, start: int, stop: int) -> Prefix:
+    """Some of the prompts of a batch, as views."""
+    cache = tuple((keys[start:stop], values[start:stop]) for keys, values in prefix.cache)
+    part = slice(start, stop)
+    return Prefix(prefix.states[part], prefix.ids[part], prefix.mask[part], prefix.positions[part], cache)
+
+
+def _sampled(
+    learner: Learner, prompts: Prompts, candidates: Candidates, chosen: Int64, generator: torch.Generator
+) -> Sample:
+    """Roll out the items at places `chosen` of `candidates`; a candidate they share is embedded once."""
+    device = learner.model.device
+    needed, places = np.unique(candidates.lists[chosen], return_inverse=True)
+    vectors = torch.cat(
+        [
+            learner.vectors(prompts(needed[start : start + learner.micro_batch]))
+            for start in range(0, len(needed), learner.micro_batch)
+        ]
+    )
+    lists = vectors[torch.from_numpy(places.reshape(len(chosen), -1)).to(device)]
+    counts = torch.from_numpy(candidates.counts[chosen]).to(device, torch.float32)
+    noise = learner.noise(len(chosen), generator)
+    return learner.sample(prompts(candidates.items[chosen]), noise, lists, counts / counts.sum(1, keepdim=True))
+
+
+def _measured(sample: Sample) -> dict[str, float]:
+    spread = sample.rewards.amax(1) - sample.rewards.amin(1)
+    return {
+        "reward": float(sample.rewards.mean()),
+        "clean_reward": float(sample.rewards[:, 0].mean()),
+        "dead_groups": float((spread == 0).float().mean()),
+    }
+
+
+def _batches(items: int, size: int, generator: np.random.Generator) -> Iterator[Int64]:
+    """Places of items in random order, epoch after epoch, without end."""
+    while True:
+        order = generator.permutation(items)
+        yield from (order[start : start + size] for start in range(0, items, size))
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """Share of the learning rate at an update: a linear rise over `warmup` updates, then half a cosine down to 0."""
+
+    warmup: int
+    updates: int
+
+    def __call__(self, update: int) -> float:
+        if update < self.warmup:
+            return (update + 1) / self.warmup
+        done = (update - self.warmup) / max(1, self.updates - self.warmup)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
