@@ -82,18 +82,16 @@ class Store:
         """
         folder = self.folder(key)
         for name, known in self.manifest(key)["files"].items():
-            if name.partition("/")[0] != artifact:
-                continue
-            file = folder / name
-            if not file.is_file() or file.stat().st_size != known["bytes"] or sha256_of(file) != known["sha256"]:
-                raise UserError(f"{file} is damaged (its sha256 differs from the manifest); delete {folder}, run again")
+            if name.partition("/")[0] == artifact:
+                _check(folder, name, known)
         return folder / artifact
 
     def ticks(self, key: str) -> list[dict[str, Any]]:
-        """The recorded curve of a result, oldest tick first."""
-        file = self.folder(key) / TICKS
-        if not file.is_file():
+        """The recorded curve of a result, oldest tick first. Raises UserError where the file was changed or lost."""
+        known = self.manifest(key)["files"].get(TICKS)
+        if known is None:
             return []
+        file = _check(self.folder(key), TICKS, known)
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
     def _make(self, folder: Path) -> Path:
@@ -115,3 +113,10 @@ def seal(draft: Path, facts: Mapping[str, Any]) -> None:
     }
     text = json.dumps({**facts, "files": files}, ensure_ascii=False, indent=1)
     (draft / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _check(folder: Path, name: str, known: Mapping[str, Any]) -> Path:
+    file = folder / name
+    if not file.is_file() or file.stat().st_size != known["bytes"] or sha256_of(file) != known["sha256"]:
+        raise UserError(f"{file} is damaged (its sha256 differs from the manifest); delete {folder}, run again")
+    return file

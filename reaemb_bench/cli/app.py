@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from typing import Annotated
@@ -59,10 +58,6 @@ def main() -> None:
     code = _call(arguments, debug)
     if code == _INTERRUPTED:
         print("interrupted: finished steps are kept, the same command goes on from there", file=sys.stderr)
-        # An interrupt inside a native thread pool can leave threads that a normal exit would wait for.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
     sys.exit(code)
 
 

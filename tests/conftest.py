@@ -1,0 +1,51 @@
+"""Fixtures that many tests share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from reaemb_bench.cli.app import main
+
+TOYS = Path(__file__).parent / "toy_steps.py"
+
+
+class Said(NamedTuple):
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def toy_recipe(tmp_path: Path) -> Path:
+    """A recipe of toy steps with all of the road's artefacts."""
+    file = tmp_path / "toys.toml"
+    tables = {"prepare": "Prepare", "embed": "Embed", "train": "Fit", "rank": "Judge"}
+    lines = ['title = "Toys"', f"steps = {list(tables)}"]
+    lines += [f"[{name}]\nuse = '{TOYS}:{each}'" for name, each in tables.items()]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs the command line in this process, in a folder of its own, tracking nothing unless told to."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REAEMB_BENCH_MLFLOW", "")
+
+    def run(*words: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["reaemb-bench", *(str(word) for word in words)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        printed = capsys.readouterr()
+        code = left.value.code
+        assert isinstance(code, int)
+        return Said(code, printed.out, printed.err)
+
+    return run

@@ -1,0 +1,118 @@
+"""The store: whole results or none, damage is noticed, locks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import Timeout
+
+from reaemb_bench.errors import UserError
+from reaemb_bench.files import write_atomically
+from reaemb_bench.store import MANIFEST, TICKS, Store, seal
+
+KEY = "0123456789abcdef"
+
+
+def _put(store: Store) -> None:
+    with store.writing(KEY) as draft:
+        (draft / "thing").mkdir()
+        (draft / "thing" / "a.json").write_text("[1, 2, 3]", encoding="utf-8")
+        (draft / "thing" / "b.bin").write_bytes(bytes(range(256)))
+        (draft / TICKS).write_text('{"done": 1, "loss": 0.5}\n', encoding="utf-8")
+        seal(draft, {"step": "x", "seconds": 1.0})
+
+
+def test_what_was_written_is_there_whole(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert not store.has(KEY)
+    _put(store)
+    assert store.has(KEY)
+    assert (store.verify(KEY, "thing") / "a.json").read_text(encoding="utf-8") == "[1, 2, 3]"
+    assert store.ticks(KEY) == [{"done": 1, "loss": 0.5}]
+    assert set(store.manifest(KEY)["files"]) == {"thing/a.json", "thing/b.bin", TICKS}
+    assert list((tmp_path / "drafts").iterdir()) == []
+
+
+def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(RuntimeError), store.writing(KEY) as draft:
+        (draft / "half").write_text("x", encoding="utf-8")
+        raise RuntimeError
+    assert not store.has(KEY)
+    assert not store.folder(KEY).exists()
+    assert list((tmp_path / "drafts").iterdir()) == []
+
+
+def test_a_killed_process_leaves_nothing_under_the_key_and_no_lock(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from reaemb_bench.store import Store, seal\n"
+        f"store = Store(Path(sys.argv[1])); lock = store.lock('{KEY}'); lock.acquire()\n"
+        f"with store.writing('{KEY}') as draft:\n"
+        "    (draft / 'thing').mkdir(); seal(draft, {}); os.kill(os.getpid(), 9)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert ended.returncode == -9
+    store = Store(tmp_path)
+    assert not store.has(KEY)
+    with store.lock(KEY).acquire(timeout=0):
+        _put(store)
+    assert store.has(KEY)
+
+
+@pytest.mark.parametrize("name", ["thing/a.json", "thing/b.bin"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "lose"])
+def test_every_damaged_file_is_noticed(tmp_path: Path, name: str, damage: str) -> None:
+    store = Store(tmp_path)
+    _put(store)
+    file = store.folder(KEY) / name
+    content = file.read_bytes()
+    if damage == "flip":
+        file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    elif damage == "cut":
+        file.write_bytes(content[:-1])
+    else:
+        file.unlink()
+    with pytest.raises(UserError, match=f"{file.name} is damaged"):
+        store.verify(KEY, "thing")
+
+
+def test_a_damaged_curve_is_noticed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    _put(store)
+    (store.folder(KEY) / TICKS).write_text('{"done": 1, "loss": 0.4}\n', encoding="utf-8")
+    with pytest.raises(UserError, match="is damaged"):
+        store.ticks(KEY)
+
+
+def test_a_cut_manifest_is_noticed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    _put(store)
+    file = store.folder(KEY) / MANIFEST
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(UserError, match="cannot be read"):
+        store.verify(KEY, "thing")
+
+
+def test_a_key_is_locked_for_others(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.lock(KEY), pytest.raises(Timeout):
+        store.lock(KEY).acquire(timeout=0.01)
+    with store.lock(KEY).acquire(timeout=0):
+        pass
+
+
+def test_a_store_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="choose another with --store"):
+        Store(tmp_path / "file" / "store").lock(KEY)
+
+
+def test_an_atomic_write_replaces_whole_files_and_leaves_no_litter(tmp_path: Path) -> None:
+    file = tmp_path / "a" / "b.txt"
+    write_atomically(file, b"old")
+    write_atomically(file, b"new")
+    assert file.read_bytes() == b"new"
+    assert list(file.parent.iterdir()) == [file]
