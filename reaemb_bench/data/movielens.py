@@ -29,10 +29,13 @@ _MEMBERS = {
 _HOME = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 _HOME_SHA256 = "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
 _SECONDS = 60
-_GENRES = tuple(
-    "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror|Musical|"
-    "Mystery|Romance|Sci-Fi|Thriller|War|Western".split("|")
+# fmt: off
+_GENRES = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
+    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
+    "Thriller", "War", "Western",
 )
+# fmt: on
 _ARTICLES = "The|A|An|Il|La|Le|Les|El|Los|Das|Der|Die|Det|L'"
 
 Movies = dict[str, Attributes]

@@ -127,7 +127,7 @@ class Table(Component):
         """Attribute name -> column."""
         if self.title and self.title != "title" and "title" in self.attributes:
             raise UserError(
-                f"source.attributes has two titles, '{self.title}' and 'title'; set source.title to 'title' or leave it out"
+                f"source.attributes has two titles, '{self.title}' and 'title'; set source.title to 'title'"
             )
         columns = self.attributes if self.title in self.attributes else (self.title, *self.attributes)
         return {"title" if column == self.title else column: column for column in columns if column}

@@ -1,0 +1,93 @@
+"""MovieLens-100K without the data: titles, both forms of its files, and what happens without a network."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reaemb_bench.data import movielens
+from reaemb_bench.data.movielens import MovieLens100K, natural_title, read_atomic_movies, read_original_movies
+from reaemb_bench.errors import UserError
+from reaemb_bench.machine import Machine
+
+ATOMIC = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
+
+
+@pytest.mark.parametrize(
+    ("catalogue", "spoken"),
+    [
+        ("Godfather, The", "The Godfather"),
+        ("Enfer, L'", "L'Enfer"),
+        ("Blue Angel, The (Blaue Engel, Der)", "The Blue Angel (Der Blaue Engel)"),
+        ("Paris, Texas", "Paris, Texas"),
+        ("Bye Bye, Love", "Bye Bye, Love"),
+        ("Cook the Thief His Wife & Her Lover, The", "The Cook the Thief His Wife & Her Lover"),
+    ],
+)
+def test_titles_as_people_say_them(catalogue: str, spoken: str) -> None:
+    assert natural_title(catalogue) == spoken
+
+
+def test_both_forms_give_the_same_movies() -> None:
+    flags = dict.fromkeys(range(19), "0")
+    original = "\n".join(
+        [
+            "|".join(["1", "Heat, The (1995)", "01-Jan-1995", "", "http://x", *{**flags, 1: "1", 10: "1"}.values()]),
+            "|".join(["2", "unknown", "", "", "", *{**flags, 0: "1"}.values()]),
+            "|".join(["3", "Land (1995) (V)", "01-Jan-1995", "", "http://x", *flags.values()]),
+        ]
+    )
+    atomic = f"{ATOMIC}1\tHeat, The\t1995\tAction Film-Noir\n2\tunkonwn\tunkonwn\tunknown\n3\tLand (1995)\tV\t\n"
+    assert read_original_movies(original) == read_atomic_movies(atomic)
+    assert read_atomic_movies(atomic) == {
+        "1": {"title": "The Heat", "year": "1995", "genres": ["Action", "Film-Noir"]},
+        "2": {"title": "unknown", "year": "", "genres": []},
+        "3": {"title": "Land", "year": "1995", "genres": []},
+    }
+
+
+@pytest.fixture
+def no_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Path:
+        raise UserError("the registry does not answer")
+
+    monkeypatch.setattr(movielens, "wheel_member", refuse)
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, content: bytes | OSError) -> None:
+    def urlopen(*_: object, **__: object) -> Any:
+        if isinstance(content, OSError):
+            raise content
+        return io.BytesIO(content)
+
+    monkeypatch.setattr(movielens.urllib.request, "urlopen", urlopen)
+
+
+@pytest.mark.usefixtures("no_registry")
+def test_public_home_comes_second(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("ml-100k/u.data", "196\t1\t3\t881250949\n196\t1\t3\t881250949\n")
+        archive.writestr("ml-100k/u.item", ("1|Café (1990)|01-Jan-1990||x|" + "|".join("0" * 19)).encode("latin-1"))
+    answer(monkeypatch, packed.getvalue())
+    machine = Machine(cache=tmp_path)
+    with pytest.raises(UserError, match="gave another file than expected"):
+        MovieLens100K().read(machine)
+    monkeypatch.setattr(movielens, "_HOME_SHA256", hashlib.sha256(packed.getvalue()).hexdigest())
+    data = MovieLens100K().read(machine)
+    assert data.frame.rows() == [("196", "1", 881250949, 3.0)]
+    assert data.items["1"]["title"] == "Café"
+    answer(monkeypatch, OSError("no network"))
+    assert MovieLens100K().read(machine).frame.equals(data.frame)
+
+
+@pytest.mark.usefixtures("no_registry")
+def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answer(monkeypatch, OSError("no network"))
+    with pytest.raises(UserError, match=r"the registry does not answer; its home https.* \(no network\)"):
+        MovieLens100K().read(Machine(cache=tmp_path))

