@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import polars
 import pytest
@@ -111,3 +112,19 @@ def test_ties_are_drawn_and_the_seed_decides() -> None:
 def test_positions_leave_nothing_to_the_seed() -> None:
     data = interactions([("u", item, place, None) for place, item in enumerate("hgfedcba")])
     assert all(LeaveLastTwo().apply(data, seed).test["item"][0] == "a" for seed in range(5))
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, st.integers(0, 5), st.randoms(use_true_random=False))
+def test_exchanged_targets_move_no_training_row_even_among_ties(data: Rows, seed: int, chance: Random) -> None:
+    # The rating says which row of the file it is.
+    marked: Rows = [(user, item, time, float(place)) for place, (user, item, time, _) in enumerate(data)]
+    before = LeaveLastTwo().apply(interactions(marked), seed)
+    for part in (before.validation, before.test):
+        places = [int(place) for place in part["rating"]]
+        items = [marked[place][1] for place in places]
+        chance.shuffle(items)
+        for place, item in zip(places, items, strict=True):
+            marked[place] = (marked[place][0], item, *marked[place][2:])
+    after = LeaveLastTwo().apply(interactions(marked), seed)
+    assert after.training.equals(before.training)

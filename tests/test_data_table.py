@@ -135,6 +135,24 @@ def test_fingerprint_follows_content_and_survives_absence(tmp_path: Path) -> Non
     assert absent.identity()["missing"]
 
 
+def test_identity_is_what_is_in_the_files_not_where_they_lie(tmp_path: Path) -> None:
+    places = [tmp_path / "here" / "shop", tmp_path / "there" / "shop"]
+    for place in places:
+        place.mkdir(parents=True)
+    here, there = (simple(place) for place in places)
+    assert here.identity() == there.identity()
+    assert here.identity() != simple(places[0], name="another").identity()
+    assert here.identity() != simple(places[0], title="").identity()
+    assert read(here).name == read(there).name == "shop"
+
+
+def test_lists_are_no_keys(tmp_path: Path) -> None:
+    rows = tmp_path / "r.parquet"
+    polars.DataFrame({"user_id": [[1], [2]], "item_id": [7, 8], "timestamp": [1, 2]}).write_parquet(rows)
+    with pytest.raises(UserError, match=r"column 'user_id'.* holds lists"):
+        read(simple(tmp_path, interactions=rows))
+
+
 def broken(tmp_path: Path, name: str, text: str) -> Path:
     file = tmp_path / name
     file.write_text(text, encoding="utf-8")

@@ -48,7 +48,12 @@ class Sheet:
 
         self.require(name, setting)
         if isinstance(self.content, polars.DataFrame):
-            return self.content[name]
+            series = self.content[name]
+            if series.dtype.is_nested():
+                raise UserError(
+                    f"{self.file}, column '{name}' (setting {setting}) holds lists; name one of single values"
+                )
+            return series
         values = [row.get(name) for row in self.content]
         return polars.Series(name, [None if value is None else as_text(value) for value in values], polars.String)
 

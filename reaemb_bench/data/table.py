@@ -57,6 +57,12 @@ class Table(Component):
     separator: str = ""
     """Character between the fields of CSV and TSV; empty takes the comma, or the tab in TSV."""
 
+    def identity(self) -> dict[str, Any]:
+        """Settings and contents, not places: the same files in another folder are the same data."""
+        made = super().identity()
+        suffixes = {"interactions": self.interactions.suffix, "items": self.items.suffix}
+        return {**made, **suffixes, "name": self._name}
+
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of both files, or the first that is missing: a plan can be drawn up without the data."""
         files = {"interactions": self.interactions, "items": self.items}
@@ -79,13 +85,17 @@ class Table(Component):
                 f"(column '{self.item_key}', such as '{other}'); set source.item or source.item_key"
             )
         data = Interactions(
-            name=self.name or self.interactions.resolve().parent.name,
+            name=self._name,
             frame=frame,
             items=items,
             instruction=self.instruction,
             removed={"rows without user or item": len(rows.content) - frame.height, "repeated items": repeated},
         )
         return without_duplicates(data)
+
+    @property
+    def _name(self) -> str:
+        return self.name or self.interactions.resolve().parent.name
 
     def _frame(self, sheet: Sheet) -> polars.DataFrame:
         import polars
