@@ -49,6 +49,9 @@ MlflowPlace = Annotated[
 
 def machine_from(**given: Any) -> Machine:
     """Machine settings from options; None leaves a setting at its default. Raises UserError naming the option."""
+    if given.get("mlflow") is None and os.environ.get(f"{_PREFIX}MLFLOW") == "":
+        # Typer takes an empty variable for an absent one, but here it says that nothing is to be tracked.
+        given["mlflow"] = ""
     try:
         return Machine.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
