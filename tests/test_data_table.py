@@ -96,6 +96,13 @@ def test_parquet_items_keep_lists_and_integer_keys(tmp_path: Path) -> None:
     assert data.items == {"9": {"title": "x", "tags": ["p", "q"]}, "10": {"title": "", "tags": ""}}
 
 
+def test_quotes_may_be_text(tmp_path: Path) -> None:
+    items = tmp_path / "i.tsv"
+    items.write_text('item_id\ttitle\n7\t"Great" Tea\n8\t"Cup\n', encoding="utf-8")
+    data = read(simple(tmp_path, items=items, quote=""))
+    assert [item["title"] for item in data.items.values()] == ['"Great" Tea', '"Cup']
+
+
 def test_file_order_stands_in_for_time(tmp_path: Path) -> None:
     assert read(simple(tmp_path, timestamp="")).frame["timestamp"].to_list() == [0, 1, 2]
 

@@ -69,10 +69,11 @@ def as_text(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def read_sheet(file: Path, form: Format, separator: str, setting: str) -> Sheet:
+def read_sheet(file: Path, form: Format, separator: str, quote: str, setting: str) -> Sheet:
     """Read a table. Raises UserError where it is absent, empty, or not what its format says.
 
-    setting: the name of the setting that holds the file, for error messages.
+    separator, quote: of CSV and TSV; an empty separator goes by the format, an empty quote means none. setting: the
+    name of the setting that holds the file, for error messages.
     """
     if not file.is_file():
         raise UserError(
@@ -84,13 +85,13 @@ def read_sheet(file: Path, form: Format, separator: str, setting: str) -> Sheet:
             f"{file}: the suffix '{file.suffix}' does not tell the format; "
             f'set {setting}_format to "csv", "tsv", "parquet" or "jsonl"'
         )
-    sheet = _read_lines(file) if known == "jsonl" else _read_frame(file, known, separator)
+    sheet = _read_lines(file) if known == "jsonl" else _read_frame(file, known, separator, quote)
     if not len(sheet.content):
         raise UserError(f"{file} has no rows (setting {setting}); give a file with data")
     return sheet
 
 
-def _read_frame(file: Path, form: Format, separator: str) -> Sheet:
+def _read_frame(file: Path, form: Format, separator: str, quote: str) -> Sheet:
     import polars
 
     try:
@@ -99,12 +100,10 @@ def _read_frame(file: Path, form: Format, separator: str) -> Sheet:
         else:
             # Types are not guessed, for a guess turns the key 007 into 7.
             mark = separator or ("\t" if form == "tsv" else ",")
-            frame = polars.read_csv(file, separator=mark, infer_schema=False)
+            frame = polars.read_csv(file, separator=mark, infer_schema=False, quote_char=quote or None)
     except (polars.exceptions.PolarsError, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or ["it is empty"])[0]
-        raise UserError(
-            f"{file} is no readable {form} ({reason}); check the file, its format and its separator"
-        ) from None
+        raise UserError(f"{file} is no readable {form} ({reason}); check its format, separator and quote") from None
     return Sheet(file, tuple(frame.columns), frame)
 
 

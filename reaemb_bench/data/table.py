@@ -56,6 +56,8 @@ class Table(Component):
     """Format of the items; `auto` goes by the suffix."""
     separator: str = ""
     """Character between the fields of CSV and TSV; empty takes the comma, or the tab in TSV."""
+    quote: str = '"'
+    """Character around fields of CSV and TSV that contain separators; empty where quotes are but part of the text."""
 
     def identity(self) -> dict[str, Any]:
         """Settings and contents, not places: the same files in another folder are the same data."""
@@ -73,8 +75,8 @@ class Table(Component):
 
     def read(self, machine: Machine) -> Interactions:
         """All interactions and item attributes. Raises UserError naming file, column and cure."""
-        rows = read_sheet(self.interactions, self.interactions_format, self.separator, "interactions")
-        things = read_sheet(self.items, self.items_format, self.separator, "items")
+        rows = read_sheet(self.interactions, self.interactions_format, self.separator, self.quote, "interactions")
+        things = read_sheet(self.items, self.items_format, self.separator, self.quote, "items")
         frame = self._frame(rows)
         items, repeated = self._items(things)
         known = set(items)
