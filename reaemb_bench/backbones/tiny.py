@@ -38,6 +38,8 @@ class Tiny(Component):
         import torch
         from transformers import Qwen2Config, Qwen2ForCausalLM
 
+        from reaemb_bench.encoding.backbone import save_pretrained
+
         tokenizer = self._tokenizer(corpus)
         config = Qwen2Config(
             vocab_size=len(tokenizer),
@@ -55,8 +57,7 @@ class Tiny(Component):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = Qwen2ForCausalLM(config)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save_pretrained(model, tokenizer, folder)
 
     def load(self, folder: Path, machine: Machine) -> Loaded:
         """The model and its tokenizer, ready on the machine's device."""

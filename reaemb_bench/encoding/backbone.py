@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from tokenizers import AddedToken
 
 from reaemb_bench.errors import UserError
 from reaemb_bench.machine import Machine
@@ -39,7 +40,7 @@ def load_pretrained(
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with _quiet(), _explained(place, attention):
+    with quiet(), _explained(place, attention):
         tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             place,
@@ -57,7 +58,7 @@ def load_pretrained(
 
 def add_thought_token(loaded: Loaded) -> int:
     """Add the thought token to the tokenizer and, where there is no spare row, to the embeddings; gives its id."""
-    loaded.tokenizer.add_special_tokens({"additional_special_tokens": [THOUGHT]})
+    loaded.tokenizer.add_tokens([AddedToken(THOUGHT, special=True)])
     made = int(loaded.tokenizer.convert_tokens_to_ids(THOUGHT))
     table = loaded.model.get_input_embeddings().weight
     if made >= len(table):
@@ -99,15 +100,14 @@ def converted_gguf(file: Path, key: str, cache: Path) -> Path:
 def _convert(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with _quiet(), _explained(file, "sdpa"):
+    with quiet(), _explained(file, "sdpa"):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     # The weights are no longer quantised, but transformers refuses to save them while these say they are.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer = None
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_pretrained(model, tokenizer, folder)
 
 
 def _keep_layers(model: Any, layers: int | None, place: str | Path) -> None:
@@ -122,8 +122,16 @@ def _keep_layers(model: Any, layers: int | None, place: str | Path) -> None:
         model.config.layer_types = model.config.layer_types[:layers]
 
 
+def save_pretrained(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a model and its tokenizer as a folder that `load_pretrained` reads."""
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Keep transformers' warnings and progress bars off the terminal, which belongs to whoever called."""
     from transformers.utils import logging as transformers_logging
 
     before = transformers_logging.get_verbosity()

@@ -15,10 +15,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from reaemb_bench.artifacts import Encoder
+from reaemb_bench.artifacts import Corpus, Encoder
 from reaemb_bench.component import Component
 from reaemb_bench.encoding.backbone import Loaded, add_thought_token, embedding_rms
 from reaemb_bench.encoding.model import ThoughtModel
@@ -62,6 +63,20 @@ def read_parts(encoder: Encoder) -> Parts:
     )
 
 
+def make_encoder(parts: Parts, corpus: Corpus, folder: Path, machine: Machine, seed: int) -> Encoder:
+    """A new encoder in `folder`: its backbone prepared, its reasoner drawn from `seed`."""
+    inside = folder / BACKBONE
+    # An interrupted run may have left a part of the folder behind.
+    shutil.rmtree(folder, ignore_errors=True)
+    inside.mkdir(parents=True)
+    parts.backbone.prepare(corpus, inside, machine, seed)
+    loaded = parts.backbone.load(inside, machine)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = assemble(parts, loaded)
+    return write_encoder(folder, parts, {} if model.reasoner is None else model.reasoner.state_dict())
+
+
 def write_encoder(folder: Path, parts: Parts, state_dict: Mapping[str, Tensor]) -> Encoder:
     """Describe `parts` in `folder` and write the reasoner's weights; backbone and adapters are already there."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,13 +96,13 @@ def write_encoder(folder: Path, parts: Parts, state_dict: Mapping[str, Tensor]) 
 
 def with_reasoner(encoder: Encoder, folder: Path, state_dict: Mapping[str, Tensor]) -> Encoder:
     """A copy of `encoder` in the new `folder`, with other weights of the reasoner's network."""
-    shutil.copytree(encoder.folder, folder)
+    _copy(encoder, folder)
     return write_encoder(folder, read_parts(encoder), state_dict)
 
 
 def with_adapter(encoder: Encoder, folder: Path, model: ThoughtModel, adapter: Any, temperature: float) -> Encoder:
     """A copy of `encoder` in the new `folder`, with a peft model's adapter added and `model`'s reasoner."""
-    shutil.copytree(encoder.folder, folder)
+    _copy(encoder, folder)
     parts = read_parts(encoder)
     name = "adapter" if not parts.adapters else f"adapter-{len(parts.adapters) + 1}"
     adapter.save_pretrained(folder / name, save_embedding_layers=False)
@@ -137,6 +152,12 @@ def _apply_adapter(model: ThoughtModel, folder: Path, *, merge: bool) -> None:
 
     adapted = PeftModel.from_pretrained(model.causal_lm, folder)
     model.causal_lm = adapted.merge_and_unload() if merge else adapted.get_base_model()
+
+
+def _copy(encoder: Encoder, folder: Path) -> None:
+    # An interrupted run may have left a part of the folder behind.
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(encoder.folder, folder)
 
 
 def _spec(part: object) -> dict[str, Any]:

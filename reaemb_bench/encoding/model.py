@@ -99,7 +99,8 @@ class ThoughtModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the language model lies."""
-        return self._embeddings.weight.device
+        device: torch.device = self._embeddings.weight.device
+        return device
 
     @property
     def width(self) -> int:

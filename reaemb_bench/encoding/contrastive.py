@@ -1,0 +1,148 @@
+"""Contrastive training of a thought model: LoRA, batches of view pairs, gradient caching."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reaemb_bench.artifacts import Corpus
+from reaemb_bench.encoding.batching import by_length
+from reaemb_bench.encoding.model import ThoughtModel, Tokens
+from reaemb_bench.encoding.views import two_views
+from reaemb_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from reaemb_bench.steps.contrast import Contrast
+
+_COOLEST = 1e-3
+
+
+class ContrastiveTrainer:
+    """Updates LoRA, the reasoner and the temperature, one batch of view pairs at a time."""
+
+    def __init__(self, settings: Contrast, model: ThoughtModel, micro_batch: int) -> None:
+        self.settings = settings
+        self.model = model
+        self.micro_batch = micro_batch
+        self.adapter = add_lora(model, settings)
+        if model.reasoner is not None:
+            model.reasoner.requires_grad_(True)
+        start = settings.loss.initial_temperature
+        self.temperature = nn.Parameter(torch.tensor(start, dtype=torch.float32, device=model.device))
+        weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.parameters = [*weights, self.temperature]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.tokens = 0
+
+    def step(self, number: int, pairs: Sequence[tuple[str, str]]) -> float:
+        """One update, numbered from 1, on the views of a batch; gives the loss. Raises UserError where it is NaN."""
+        settings = self.settings
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.learning_rate * (1 - (number - 1) / settings.steps)
+        self.optimiser.zero_grad(set_to_none=True)
+        size = settings.device_batch if settings.negatives == "micro-batch" else len(pairs)
+        total = 0.0
+        for start in range(0, len(pairs), size):
+            block = pairs[start : start + size]
+            rows = self.model.tokenize([first for first, _ in block] + [second for _, second in block])
+            self.tokens += sum(len(row) + self.model.thoughts + 1 for row in rows)
+            total += self._accumulate(rows, len(block) / len(pairs))
+        if not np.isfinite(total):
+            raise UserError(f"the contrastive loss is {total} in step {number}; lower contrast.learning_rate")
+        if settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
+        self.optimiser.step()
+        with torch.no_grad():
+            self.temperature.clamp_(min=_COOLEST)
+        return total
+
+    def _accumulate(self, rows: list[list[int]], share: float) -> float:
+        """Add the gradients of one block of pairs (first views, then second views); gives its share of the loss."""
+        groups = by_length(rows, self.micro_batch)
+        if len(groups) == 1:
+            vectors = self._in_order([self._embed(rows, groups[0])], groups)
+            value = self._loss(vectors) * share
+            value.backward()  # type: ignore[no-untyped-call]
+            return value.item()
+        # Gradient caching (Gao et al., arXiv 2101.06983): vectors of all groups first, then each group again with
+        # the gradient of its vectors, under the same dropout masks. Memory holds the graph of one group.
+        states, parts = [], []
+        with torch.no_grad():
+            for group in groups:
+                states.append(_random_state(self.model.device))
+                parts.append(self._embed(rows, group))
+        vectors = self._in_order(parts, groups).requires_grad_()
+        value = self._loss(vectors) * share
+        value.backward()  # type: ignore[no-untyped-call]
+        assert vectors.grad is not None
+        for group, state in zip(groups, states, strict=True):
+            _restore_random_state(state, self.model.device)
+            self._embed(rows, group).backward(vectors.grad[group.to(vectors.device)])  # type: ignore[no-untyped-call]
+        return value.item()
+
+    def _embed(self, rows: list[list[int]], group: Tensor) -> Tensor:
+        tokens = self.model.tokens([rows[place] for place in group.tolist()])
+        return self.model.embed(tokens) if self.settings.passes == 1 else _embed_twice(self.model, tokens)
+
+    def _loss(self, vectors: Tensor) -> Tensor:
+        half = len(vectors) // 2
+        return self.settings.loss.loss(vectors[:half], vectors[half:], self.temperature)
+
+    @staticmethod
+    def _in_order(parts: Sequence[Tensor], groups: Sequence[Tensor]) -> Tensor:
+        joined = torch.cat(list(parts))
+        return joined[torch.argsort(torch.cat(list(groups))).to(joined.device)]
+
+
+def batches(items: int, size: int, seed: int) -> Iterator[tuple[int, list[int]]]:
+    """Endless batches (epoch, item numbers) without repetition inside an epoch; its incomplete rest is left out."""
+    epoch = 0
+    while True:
+        order = np.random.default_rng([seed, epoch]).permutation(items).tolist()
+        for start in range(0, items - size + 1, size):
+            yield epoch, order[start : start + size]
+        epoch += 1
+
+
+def view_pairs(corpus: Corpus, items: Sequence[int], drop: float, seed: int, epoch: int) -> list[tuple[str, str]]:
+    """The two views of each item in an epoch; they depend on nothing but seed, epoch and item."""
+    return [two_views(corpus.texts[item], drop, np.random.default_rng([seed, epoch, item])) for item in items]
+
+
+def add_lora(model: ThoughtModel, settings: Contrast) -> Any:
+    """Put fresh LoRA adapters into the model's blocks, in place; gives the peft model that can save them."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list(settings.lora_targets),
+    )
+    try:
+        return get_peft_model(model.causal_lm, config)
+    except ValueError as error:
+        raise UserError(f"contrast.lora_targets: {error}".splitlines()[0]) from None
+
+
+def _embed_twice(model: ThoughtModel, tokens: Tokens) -> Tensor:
+    """Vectors (n, d) whose thoughts come from a pass of their own, with dropout masks of its own."""
+    with torch.no_grad():
+        first = model.prefix(tokens)
+    return model.complete(model.prefix(tokens), model.think(first))
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _restore_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

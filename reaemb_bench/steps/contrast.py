@@ -1,0 +1,93 @@
+"""LRCL: latent reasoning-enhanced contrastive learning, the method's first stage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from reaemb_bench.artifacts import Corpus, Encoder
+from reaemb_bench.component import Randomness, Step
+from reaemb_bench.context import Context, Tick
+from reaemb_bench.kinds import AnyLoss
+
+
+class Contrast(Step):
+    """Train LoRA, the reasoner and a temperature so that two views of an item's attributes meet.
+
+    Source: arXiv 2606.16703, Stage I. The defaults repair the authors' code: views drawn anew in every epoch,
+    negatives from the whole batch whatever the machine's micro-batch. `views = "once"`, `negatives = "micro-batch"`
+    and `passes = 2` are theirs.
+    """
+
+    randomness: ClassVar[Randomness] = "embedder"
+
+    loss: AnyLoss = "soft-target"  # type: ignore[assignment]
+    """The contrastive loss."""
+    steps: int = Field(default=2000, ge=0)
+    """Optimiser steps; 0 leaves the encoder as it is."""
+    batch_size: int = Field(default=512, ge=2)
+    """Pairs of views a step; at most as many as there are items."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """AdamW's learning rate at the first step; it falls linearly to 0."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's weight decay."""
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    """Largest norm of the gradient of all trained parameters; None clips nothing."""
+    views: Literal["every-epoch", "once"] = "every-epoch"
+    """When the two views of an item are drawn."""
+    drop: float = Field(default=0.4, ge=0, lt=1)
+    """Share of an item's attributes that each view leaves out."""
+    negatives: Literal["batch", "micro-batch"] = "batch"
+    """Where the negatives of a pair come from: all pairs of the step, or those of its block of `device_batch`."""
+    device_batch: int = Field(default=64, ge=2)
+    """Pairs a block where negatives = "micro-batch": what one of the authors' GPUs held."""
+    passes: Literal[1, 2] = 1
+    """1 reads the prompt once and continues from its cache; 2 reads it twice, with two masks of LoRA dropout."""
+    padding: Literal["left", "right"] | None = None
+    """Padding side in this stage, for `latent-thought-paper`; None takes the encoder's."""
+    lora_rank: int = Field(default=8, ge=1)
+    """Rank of the LoRA matrices."""
+    lora_alpha: float = Field(default=32, gt=0)
+    """LoRA's scale is this divided by the rank."""
+    lora_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout on LoRA's inputs."""
+    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear layers that get LoRA matrices."""
+
+    def run(self, corpus: Corpus, encoder: Encoder, context: Context) -> Encoder:
+        """The encoder with one more adapter, a trained reasoner and the temperature it arrived at."""
+        import torch
+
+        if not self.steps:
+            return encoder
+        device = context.machine.torch_device()
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(context.seed)
+            return self._train(corpus, encoder, context)
+
+    def _train(self, corpus: Corpus, encoder: Encoder, context: Context) -> Encoder:
+        from reaemb_bench.encoding.batching import micro_batch
+        from reaemb_bench.encoding.contrastive import ContrastiveTrainer, batches, view_pairs
+        from reaemb_bench.encoding.folder import open_encoder, with_adapter
+
+        model = open_encoder(encoder, context.machine)
+        model.template = replace(model.template, padding=self.padding or model.template.padding)
+        trainer = ContrastiveTrainer(self, model, micro_batch(context.machine))
+        model.train()
+        drawn = batches(corpus.items, min(self.batch_size, corpus.items), context.seed)
+        for number in range(1, self.steps + 1):
+            epoch, items = next(drawn)
+            pairs = view_pairs(corpus, items, self.drop, context.seed, 0 if self.views == "once" else epoch)
+            values = {"loss": trainer.step(number, pairs), "temperature": trainer.temperature.item()}
+            context.report(Tick(number, self.steps, "step", values))
+        context.note(
+            {
+                "trained_parameters": sum(parameter.numel() for parameter in trainer.parameters),
+                "tokens": trainer.tokens,
+                "pairs_per_step": min(self.batch_size, corpus.items),
+            }
+        )
+        folder = context.scratch / "encoder"
+        return with_adapter(encoder, folder, model, trainer.adapter, trainer.temperature.item())

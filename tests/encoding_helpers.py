@@ -1,0 +1,58 @@
+"""A small corpus and the steps' surroundings, shared by the tests of encoders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reaemb_bench.artifacts import Corpus, Encoder, Sequences
+from reaemb_bench.context import Context, Tick
+from reaemb_bench.machine import Machine
+from reaemb_bench.registry import build
+
+FIDELITY = Path(__file__).parent / "fixtures" / "fidelity"
+
+_COLOURS = ("red", "green", "blue", "black")
+_KINDS = ("puzzle", "racing", "strategy", "sports", "music")
+
+
+def corpus(items: int = 20) -> Corpus:
+    """Items with attributes of different lengths."""
+    texts = tuple(
+        f"title is Game number {item}; category is {_KINDS[item % 5]}; colour is {_COLOURS[item % 4]}; "
+        f"price is {item}.99; description is {'a long story about it ' * (item % 7)}end"
+        for item in range(items)
+    )
+    return Corpus(
+        name="hand-made",
+        training=Sequences(np.arange(items, dtype=np.int32), np.array([0, items], dtype=np.int64)),
+        item_keys=tuple(f"i{item:03}" for item in range(items)),
+        user_keys=("u0",),
+        instruction="The item has the following attributes:",
+        texts=texts,
+        titles=tuple(f"Game number {item}" for item in range(items)),
+    )
+
+
+def context(
+    folder: Path, ticks: list[Tick] | None = None, facts: dict[str, Any] | None = None, **machine: Any
+) -> Context:
+    """A context whose ticks and facts land in the given list and dictionary."""
+    folder.mkdir(parents=True, exist_ok=True)
+    here = Machine(device="cpu", cache=folder / "cache", **machine)
+    return Context(
+        7,
+        here,
+        (lambda tick: None) if ticks is None else ticks.append,
+        (lambda found: None) if facts is None else facts.update,
+        folder,
+    )
+
+
+def encoder(folder: Path, **settings: Any) -> Encoder:
+    """A tiny encoder as the step `llm` makes it."""
+    table = {"use": "llm", "backbone": {"use": "tiny", "vocabulary": 400}, **settings}
+    made: Encoder = build("step", table).run(corpus(), context(folder))  # type: ignore[attr-defined]
+    return made
