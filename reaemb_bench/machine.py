@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict, Field
 
+from reaemb_bench.errors import UserError
+
 if TYPE_CHECKING:
     import torch
 
@@ -33,11 +35,21 @@ class Machine(BaseModel):
     """MLflow tracking URI; an empty string tracks nothing."""
 
     def torch_device(self) -> torch.device:
-        """The torch device to compute on."""
+        """The torch device to compute on. Raises UserError where it does not exist."""
         import torch
 
         if self.device != "auto":
-            return torch.device(self.device)
+            try:
+                chosen = torch.device(self.device)
+            except RuntimeError:
+                raise UserError(
+                    f"--device: torch knows no device '{self.device}'; say auto, cpu, cuda or mps"
+                ) from None
+            if chosen.type == "cuda" and not torch.cuda.is_available():
+                raise UserError(
+                    f"--device: torch finds no CUDA device here, so '{self.device}' cannot be used; say auto"
+                )
+            return chosen
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def torch_dtype(self) -> torch.dtype:

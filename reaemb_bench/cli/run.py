@@ -111,7 +111,7 @@ def _tracking(
     from reaemb_bench.tracking.mlflow import Tracker
 
     def warn(line: str) -> None:
-        screen.print(line, markup=False, highlight=False)
+        screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
     trackers = [Tracker(planned, results, machine.mlflow, warn) for planned in plans]
     finished = False

@@ -27,6 +27,7 @@ EXPERIMENT = "reaemb-bench"
 IDENTITY_TAG = "reaemb_bench.identity"
 
 _MAX_VALUE_CHARACTERS = 6000
+_REASON_CHARACTERS = 120
 _PARAMS_PER_CALL = 100
 _METRICS_PER_CALL = 1000
 _SECONDS_BETWEEN_FLUSHES = 10.0
@@ -93,7 +94,7 @@ class Tracker:
             yield
         except Exception as error:  # noqa: BLE001 - a tracking server must never cost anybody a result
             self._client = None
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_REASON_CHARACTERS]
             self._warn(f"warning: MLflow at {self._uri} fails, so this run is not tracked there ({reason})")
 
     def _open(self) -> None:

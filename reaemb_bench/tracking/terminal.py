@@ -94,7 +94,7 @@ class LiveView:
             console=screen,
         )
         self._tasks: dict[str, TaskID] = {
-            job.name: self.progress.add_task(escape(job.name), total=None, start=False, state="waiting")
+            job.name: self.progress.add_task(escape(job.name), total=1, start=False, state="waiting")
             for job in planned.jobs
         }
         self._pace = Pace()
@@ -107,16 +107,17 @@ class LiveView:
                     self._show(job.name, "not needed", completed=1, total=1)
         elif isinstance(event, Started):
             self._pace = Pace()
-            self.progress.start_task(self._tasks[event.job.name])
-            self._show(event.job.name, "starting")
+            self._show(event.job.name, "starting", completed=0, total=1)
         elif isinstance(event, Ticked):
             tick = event.tick
             state = _join(_progress(tick), _values(tick.values), self._pace.describe(tick))
-            self._show(event.job.name, state, completed=tick.done, total=tick.total or None)
+            self._show(event.job.name, state, completed=tick.done, total=max(tick.total, tick.done + 1))
         else:
             self._show(event.job.name, _ended(event), completed=1, total=1)
 
-    def _show(self, name: str, state: str, completed: float = 0, total: float | None = None) -> None:
+    def _show(self, name: str, state: str, completed: float, total: float) -> None:
+        # Only a task that was started counts as finished, which stops its spinner.
+        self.progress.start_task(self._tasks[name])
         self.progress.update(self._tasks[name], state=escape(state), completed=completed, total=total)
 
 
