@@ -6,9 +6,7 @@ import torch
 from reaemb_bench.advantages.advantages import BatchBaselinePaper, GroupClean, GroupMean, LeaveOneOut
 
 REWARDS = torch.tensor([[0.2, 0.4, 0.6, 0.4], [0.9, 0.9, 0.9, 0.9]])
-RELATIVE = [
-    made(normalise=normalise) for made in (GroupMean, GroupClean, LeaveOneOut) for normalise in (True, False)
-]
+RELATIVE = [made(normalise=normalise) for made in (GroupMean, GroupClean, LeaveOneOut) for normalise in (True, False)]
 
 
 def test_plain_advantages_have_the_values_of_their_formulas() -> None:

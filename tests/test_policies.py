@@ -131,8 +131,7 @@ def test_the_gaussians_ratios_are_those_of_the_exact_density() -> None:
     torch.testing.assert_close(log_ratio.squeeze(1), exact(moved) - exact(means), rtol=1e-4, atol=1e-4)
     by_dimension = Gaussian(per_dimension=True)
     mean_ratio = (
-        gaussian_density(by_dimension, moved, rollouts).values
-        - gaussian_density(by_dimension, means, rollouts).values
+        gaussian_density(by_dimension, moved, rollouts).values - gaussian_density(by_dimension, means, rollouts).values
     )
     torch.testing.assert_close(mean_ratio * 10, log_ratio, rtol=1e-4, atol=1e-4)
 
@@ -184,3 +183,13 @@ def test_terms_that_do_not_count_do_not_dilute_the_mean() -> None:
     counted = torch.tensor([[True, True, True], [False, False, True]])
     loss = clipped_loss(LogDensity(values, counted), values, torch.tensor([1.0, 3.0]), 0.2, 0.28)
     assert loss.item() == pytest.approx(-(3 * 1 + 3) / 4)
+
+
+def test_a_ratio_that_would_overflow_leaves_loss_and_gradient_finite() -> None:
+    values = torch.tensor([[500.0], [500.0]]).requires_grad_(True)
+    new = LogDensity(values, torch.tensor([[True], [True]]))
+    loss = clipped_loss(new, torch.zeros(2, 1), torch.tensor([1.0, -1.0]), 0.2, 0.28)
+    loss.backward()
+    assert loss.isfinite()
+    assert values.grad is not None
+    assert values.grad.isfinite().all()

@@ -54,7 +54,9 @@ def test_softmax_likelihood_is_minus_info_nce_on_standardised_scores() -> None:
 @pytest.mark.parametrize("reward", EVERY, ids=lambda each: type(each).__name__)
 @given(scale=st.floats(1e-3, 1e3), shift=st.floats(-3, 3))
 def test_scaling_and_shifting_all_scores_changes_no_reward(reward: NDCG, scale: float, shift: float) -> None:
-    scores = torch.linspace(-1, 1, 24, dtype=torch.float64)[torch.randperm(24, generator=torch.Generator().manual_seed(1))]
+    scores = torch.linspace(-1, 1, 24, dtype=torch.float64)[
+        torch.randperm(24, generator=torch.Generator().manual_seed(1))
+    ]
     scores = scores.view(2, 3, 4)
     changed = reward.reward(scale * (scores + shift), one_positive(4))
     torch.testing.assert_close(changed, reward.reward(scores, one_positive(4)), rtol=1e-5, atol=1e-5)

@@ -154,7 +154,7 @@ def _learned(
     """Update the reasoner on a sample; the last iteration's loss, or the first that is not finite, not learned from."""
     loss = math.nan
     for value in learner.losses(sample):
-        loss = float(value)
+        loss = value.item()
         if not math.isfinite(loss):
             break
         optimiser.zero_grad(set_to_none=True)

@@ -1,0 +1,204 @@
+"""The reinforcement steps on a tiny encoder: they learn what is planted, repeat exactly, and see what they may see."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from reaemb_bench.artifacts import Corpus, Encoder, Holdout, Sequences
+from reaemb_bench.context import Context, Tick
+from reaemb_bench.encoding.folder import REASONER, open_encoder
+from reaemb_bench.errors import RecipeError, UserError
+from reaemb_bench.machine import Machine
+from reaemb_bench.pipeline import signature
+from reaemb_bench.registry import build
+from reaemb_bench.reinforcement.learning import rows
+from reaemb_bench.reinforcement.prompts import Prompts
+from reaemb_bench.steps.llm import LanguageModel
+from reaemb_bench.steps.reinforce import Reinforce, ReinforceLeakyPaper
+
+ITEMS, CLUSTERS, USERS = 24, 6, 60
+WORDS = ["amber", "basil", "cedar", "delta", "ember", "fjord", "grape", "hazel", "ivory", "jade", "koala", "lemon"]
+PLANTED = {"epochs": 12, "warmup": 0, "learning_rate": 1e-3, "noise": 0.3}
+
+
+@dataclass
+class Watched:
+    """A context's memory."""
+
+    folder: Path
+    micro_batch: int | None = None
+    ticks: list[Tick] = field(default_factory=list)
+    notes: dict[str, float | int | str] = field(default_factory=dict)
+
+    def context(self, seed: int = 1) -> Context:
+        self.folder.mkdir(exist_ok=True)
+        machine = Machine(device="cpu", store=self.folder, micro_batch=self.micro_batch)
+        return Context(seed, machine, self.ticks.append, self.notes.update, self.folder)
+
+    def measured(self, name: str) -> list[float]:
+        return [tick.values[name] for tick in self.ticks]
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    """Users stay inside one cluster of four items; the item's text names its cluster."""
+    generator = np.random.default_rng(0)
+    texts = tuple(
+        f"title is {' '.join(generator.choice(WORDS, 2))}; category is {WORDS[item % CLUSTERS]}"
+        for item in range(ITEMS)
+    )
+    bought = [generator.choice(np.arange(user % CLUSTERS, ITEMS, CLUSTERS), 3, replace=False) for user in range(USERS)]
+    training = Sequences(np.concatenate(bought).astype(np.int32), np.arange(0, 3 * USERS + 1, 3, dtype=np.int64))
+    keys = tuple(f"i{item}" for item in range(ITEMS))
+    return Corpus("planted", training, keys, tuple(f"u{user}" for user in range(USERS)), "", texts, keys)
+
+
+@pytest.fixture(scope="module")
+def encoder(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    return made_encoder(corpus, tmp_path_factory.mktemp("llm"), "latent-thought")
+
+
+def made_encoder(corpus: Corpus, folder: Path, reasoner: str) -> Encoder:
+    step = build(
+        "step",
+        {
+            "use": "llm",
+            "backbone": {"use": "tiny", "hidden": 32, "vocabulary": 300},
+            "reasoner": reasoner,
+            "pooling": "thought" if reasoner != "none" else "last",
+            "prefix": "",
+            "system_prompt": "",
+        },
+    )
+    assert isinstance(step, LanguageModel)
+    return step.run(corpus, Watched(folder).context())
+
+
+def weights(encoder: Encoder) -> dict[str, torch.Tensor]:
+    return load_file(encoder.folder / REASONER)
+
+
+def test_the_mean_reward_of_a_planted_problem_rises(corpus: Corpus, encoder: Encoder, tmp_path: Path) -> None:
+    watched = Watched(tmp_path / "run")
+    made = Reinforce(**PLANTED).run(corpus, encoder, watched.context())
+    epoch = ITEMS // 4
+    assert len(watched.ticks) == 12 * epoch
+    # Every epoch rewards every item once against the same candidates.
+    rewards = watched.measured("clean_reward")
+    assert np.mean(rewards[-epoch:]) > np.mean(rewards[:epoch]) + 0.4
+    assert watched.measured("dead_groups") == [0.0] * len(watched.ticks)
+    assert watched.notes["trained_parameters"] == sum(tensor.numel() for tensor in weights(made).values())
+    assert watched.notes["skipped_items"] == 0
+    assert watched.notes["prompt_reads"] == ITEMS
+    assert float(watched.notes["prompt_cache_mb"]) > 0
+
+
+def test_it_repeats_bit_by_bit(corpus: Corpus, encoder: Encoder, tmp_path: Path) -> None:
+    settings = Reinforce(steps=5, warmup=0)
+    first, second = (settings.run(corpus, encoder, Watched(tmp_path / name).context()) for name in "ab")
+    assert (first.folder / REASONER).read_bytes() == (second.folder / REASONER).read_bytes()
+    other = settings.run(corpus, encoder, Watched(tmp_path / "c").context(seed=2))
+    assert (first.folder / REASONER).read_bytes() != (other.folder / REASONER).read_bytes()
+
+
+def test_only_the_reasoner_changes(corpus: Corpus, encoder: Encoder, tmp_path: Path) -> None:
+    made = Reinforce(steps=2, warmup=0).run(corpus, encoder, Watched(tmp_path / "run").context())
+    for file in encoder.folder.rglob("*"):
+        if file.is_file():
+            same = (made.folder / file.relative_to(encoder.folder)).read_bytes() == file.read_bytes()
+            assert same == (file.name != REASONER), file
+
+
+def test_no_step_leaves_the_reasoner_as_it_was(corpus: Corpus, encoder: Encoder, tmp_path: Path) -> None:
+    watched = Watched(tmp_path / "run")
+    made = Reinforce(steps=0).run(corpus, encoder, watched.context())
+    assert (made.folder / REASONER).read_bytes() == (encoder.folder / REASONER).read_bytes()
+    assert not watched.ticks
+
+
+@pytest.mark.parametrize("policy", ["gaussian", "token-logprob-paper"])
+def test_memory_settings_change_only_the_work(policy: str, corpus: Corpus, encoder: Encoder, tmp_path: Path) -> None:
+    usual, cramped = Watched(tmp_path / "usual"), Watched(tmp_path / "cramped", micro_batch=3)
+    for watched, room in ((usual, 4.0), (cramped, 1e-4)):
+        step = build("step", {"use": "reinforce", "policy": policy, "steps": 4, "warmup": 0, "cache_gb": room})
+        assert isinstance(step, Reinforce)
+        step.run(corpus, encoder, watched.context())
+    assert usual.measured("reward") == pytest.approx(cramped.measured("reward"), abs=1e-3)
+    assert float(cramped.notes["prompt_cache_mb"]) <= 0.1
+    assert int(cramped.notes["prompt_reads"]) > int(usual.notes["prompt_reads"])
+
+
+def test_kept_prompts_are_what_the_model_reads(corpus: Corpus, encoder: Encoder) -> None:
+    model = open_encoder(encoder, Machine(device="cpu"))
+    token_rows = model.tokenize(corpus.texts)
+    prompts = Prompts(model, token_rows, 5, 1e9)
+    prompts(np.arange(ITEMS))
+    chosen = np.array([7, 3, 20, 3])
+    kept, fresh = prompts(chosen), model.prefix(model.tokens([token_rows[item] for item in chosen]))
+    assert torch.equal(kept.positions, fresh.positions)
+    torch.testing.assert_close(model.think(kept), model.think(fresh), rtol=1e-4, atol=1e-5)
+    part = rows(kept, 1, 3)
+    torch.testing.assert_close(
+        model.complete(part, model.think(part)), model.embed(model.tokens([token_rows[3], token_rows[20]]))
+    )
+
+
+def holdout(corpus: Corpus, shift: int) -> Holdout:
+    users = np.arange(USERS, dtype=np.int64)
+    targets = ((users + shift) % ITEMS).astype(np.int32)
+    return Holdout(users, targets, np.zeros((USERS, 0), dtype=np.int32), corpus.training)
+
+
+def test_test_items_change_the_leaky_step_and_the_sound_one_cannot_be_handed_any(
+    corpus: Corpus, encoder: Encoder, tmp_path: Path
+) -> None:
+    wants, _, _ = signature(Reinforce(), "crrl")
+    assert set(wants.values()) == {Corpus, Encoder}
+    assert Reinforce().sees == "training"
+    leaky = ReinforceLeakyPaper(steps=3, warmup=0)
+    assert leaky.leaks
+    made = [
+        leaky.run(corpus, holdout(corpus, shift), encoder, Watched(tmp_path / str(shift)).context()) for shift in (1, 2)
+    ]
+    first, second = (weights(each) for each in made)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_encoder_without_thought_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    plain = made_encoder(corpus, tmp_path / "llm", "none")
+    with pytest.raises(UserError, match="drop this step too"):
+        Reinforce().run(corpus, plain, Watched(tmp_path / "run").context())
+
+
+def test_more_candidates_than_strangers_are_refused(corpus: Corpus, encoder: Encoder, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"lower reinforce\.candidates"):
+        Reinforce(candidates=ITEMS).run(corpus, encoder, Watched(tmp_path / "run").context())
+
+
+def test_numbers_that_are_not_finite_stop_the_run_and_name_the_items(
+    corpus: Corpus, encoder: Encoder, tmp_path: Path
+) -> None:
+    broken = Reinforce(steps=0).run(corpus, encoder, Watched(tmp_path / "broken").context())
+    save_file({name: tensor * torch.nan for name, tensor in weights(broken).items()}, broken.folder / REASONER)
+    for policy in ("gaussian", "token-logprob-paper"):
+        step = build("step", {"use": "reinforce", "policy": policy, "reward": "ndcg"})
+        assert isinstance(step, Reinforce)
+        with pytest.raises(UserError, match=r"the loss is nan in step 1 \(items i\d+, i\d+"):
+            step.run(corpus, broken, Watched(tmp_path / policy).context())
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"rollouts_per_step": 20}, "no multiple of group"),
+        ({"positives": 10}, "leave no negative"),
+        ({"group": 1}, "greater than or equal to 2"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(table: dict[str, int], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        build("step", {"use": "reinforce", **table})
