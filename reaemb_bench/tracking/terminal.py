@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from reaemb_bench.context import Tick
 from reaemb_bench.pipeline import Event, Finished, Plan, Planned, Started, Ticked, Watch
 
 _SECONDS_BETWEEN_LINES = 5.0
 _VALUES_SHOWN = 3
+_WAITING = "[dim]·[/]"
+_RUNNING = "[yellow]▶[/]"
+_DONE = "[green]✓[/]"
 
 
 @contextmanager
@@ -87,14 +90,13 @@ class LiveView:
 
     def __init__(self, planned: Plan, screen: Console) -> None:
         self.progress = Progress(
-            SpinnerColumn(finished_text=" "),
-            TextColumn("{task.description}"),
+            TextColumn("{task.fields[mark]} {task.description}"),
             BarColumn(bar_width=20),
             TextColumn("{task.fields[state]}"),
             console=screen,
         )
         self._tasks: dict[str, TaskID] = {
-            job.name: self.progress.add_task(escape(job.name), total=1, start=False, state="waiting")
+            job.name: self.progress.add_task(escape(job.name), total=1, mark=_WAITING, state="waiting")
             for job in planned.jobs
         }
         self._pace = Pace()
@@ -104,21 +106,19 @@ class LiveView:
         if isinstance(event, Planned):
             for job in event.plan.jobs:
                 if job.key not in event.cached | event.needed:
-                    self._show(job.name, "not needed", completed=1, total=1)
+                    self._show(job.name, _DONE, "not needed", completed=1, total=1)
         elif isinstance(event, Started):
             self._pace = Pace()
-            self._show(event.job.name, "starting", completed=0, total=1)
+            self._show(event.job.name, _RUNNING, "starting", completed=0, total=1)
         elif isinstance(event, Ticked):
             tick = event.tick
             state = _join(_progress(tick), _values(tick.values), self._pace.describe(tick))
-            self._show(event.job.name, state, completed=tick.done, total=max(tick.total, tick.done + 1))
+            self._show(event.job.name, _RUNNING, state, completed=tick.done, total=max(tick.total, tick.done + 1))
         else:
-            self._show(event.job.name, _ended(event), completed=1, total=1)
+            self._show(event.job.name, _DONE, _ended(event), completed=1, total=1)
 
-    def _show(self, name: str, state: str, completed: float, total: float) -> None:
-        # Only a task that was started counts as finished, which stops its spinner.
-        self.progress.start_task(self._tasks[name])
-        self.progress.update(self._tasks[name], state=escape(state), completed=completed, total=total)
+    def _show(self, name: str, mark: str, state: str, completed: float, total: float) -> None:
+        self.progress.update(self._tasks[name], mark=mark, state=escape(state), completed=completed, total=total)
 
 
 def in_words(seconds: float) -> str:
