@@ -99,9 +99,7 @@ class ReinforceLeakyPaper(Reinforcement):
         return _run(self, corpus, holdout.histories.followed_by(holdout.users, holdout.targets), encoder, context)
 
 
-def _run(
-    settings: Reinforcement, corpus: Corpus, histories: Sequences, encoder: Encoder, context: Context
-) -> Encoder:
+def _run(settings: Reinforcement, corpus: Corpus, histories: Sequences, encoder: Encoder, context: Context) -> Encoder:
     from reaemb_bench.data.candidates import draw_candidates
     from reaemb_bench.data.cooccurrence import cooccurrence
     from reaemb_bench.encoding.folder import open_encoder, with_reasoner
