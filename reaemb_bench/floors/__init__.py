@@ -1,0 +1,1 @@
+"""Methods that learn nothing: what every number must beat."""
