@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from reaemb_bench.artifacts import Corpus, Encoder, Sequences
 from reaemb_bench.context import Context, Tick
 from reaemb_bench.machine import Machine
 from reaemb_bench.registry import build
+
+# Threads of a busy machine spend longer waiting for each other than on matrices this small.
+torch.set_num_threads(1)
 
 FIDELITY = Path(__file__).parent / "fixtures" / "fidelity"
 

@@ -93,6 +93,16 @@ def test_complete_leaves_the_prefix_as_it_was(tmp_path):
     torch.testing.assert_close(repeated[1::2], first, atol=1e-5, rtol=1e-5)
 
 
+def test_a_shared_beginning_changes_nothing(tmp_path):
+    model = opened(tmp_path)
+    tokens = model.tokens(model.tokenize(corpus().texts[:6]))
+    assert model._common(tokens) > 8
+    shared, whole = model.prefix(tokens), model.prefix(tokens, share=False)
+    assert shared.ids.shape == whole.ids.shape
+    for mine, other in ((shared.ids, whole.ids), (shared.positions, whole.positions), (shared.states, whole.states)):
+        torch.testing.assert_close(mine[shared.mask.bool()], other[whole.mask.bool()], atol=1e-5, rtol=1e-5)
+
+
 def _paddings(model):
     """The first prompt's vector alone, and beside a longer prompt."""
     rows = sorted(model.tokenize(corpus().texts), key=len)
@@ -146,8 +156,8 @@ def test_token_logprobs_are_read_without_a_shift(tmp_path):
     assert found.shape == model.full_mask(prefix).shape
     logits = model.causal_lm(input_ids=tokens.ids, attention_mask=tokens.mask, position_ids=tokens.indices).logits
     expected = logits.log_softmax(-1).gather(2, tokens.ids.unsqueeze(2)).squeeze(2)
-    real = tokens.mask.bool()
-    torch.testing.assert_close(found[:, : tokens.ids.shape[1]][real], expected[real], atol=1e-4, rtol=1e-5)
+    mine = found[:, : tokens.ids.shape[1]][prefix.mask.bool()]
+    torch.testing.assert_close(mine, expected[tokens.mask.bool()], atol=1e-4, rtol=1e-5)
 
 
 def test_prompts_are_cut_and_carry_the_template(tmp_path):

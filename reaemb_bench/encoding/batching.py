@@ -10,8 +10,8 @@ from reaemb_bench.machine import Machine
 
 
 def micro_batch(machine: Machine) -> int:
-    """Prompts a forward pass: the machine's setting, or 16 on a CPU and 64 elsewhere."""
-    return machine.micro_batch or (16 if machine.torch_device().type == "cpu" else 64)
+    """Prompts a forward pass: the machine's setting, or 32 on a CPU and 64 elsewhere."""
+    return machine.micro_batch or (32 if machine.torch_device().type == "cpu" else 64)
 
 
 def by_length(rows: Sequence[Sequence[int]], size: int) -> list[torch.Tensor]:

@@ -64,26 +64,27 @@ class ContrastiveTrainer:
 
     def _accumulate(self, rows: list[list[int]], share: float) -> float:
         """Add the gradients of one block of pairs (first views, then second views); gives its share of the loss."""
-        groups = by_length(rows, self.micro_batch)
-        if len(groups) == 1:
-            vectors = self._in_order([self._embed(rows, groups[0])], groups)
-            value = self._loss(vectors) * share
-            value.backward()  # type: ignore[no-untyped-call]
-            return value.item()
+        *early, last = by_length(rows, self.micro_batch)
         # Gradient caching (Gao et al., arXiv 2101.06983): vectors of all groups first, then each group again with
-        # the gradient of its vectors, under the same dropout masks. Memory holds the graph of one group.
+        # the gradient of its vectors, under the same dropout masks. Memory holds the graph of one group at a time;
+        # the last group's is still there and needs no second forward.
         states, parts = [], []
         with torch.no_grad():
-            for group in groups:
+            for group in early:
                 states.append(_random_state(self.model.device))
                 parts.append(self._embed(rows, group))
-        vectors = self._in_order(parts, groups).requires_grad_()
+        kept = self._embed(rows, last)
+        order = torch.cat([*early, last]).to(kept.device)
+        vectors = torch.cat([*parts, kept.detach()])[torch.argsort(order)].requires_grad_()
         value = self._loss(vectors) * share
         value.backward()  # type: ignore[no-untyped-call]
         assert vectors.grad is not None
-        for group, state in zip(groups, states, strict=True):
+        kept.backward(vectors.grad[last.to(kept.device)])  # type: ignore[no-untyped-call]
+        after = _random_state(self.model.device)
+        for group, state in zip(early, states, strict=True):
             _restore_random_state(state, self.model.device)
-            self._embed(rows, group).backward(vectors.grad[group.to(vectors.device)])  # type: ignore[no-untyped-call]
+            self._embed(rows, group).backward(vectors.grad[group.to(kept.device)])  # type: ignore[no-untyped-call]
+        _restore_random_state(after, self.model.device)
         return value.item()
 
     def _embed(self, rows: list[list[int]], group: Tensor) -> Tensor:
@@ -93,11 +94,6 @@ class ContrastiveTrainer:
     def _loss(self, vectors: Tensor) -> Tensor:
         half = len(vectors) // 2
         return self.settings.loss.loss(vectors[:half], vectors[half:], self.temperature)
-
-    @staticmethod
-    def _in_order(parts: Sequence[Tensor], groups: Sequence[Tensor]) -> Tensor:
-        joined = torch.cat(list(parts))
-        return joined[torch.argsort(torch.cat(list(groups))).to(joined.device)]
 
 
 def batches(items: int, size: int, seed: int) -> Iterator[tuple[int, list[int]]]:
@@ -134,8 +130,8 @@ def add_lora(model: ThoughtModel, settings: Contrast) -> Any:
 def _embed_twice(model: ThoughtModel, tokens: Tokens) -> Tensor:
     """Vectors (n, d) whose thoughts come from a pass of their own, with dropout masks of its own."""
     with torch.no_grad():
-        first = model.prefix(tokens)
-    return model.complete(model.prefix(tokens), model.think(first))
+        first = model.prefix(tokens, share=False)
+    return model.complete(model.prefix(tokens, share=False), model.think(first))
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

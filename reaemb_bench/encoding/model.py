@@ -19,6 +19,8 @@ from transformers import DynamicCache
 from reaemb_bench.encoding.template import Template
 from reaemb_bench.kinds import Pooling
 
+_WORTH_SHARING = 8
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -35,7 +37,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Prefix:
-    """Prompts that the language model has read.
+    """Prompts that the language model has read. Padding may stand anywhere but at the end.
 
     states: (n, L, d) last hidden states. ids, mask: (n, L). positions: (n, L), the coordinates that the reasoner's
     rotary embedding uses. cache: keys and values of each block, each (n, heads, L, head size); never written to.
@@ -130,17 +132,18 @@ class ThoughtModel(nn.Module):
             mask[place, longest - len(row) :] = 1
         return Tokens(ids.to(self.device), mask.to(self.device))
 
-    def prefix(self, tokens: Tokens) -> Prefix:
-        """Read the prompts: hidden states and key/value cache, with gradient where the model has any."""
-        made = self._body(
-            input_ids=tokens.ids,
-            attention_mask=tokens.mask,
-            position_ids=tokens.indices,
-            use_cache=True,
-            past_key_values=DynamicCache(),
-        )
-        cache = tuple((layer.keys, layer.values) for layer in made.past_key_values.layers)
-        return Prefix(made.last_hidden_state, tokens.ids, tokens.mask, self._coordinates(tokens), cache)
+    def prefix(self, tokens: Tokens, *, share: bool = True) -> Prefix:
+        """Read the prompts: hidden states and key/value cache, with gradient where the model has any.
+
+        share: read the tokens with which all prompts begin (the template's fixed part) once and not once a prompt.
+        The numbers are the same, but under dropout the prompts then share the masks of that part.
+        """
+        common = self._common(tokens) if share else 0
+        if common < _WORTH_SHARING:
+            made = self._read(tokens.ids, tokens.mask, tokens.indices, ())
+            cache = tuple((layer.keys, layer.values) for layer in made.past_key_values.layers)
+            return Prefix(made.last_hidden_state, tokens.ids, tokens.mask, self._coordinates(tokens), cache)
+        return self._shared_prefix(tokens, common)
 
     def think(self, prefix: Prefix) -> Tensor:
         """Thoughts (n, j, d); the prompt's states are read without gradient, the reasoner's weights keep theirs."""
@@ -190,6 +193,46 @@ class ThoughtModel(nn.Module):
     def full_mask(self, prefix: Prefix) -> Tensor:
         """(n, L + j + 1), 1 at real tokens, thoughts and EOS."""
         return self._with_ones(prefix.mask)
+
+    def _common(self, tokens: Tokens) -> int:
+        """How many tokens all prompts begin with; the tokens that think are not counted."""
+        lengths = tokens.mask.sum(dim=1, keepdim=True)
+        places = torch.arange(int(lengths.min()) - max(self.thoughts, 1), device=tokens.ids.device)
+        if len(tokens.ids) < 2 or not len(places):
+            return 0
+        begins = tokens.ids.gather(1, tokens.ids.shape[1] - lengths + places)
+        return int((begins == begins[:1]).all(dim=0).cumprod(dim=0).sum())
+
+    def _shared_prefix(self, tokens: Tokens, common: int) -> Prefix:
+        """The prefix laid out as [common tokens, padding, the rest of each prompt]; same length as left-padded."""
+        count, length = tokens.ids.shape
+        padding = length - tokens.mask.sum(dim=1, keepdim=True)
+        columns = torch.arange(length, device=tokens.ids.device)
+        first = tokens.ids[:1, -int(tokens.mask[0].sum()) :][:, :common]
+        ids = torch.cat([first.expand(count, -1), tokens.ids[:, common:]], dim=1)
+        mask = ((columns < common) | (columns >= common + padding)).to(tokens.mask.dtype)
+        indices = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        begun = self._read(first, mask[:1, :common], indices[:1, :common], ())
+        expanded = tuple(
+            (layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1))
+            for layer in begun.past_key_values.layers
+        )
+        made = self._read(ids[:, common:], mask, indices[:, common:], expanded)
+        states = torch.cat([begun.last_hidden_state.expand(count, -1, -1), made.last_hidden_state], dim=1)
+        positions = indices
+        if self.template.padding == "left":
+            positions = torch.where(columns < common, columns + padding, columns)
+        cache = tuple((layer.keys, layer.values) for layer in made.past_key_values.layers)
+        return Prefix(states, ids, mask, positions, cache)
+
+    def _read(self, ids: Tensor, mask: Tensor, indices: Tensor, cache: tuple[tuple[Tensor, Tensor], ...]) -> Any:
+        return self._body(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=indices,
+            use_cache=True,
+            past_key_values=DynamicCache(cache or None),
+        )
 
     def _coordinates(self, tokens: Tokens) -> Tensor:
         if self.template.padding == "right":
