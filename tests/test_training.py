@@ -30,11 +30,15 @@ def sequences(rows: list[list[int]]) -> Sequences:
 def cyclic(users: int = 60) -> tuple[Corpus, Signal]:
     """Users who walk around a circle of items: the next item is always known."""
     starts = np.arange(users) % ITEMS
-    rows = [[int((start + step) % ITEMS) for step in range(5)] for start in starts]
+    # Lengths differ, so that the position at which the longest history ends is trained by nobody but few need it.
+    lengths = 3 + np.arange(users) % 5
+    rows = [
+        [int((start + step) % ITEMS) for step in range(length)] for start, length in zip(starts, lengths, strict=True)
+    ]
     names = tuple(f"item {place}" for place in range(ITEMS))
     corpus = Corpus("circle", sequences(rows), names, tuple(map(str, range(users))), "", names, names)
     everyone = np.arange(users, dtype=np.int64)
-    targets = ((starts + 5) % ITEMS).astype(np.int32)
+    targets = ((starts + lengths) % ITEMS).astype(np.int32)
     return corpus, Signal(everyone, targets, np.tile((targets[:, None] + 1 + np.arange(3)) % ITEMS, 1).astype(np.int32))
 
 
@@ -86,7 +90,8 @@ def test_every_table_and_objective_learns_the_circle(tmp_path: Path, table: str,
         "head": head,
         "objective": objective,
         "items": table,
-        "epochs": 40,
+        "epochs": 60,
+        "patience": 60,
         "learning_rate": 1e-2,
         "batch_size": 16,
     }
@@ -96,7 +101,9 @@ def test_every_table_and_objective_learns_the_circle(tmp_path: Path, table: str,
         vectors = Vectors(np.random.default_rng(0).normal(size=(ITEMS, 10)).astype(np.float32))
         ranker = Train.model_validate(settings).run(corpus, signal, vectors, context(tmp_path))
     scores = open_ranker(ranker, MACHINE).scores(corpus.training)
-    assert (scores.argmax(axis=1) == signal.targets).mean() > 0.95
+    scores[corpus.training.owners, corpus.training.items] = -np.inf
+    usual = corpus.training.lengths < 7
+    assert (scores.argmax(axis=1) == signal.targets)[usual].mean() > 0.95
 
 
 def test_training_twice_gives_the_same_bits(tmp_path: Path) -> None:

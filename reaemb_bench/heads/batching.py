@@ -64,7 +64,9 @@ class Untouched:
     def by(cls, sequences: Sequences, items: int) -> Untouched:
         """Prepare for the users of `sequences`."""
         codes = np.unique(sequences.owners * items + sequences.items)
-        return cls(items, codes, np.bincount(codes // items, minlength=sequences.users))
+        touched = np.bincount(codes // items, minlength=sequences.users)
+        # A search may end behind the last pair; no pair has this code.
+        return cls(items, np.append(codes, np.iinfo(np.int64).max), touched)
 
     def draw(self, owners: Int64, count: int, generator: np.random.Generator) -> Int64:
         """(positions, count) items that the owner of each position never touched.
@@ -75,7 +77,7 @@ class Untouched:
         rows = np.flatnonzero(self.touched[owners] < self.items)
         while len(rows):
             wanted = owners[rows, None] * self.items + drawn[rows]
-            found = self.codes[np.minimum(np.searchsorted(self.codes, wanted), len(self.codes) - 1)] == wanted
+            found = self.codes[np.searchsorted(self.codes, wanted)] == wanted
             again = found.any(axis=1)
             rows, found = rows[again], found[again]
             drawn[rows] = np.where(found, generator.integers(self.items, size=found.shape), drawn[rows])
