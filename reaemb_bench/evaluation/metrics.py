@@ -27,13 +27,14 @@ def ndcg(better: Int64, tied: Int64, k: int) -> Float64:
 
     Source: Järvelin and Kekäläinen, TOIS 2002; the ideal ranking of one relevant item has a gain of 1.
     """
-    return _mean_gain(better, tied, 1.0 / np.log2(np.arange(k) + 2.0))
+    gains: Float64 = 1.0 / np.log2(np.arange(k) + 2.0)
+    return _mean_gain(better, tied, gains)
 
 
 def reciprocal_rank(better: Int64, tied: Int64, k: int | None = None) -> Float64:
     """1 / (place + 1), its mean over users being MRR; 0 from place k on where k is given (MRR@k)."""
     depth = int((better + tied).max(initial=0)) + 1 if k is None else k
-    return _mean_gain(better, tied, 1.0 / (np.arange(depth) + 1.0))
+    return _mean_gain(better, tied, 1.0 / np.arange(1, depth + 1, dtype=np.float64))
 
 
 def _mean_gain(better: Int64, tied: Int64, gains: Float64) -> Float64:

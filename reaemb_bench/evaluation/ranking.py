@@ -22,6 +22,7 @@ def rank_targets(
     users: Int64,
     targets: Int32,
     candidates: Int32,
+    *,
     popularity: Int64,
     seen: Sequences | None = None,
     chunk: int = 256,
@@ -75,18 +76,12 @@ def _count(scores: Float32, targets: Int32, candidates: Int32, seen: Sequences) 
     users, items = scores.shape
     rows = np.arange(users)
     wanted = scores[rows, targets][:, None]
-    better = _per_row(scores > wanted)
-    tied = _per_row(scores == wanted) - 1
-
-    # Seen items are counted like all others first and then taken off: far fewer places than the whole catalogue has.
-    places = np.unique(seen.owners * items + seen.items)
-    owners, gone = places // items, places % items
-    excluded = gone != targets[owners]
-    owners, gone = owners[excluded], gone[excluded]
-    difference = scores[owners, gone] - wanted[owners, 0]
-    better -= np.bincount(owners[difference > 0], minlength=users)
-    tied -= np.bincount(owners[difference == 0], minlength=users)
-    catalogue = items - np.bincount(owners, minlength=users)
+    kept = np.ones((users, items), dtype=bool)
+    kept[seen.owners, seen.items] = False
+    kept[rows, targets] = True
+    better = _per_row((scores > wanted) & kept)
+    tied = _per_row((scores == wanted) & kept) - 1
+    catalogue = _per_row(kept)
 
     sample = np.take_along_axis(scores, candidates.astype(np.int64), axis=1)
     sampled_better, sampled_tied = _per_row(sample > wanted), _per_row(sample == wanted)

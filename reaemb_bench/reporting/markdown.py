@@ -1,0 +1,36 @@
+"""A table of results as Markdown."""
+
+from __future__ import annotations
+
+from reaemb_bench.reporting.table import LEAK, MISSING, Cell, Row, Table, number
+
+
+def render(table: Table) -> str:
+    """A heading, a pipe table with the best numbers in bold, and the notes as a list."""
+    names = [_safe(column.name) for column in table.columns]
+    lines = [f"### {_safe(table.title)}", ""] if table.title else []
+    lines += [_line(["method", *names]), _line(["---", *("---:" for _ in names)])]
+    lines += [_line([_name(row), *(_cell(cell) for cell in row.cells)]) for row in table.rows]
+    if table.notes:
+        lines += ["", *(f"- {note}" for note in table.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _safe(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _name(row: Row) -> str:
+    name = f"{row.name} {LEAK}" if row.leaks else row.name
+    return f"*{_safe(name)}*" if row.floor else _safe(name)
+
+
+def _cell(cell: Cell) -> str:
+    if cell.value is None:
+        return MISSING
+    value = f"**{number(cell.value)}**" if cell.best else number(cell.value)
+    return value if cell.sd is None else f"{value} ± {number(cell.sd)}"

@@ -1,0 +1,96 @@
+"""The table of results: methods and floors by metric, overall and by group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from reaemb_bench.artifacts import Floors, Ranks
+from reaemb_bench.errors import UserError
+from reaemb_bench.evaluation.groups import SHORT, TAIL, groups
+from reaemb_bench.evaluation.summary import over_seeds, summarise
+from reaemb_bench.reporting.table import LEAK, Cell, Column, Row, Table, mark_best
+
+K = 10
+
+_COLUMNS = {
+    f"full/hr@{K}": Column(f"HR@{K}"),
+    f"full/ndcg@{K}": Column(f"NDCG@{K}"),
+    "full/mrr": Column("MRR"),
+    **{f"full/ndcg@{K}/{group}": Column(f"NDCG@{K}", group) for group in ("tail", "head", "short", "long", "cold")},
+    f"sampled/hr@{K}": Column(f"HR@{K}", "sampled"),
+    f"sampled/ndcg@{K}": Column(f"NDCG@{K}", "sampled"),
+}
+
+
+def results_table(
+    title: str,
+    named: Mapping[str, Sequence[Ranks]],
+    floors: Floors | None,
+    leaks: Sequence[str],
+    tail: int = TAIL,
+    short: int = SHORT,
+    sampled: int | None = None,
+) -> Table:
+    """A row a method, each from the ranks of its seeds, then a row a floor.
+
+    leaks: names of the steps that looked at held-out data on purpose; where there are any, all methods are marked.
+    tail, short: thresholds of the groups, see `reaemb_bench.evaluation.groups`. sampled: how many candidates were
+    stored for each user, where that is known.
+    Raises UserError where the methods did not rank the same targets of the same users.
+    """
+    by_floor = floors.by_name if floors is not None else {}
+    everything = [ranks for seeds in named.values() for ranks in seeds] + list(by_floor.values())
+    _check_comparable(everything)
+    rows = [_row(name, seeds, tail, short, leaks=bool(leaks)) for name, seeds in named.items()]
+    rows += [_row(name, [ranks], tail, short, floor=True) for name, ranks in by_floor.items()]
+    seeds = max((len(each) for each in named.values()), default=1)
+    notes = _notes(everything[0], tail, short, sampled, seeds) if everything else []
+    if leaks:
+        notes.append(f"{LEAK} looks at held-out data on purpose ({', '.join(leaks)}): no fair comparison")
+    return Table(title, _columns(sampled), mark_best(rows), tuple(notes))
+
+
+def _check_comparable(everything: Sequence[Ranks]) -> None:
+    for ranks in everything[1:]:
+        first = everything[0]
+        if not (np.array_equal(ranks.users, first.users) and np.array_equal(ranks.targets, first.targets)):
+            raise UserError("these results rank different users or targets, so they cannot stand in one table")
+
+
+def _columns(sampled: int | None) -> tuple[Column, ...]:
+    if sampled is None:
+        return tuple(_COLUMNS.values())
+    return tuple(
+        Column(column.metric, f"sampled-{sampled}") if column.part == "sampled" else column
+        for column in _COLUMNS.values()
+    )
+
+
+def _row(name: str, seeds: Sequence[Ranks], tail: int, short: int, *, floor: bool = False, leaks: bool = False) -> Row:
+    spread = over_seeds([summarise(ranks, (K,), tail, short) for ranks in seeds])
+    cells = tuple(Cell(spread[key].mean, spread[key].sd) if key in spread else Cell(None) for key in _COLUMNS)
+    return Row(name, cells, floor, leaks)
+
+
+def _notes(ranks: Ranks, tail: int, short: int, sampled: int | None, seeds: int) -> list[str]:
+    if not len(ranks.users):
+        return ["no test user"]
+    least, most = int(ranks.catalogue.min()), int(ranks.catalogue.max())
+    against = f"{most:,} items" if least == most else f"{least:,} to {most:,} items"
+    sizes = {name: int(inside.sum()) for name, inside in groups(ranks.popularity, ranks.history, tail, short).items()}
+    candidates = "stored candidates" if sampled is None else f"{sampled} stored candidates"
+    notes = [
+        f"{len(ranks.users):,} test users; each target is ranked against {against}, itself included: "
+        "the whole catalogue without the user's history",
+        f"targets by training interactions: tail below {tail} ({sizes['tail']:,} users), head ({sizes['head']:,}), "
+        f"cold none ({sizes['cold']:,}); histories: short below {short} items ({sizes['short']:,}), "
+        f"long ({sizes['long']:,})",
+        f"sampled: against {candidates} a user, for comparison with papers only; such metrics can reverse an order"
+        if (ranks.sampled_better >= 0).any()
+        else "sampled: no candidates were stored",
+    ]
+    if seeds > 1:
+        notes.append(f"mean ± standard deviation over {seeds} seeds")
+    return notes

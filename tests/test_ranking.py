@@ -1,0 +1,149 @@
+"""Ranks against a loop that is too simple to be wrong; ties, exclusions, refusals."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reaemb_bench.artifacts import Float32, Int32, Int64, Ranks, Sequences
+from reaemb_bench.context import Tick
+from reaemb_bench.errors import UserError
+from reaemb_bench.evaluation.ranking import rank_targets
+from reaemb_bench.evaluation.summary import summarise
+
+
+class Fixed:
+    """Gives the rows of a matrix one after the other."""
+
+    def __init__(self, matrix: Float32) -> None:
+        self.matrix = matrix
+        self.matrix.flags.writeable = False
+        self.given = 0
+
+    def scores(self, histories: Sequences) -> Float32:
+        rows = self.matrix[self.given : self.given + histories.users]
+        self.given += histories.users
+        return rows
+
+
+def sequences(lists: list[list[int]]) -> Sequences:
+    lengths = [len(each) for each in lists]
+    flat = np.array([item for each in lists for item in each], dtype=np.int32)
+    return Sequences(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+
+def problem(seed: int, users: int = 30, items: int = 25) -> tuple[Float32, Sequences, Int64, Int32, Int32, Int64]:
+    """Scores full of ties; histories with repeats, empty ones, and ones that contain the target already."""
+    rng = np.random.default_rng(seed)
+    histories = [rng.integers(items, size=rng.integers(0, 9)).tolist() for _ in range(users)]
+    judged = np.sort(rng.choice(users, users * 2 // 3, replace=False))
+    targets = rng.integers(items, size=len(judged)).astype(np.int32)
+    for user, target in zip(judged[::3], targets[::3], strict=True):
+        histories[user] += [int(target), int(target)]
+    others = [[item for item in range(items) if item != target] for target in targets]
+    candidates = np.array([rng.choice(each, 6, replace=False) for each in others], dtype=np.int32)
+    scores = rng.integers(0, 5, size=(len(judged), items)).astype(np.float32)
+    return scores, sequences(histories), judged, targets, candidates, rng.integers(0, 30, size=items)
+
+
+def by_loop(
+    scores: Float32, histories: Sequences, users: Int64, targets: Int32, candidates: Int32
+) -> list[tuple[int, int, int, int, int]]:
+    rows = []
+    for row, (user, target) in enumerate(zip(users, targets, strict=True)):
+        wanted = scores[row, target]
+        left = [item for item in range(scores.shape[1]) if item not in set(histories.of(user).tolist()) - {target}]
+        others = [scores[row, item] for item in left if item != target]
+        sample = [scores[row, item] for item in candidates[row]]
+        rows.append(
+            (
+                sum(other > wanted for other in others),
+                sum(other == wanted for other in others),
+                sum(other > wanted for other in sample),
+                sum(other == wanted for other in sample),
+                len(left),
+            )
+        )
+    return rows
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), chunk=st.integers(1, 40))
+def test_a_plain_loop_agrees(seed: int, chunk: int) -> None:
+    scores, histories, users, targets, candidates, popularity = problem(seed)
+    ranks = rank_targets(Fixed(scores), histories, users, targets, candidates, popularity=popularity, chunk=chunk)
+    counts = (ranks.better, ranks.tied, ranks.sampled_better, ranks.sampled_tied, ranks.catalogue)
+    found = [tuple(int(value) for value in row) for row in zip(*counts, strict=True)]
+    assert found == by_loop(scores, histories, users, targets, candidates)
+    assert ranks.popularity.tolist() == [popularity[target] for target in targets]
+    assert ranks.history.tolist() == [len(histories.of(user)) for user in users]
+
+
+def one_user(scores: list[float], history: list[int], target: int, seen: list[int] | None = None) -> Ranks:
+    return rank_targets(
+        Fixed(np.array([scores], dtype=np.float32)),
+        sequences([history]),
+        np.array([0]),
+        np.array([target], dtype=np.int32),
+        np.zeros((1, 0), dtype=np.int32),
+        popularity=np.ones(len(scores), dtype=np.int64),
+        seen=None if seen is None else sequences([seen]),
+    )
+
+
+def test_a_target_that_is_in_the_history_stays() -> None:
+    ranks = one_user([3, 2, 1, 2], history=[0, 1, 1, 0], target=1)
+    assert (ranks.better[0], ranks.tied[0], ranks.catalogue[0]) == (0, 1, 3)
+
+
+def test_what_leaves_the_catalogue_can_be_said() -> None:
+    ranks = one_user([3, 2, 1, 2], history=[0, 1], target=2, seen=[3])
+    assert (ranks.better[0], ranks.catalogue[0], ranks.history[0]) == (2, 3, 2)
+
+
+def test_without_candidates_there_is_no_sampled_rank() -> None:
+    assert not [name for name in summarise(one_user([3, 2, 1], [0], 1)) if name.startswith("sampled")]
+
+
+def test_a_constant_scorer_ranks_at_chance_and_an_oracle_first() -> None:
+    users, items, sample = 40, 300, 100
+    rng = np.random.default_rng(0)
+    targets = rng.integers(items, size=users).astype(np.int32)
+    candidates = np.array([rng.permutation(np.delete(np.arange(items), t))[:sample] for t in targets], dtype=np.int32)
+    nothing = sequences([[]] * users)
+    oracle = np.zeros((users, items), dtype=np.float32)
+    oracle[np.arange(users), targets] = 1
+    popularity = np.full(items, 50)
+    summaries = [
+        summarise(rank_targets(Fixed(scores), nothing, np.arange(users), targets, candidates, popularity=popularity))
+        for scores in (np.full((users, items), 7, dtype=np.float32), oracle)
+    ]
+    assert summaries[0]["full/hr@10"] == pytest.approx(10 / items)
+    assert summaries[0]["sampled/hr@10"] == pytest.approx(10 / (sample + 1))
+    assert summaries[0]["sampled/ndcg@10"] == pytest.approx((1 / np.log2(np.arange(10) + 2)).sum() / (sample + 1))
+    assert {value for name, value in summaries[1].items() if not name.startswith("users")} == {1.0}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused(bad: float) -> None:
+    scores, histories, users, targets, candidates, popularity = problem(1)
+    scores[3, 4] = bad
+    with pytest.raises(UserError, match=r"1 of \d+ scores are not finite"):
+        rank_targets(Fixed(scores), histories, users, targets, candidates, popularity=popularity)
+
+
+def test_scores_of_another_shape_are_refused() -> None:
+    scores, histories, users, targets, candidates, popularity = problem(1)
+    with pytest.raises(UserError, match=r"shape \(20, 24\), not \(20, 25\)"):
+        rank_targets(Fixed(scores[:, :-1]), histories, users, targets, candidates, popularity=popularity)
+
+
+def test_progress_is_reported_and_nobody_gives_an_empty_table() -> None:
+    scores, histories, users, targets, candidates, popularity = problem(2)
+    ticks: list[Tick] = []
+    rank_targets(
+        Fixed(scores), histories, users, targets, candidates, popularity=popularity, chunk=8, report=ticks.append
+    )
+    assert [(tick.done, tick.total) for tick in ticks] == [(8, 20), (16, 20), (20, 20)]
+    none = rank_targets(Fixed(scores), histories, users[:0], targets[:0], candidates[:0], popularity=popularity)
+    assert len(none.better) == len(none.catalogue) == 0
