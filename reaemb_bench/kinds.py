@@ -137,12 +137,17 @@ class Head(Protocol):
     hidden: int
     max_length: int
 
+    def spec(self) -> dict[str, Any]:
+        """The recipe table that builds the head again; every component has it."""
+
     def build(self, table: torch.nn.Module) -> torch.nn.Module:
         """The network over an item table."""
 
 
 class Objective(Protocol):
-    """A training loss of a recommender."""
+    """A training loss of a recommender; negatives: how many it reads a position."""
+
+    negatives: int
 
     def loss(self, outputs: Tensor, targets: Tensor, table: Tensor, negatives: Tensor | None) -> Tensor:
         """outputs (p, hidden), targets (p,), table (items, hidden), negatives (p, k) -> scalar."""

@@ -61,7 +61,7 @@ def training_loss(
 ) -> Callable[[Int64], Tensor]:
     """The loss of a batch of user numbers: each position of a training sequence predicts the item after it."""
     objective = settings.objective
-    max_length, left = settings.head.max_length, bool(network.left_padded)  # type: ignore[arg-type]
+    max_length, left = settings.head.max_length, bool(network.left_padded)
     untouched = Untouched.by(corpus.training, corpus.items)
 
     def loss(users: Int64) -> Tensor:
@@ -75,9 +75,9 @@ def training_loss(
         table = network.table()  # type: ignore[operator]
         outputs = network(batch.items, batch.lengths, table)[real]
         negatives = None
-        if objective.negatives:  # type: ignore[attr-defined]
+        if objective.negatives:
             owners = np.repeat(users, batch.lengths.cpu().numpy())
-            drawn = untouched.draw(owners, objective.negatives, generator)  # type: ignore[attr-defined]
+            drawn = untouched.draw(owners, objective.negatives, generator)
             negatives = torch.from_numpy(drawn).to(device)
         return objective.loss(outputs, wanted.items[real], table, negatives)
 
