@@ -37,16 +37,18 @@ def plan(
     results = Store(machine_from(store=store).store)
     screen = console()
     for seed in read.seeds:
-        screen.print(_table(plan_recipe(read, seed), results))
+        planned = plan_recipe(read, seed)
+        needed = needed_jobs(planned, results)
+        title = f"{read.title}, seed {seed}: {len(needed)} of {len(planned.jobs)} steps would run"
+        screen.print(title, style="bold", markup=False, highlight=False)
+        screen.print(_table(planned, needed, results))
         screen.print()
     _print_facts(read, screen)
 
 
-def _table(planned: Plan, results: Store) -> Table:
-    needed = needed_jobs(planned, results)
+def _table(planned: Plan, needed: frozenset[str], results: Store) -> Table:
     reasons = Reasons(planned, results)
-    title = f"{escape(planned.recipe.title)}, seed {planned.seed}: {len(needed)} of {len(planned.jobs)} steps would run"
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    table = Table(box=None, pad_edge=False)
     for heading in ("step", "component", "state", "key", "why"):
         table.add_column(heading, no_wrap=heading != "why")
     for job in planned.jobs:
