@@ -37,7 +37,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Prefix:
-    """Prompts that the language model has read. Padding may stand anywhere but at the end.
+    """Prompts that the language model has read, left-padded.
 
     states: (n, L, d) last hidden states. ids, mask: (n, L). positions: (n, L), the coordinates that the reasoner's
     rotary embedding uses. cache: keys and values of each block, each (n, heads, L, head size); never written to.
@@ -204,26 +204,26 @@ class ThoughtModel(nn.Module):
         return int((begins == begins[:1]).all(dim=0).cumprod(dim=0).sum())
 
     def _shared_prefix(self, tokens: Tokens, common: int) -> Prefix:
-        """The prefix laid out as [common tokens, padding, the rest of each prompt]; same length as left-padded."""
         count, length = tokens.ids.shape
         padding = length - tokens.mask.sum(dim=1, keepdim=True)
         columns = torch.arange(length, device=tokens.ids.device)
-        first = tokens.ids[:1, -int(tokens.mask[0].sum()) :][:, :common]
-        ids = torch.cat([first.expand(count, -1), tokens.ids[:, common:]], dim=1)
+        # Read as [common tokens, padding, the rest of each prompt], then put the padding first again.
         mask = ((columns < common) | (columns >= common + padding)).to(tokens.mask.dtype)
         indices = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        first = tokens.ids[:1, length - int(tokens.mask[0].sum()) :][:, :common]
         begun = self._read(first, mask[:1, :common], indices[:1, :common], ())
         expanded = tuple(
             (layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1))
             for layer in begun.past_key_values.layers
         )
-        made = self._read(ids[:, common:], mask, indices[:, common:], expanded)
+        made = self._read(tokens.ids[:, common:], mask, indices[:, common:], expanded)
         states = torch.cat([begun.last_hidden_state.expand(count, -1, -1), made.last_hidden_state], dim=1)
-        positions = indices
-        if self.template.padding == "left":
-            positions = torch.where(columns < common, columns + padding, columns)
-        cache = tuple((layer.keys, layer.values) for layer in made.past_key_values.layers)
-        return Prefix(states, ids, mask, positions, cache)
+        moved = torch.where(columns < padding + common, columns - padding, columns)
+        source = torch.where(columns < padding, common + columns, moved)
+        cache = tuple(
+            (_reordered(layer.keys, source), _reordered(layer.values, source)) for layer in made.past_key_values.layers
+        )
+        return Prefix(_reordered(states, source), tokens.ids, tokens.mask, self._coordinates(tokens), cache)
 
     def _read(self, ids: Tensor, mask: Tensor, indices: Tensor, cache: tuple[tuple[Tensor, Tensor], ...]) -> Any:
         return self._body(
@@ -270,3 +270,9 @@ class ThoughtModel(nn.Module):
 
     def _with_ones(self, mask: Tensor) -> Tensor:
         return torch.cat([mask, mask.new_ones(len(mask), self.thoughts + 1)], dim=1)
+
+
+def _reordered(tensor: Tensor, source: Tensor) -> Tensor:
+    """The tensor (n, ..., L, width) with column c of row i taken from column source[i, c] (n, L)."""
+    shape = [len(tensor), *[1] * (tensor.dim() - 3), source.shape[1], 1]
+    return tensor.gather(-2, source.view(shape).expand(*tensor.shape[:-2], -1, tensor.shape[-1]))
