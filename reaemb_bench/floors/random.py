@@ -55,7 +55,8 @@ def _hash_histories(histories: Sequences) -> _UInt64:
     each = _mix64((place.astype(np.uint64) << np.uint64(32)) + histories.items.astype(np.uint64) + np.uint64(1))
     # Unsigned sums wrap around, so differences of running sums are exact.
     total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(each, dtype=np.uint64)])
-    return total[histories.offsets[1:]] - total[histories.offsets[:-1]]
+    hashes: _UInt64 = total[histories.offsets[1:]] - total[histories.offsets[:-1]]
+    return hashes
 
 
 def _mix64(values: _UInt64) -> _UInt64:
