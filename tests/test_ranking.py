@@ -17,7 +17,7 @@ class Fixed:
 
     def __init__(self, matrix: Float32) -> None:
         self.matrix = matrix
-        self.matrix.flags.writeable = False
+        self.matrix.setflags(write=False)
         self.given = 0
 
     def scores(self, histories: Sequences) -> Float32:
