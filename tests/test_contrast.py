@@ -160,3 +160,30 @@ def test_an_encoder_without_thoughts_can_be_trained(tmp_path):
     trained, losses = train(tmp_path / "lrcl", encoder(tmp_path / "llm", reasoner="none"), loss="soft-target-detached")
     assert np.isfinite(losses).all()
     assert open_encoder(trained, CPU).reasoner is None
+
+
+def test_half_precision_trains(tmp_path):
+    made = encoder(tmp_path / "llm")
+    ticks = []
+    step = build("step", {"use": "contrast", "steps": 3, "batch_size": 4})
+    step.run(corpus(), made, context(tmp_path / "lrcl", ticks, precision="bfloat16", micro_batch=3))
+    assert np.isfinite([tick.values["loss"] for tick in ticks]).all()
+
+
+def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr("reaemb_bench.encoding.checkpoint.SECONDS", 0.0)
+    made = encoder(tmp_path / "llm")
+    whole, losses = train(tmp_path / "whole", made)
+
+    class Stop(list):
+        def append(self, tick):
+            if tick.done == 3:
+                raise KeyboardInterrupt
+
+    step = build("step", {"use": "contrast", "steps": 4, "batch_size": 10, "learning_rate": 5e-3})
+    with pytest.raises(KeyboardInterrupt):
+        step.run(corpus(), made, context(tmp_path / "broken", Stop()))
+    resumed, again = train(tmp_path / "broken", made)
+    assert again == losses
+    for name in ("reasoner.safetensors", "adapter/adapter_model.safetensors", "encoder.json"):
+        assert (whole.folder / name).read_bytes() == (resumed.folder / name).read_bytes()

@@ -163,10 +163,12 @@ def test_token_logprobs_are_read_without_a_shift(tmp_path):
 
 
 def test_prompts_are_cut_and_carry_the_template(tmp_path):
-    model = opened(tmp_path, max_length=40)
+    model = opened(tmp_path, max_length=70)
     rows = model.tokenize(corpus().texts)
-    assert max(map(len, rows)) == 38
-    assert len(model.tokenize(corpus().texts, 20)[0]) == 18
+    assert max(map(len, rows)) == 68
+    assert len(model.tokenize(corpus().texts, 60)[6]) == 58
+    with pytest.raises(UserError, match="leaves no room"):
+        model.tokenize(corpus().texts, 20)
     messages = [
         {"role": "system", "content": model.template.system_prompt},
         {"role": "user", "content": model.template.prefix + "title is X"},
@@ -250,3 +252,12 @@ def test_encode_keeps_order_and_ignores_the_micro_batch(tmp_path):
     torch.testing.assert_close(torch.from_numpy(one[3]), expected, atol=1e-5, rtol=1e-5)
     told = build("step", {"use": "encode", "with_instruction": True}).run(corpus(), made, context(tmp_path / "3"))
     assert abs(told.values - one).max() > 1e-3
+
+
+def test_half_precision_stays_near_full_precision(tmp_path):
+    made = encoder(tmp_path / "llm")
+    step = build("step", "encode")
+    full = step.run(corpus(), made, context(tmp_path / "1")).values
+    half = step.run(corpus(), made, context(tmp_path / "2", precision="bfloat16")).values
+    assert half.dtype == "float32"
+    assert abs(full - half).max() < 0.1 * abs(full).max()

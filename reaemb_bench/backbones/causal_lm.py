@@ -56,9 +56,7 @@ class CausalLM(Component):
         if self.gguf_file is not None:
             file = local / self.gguf_file
             if not file.is_file():
-                raise UserError(
-                    f"backbone.gguf_file: there is no {file}; give the folder that holds it as model"
-                )
+                raise UserError(f"backbone.gguf_file: there is no {file}; give the folder that holds it as model")
             place = converted_gguf(file, sha256_of(file), machine.cache)
         revision = self.revision if isinstance(place, str) else None
         return load_pretrained(place, machine, layers=self.layers, attention=self.attention, revision=revision)

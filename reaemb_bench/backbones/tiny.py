@@ -10,6 +10,7 @@ from pydantic import Field
 from reaemb_bench.artifacts import Corpus
 from reaemb_bench.backbones.causal_lm import Attention
 from reaemb_bench.component import Component
+from reaemb_bench.encoding.template import PREFIX, SYSTEM_PROMPT
 from reaemb_bench.machine import Machine
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ class Tiny(Component):
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        made.train_from_iterator(corpus.texts, trainer)
+        # Prompts as they will be: the template's words become tokens too, and do not fall into bytes.
+        made.train_from_iterator((f"{SYSTEM_PROMPT}\n{PREFIX}{text}" for text in corpus.texts), trainer)
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False
         )

@@ -111,6 +111,11 @@ def view_pairs(corpus: Corpus, items: Sequence[int], drop: float, seed: int, epo
     return [two_views(corpus.texts[item], drop, np.random.default_rng([seed, epoch, item])) for item in items]
 
 
+def step_seed(seed: int, number: int) -> int:
+    """Seed of torch's generators in one step of a training, in [0, 2**32)."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
 def add_lora(model: ThoughtModel, settings: Contrast) -> Any:
     """Put fresh LoRA adapters into the model's blocks, in place; gives the peft model that can save them."""
     from peft import LoraConfig, get_peft_model

@@ -41,7 +41,17 @@ class Template:
         return [f"{before}{text}{after}" for text in texts]
 
     def rows(self, tokenizer: Any, texts: Sequence[str], extra: int, max_length: int | None = None) -> list[list[int]]:
-        """Token ids of each prompt, cut on the right so that `extra` more tokens fit into `max_length`."""
-        room = (max_length or self.max_length) - extra
-        ids = tokenizer(self.prompts(tokenizer, texts), add_special_tokens=False, verbose=False)["input_ids"]
+        """Token ids of each prompt, cut on the right so that `extra` more tokens fit into `max_length`.
+
+        Raises UserError where the template alone fills it.
+        """
+        limit = max_length or self.max_length
+        room = limit - extra
+        bare, *ids = tokenizer(self.prompts(tokenizer, ["", *texts]), add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
+        if len(bare) >= room:
+            raise UserError(
+                f"max_length = {limit} leaves no room for item texts: the template takes {len(bare)}; raise it"
+            )
         return [list(row[:room]) for row in ids]
