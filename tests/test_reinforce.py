@@ -62,7 +62,7 @@ def encoder(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Encoder
     return made_encoder(corpus, tmp_path_factory.mktemp("llm"), "latent-thought")
 
 
-def made_encoder(corpus: Corpus, folder: Path, reasoner: str) -> Encoder:
+def made_encoder(corpus: Corpus, folder: Path, reasoner: str, before: str = "") -> Encoder:
     step = build(
         "step",
         {
@@ -70,8 +70,8 @@ def made_encoder(corpus: Corpus, folder: Path, reasoner: str) -> Encoder:
             "backbone": {"use": "tiny", "hidden": 32, "vocabulary": 300},
             "reasoner": reasoner,
             "pooling": "thought" if reasoner != "none" else "last",
-            "prefix": "",
-            "system_prompt": "",
+            "prefix": before,
+            "system_prompt": before,
         },
     )
     assert isinstance(step, LanguageModel)
@@ -132,18 +132,22 @@ def test_memory_settings_change_only_the_work(policy: str, corpus: Corpus, encod
     assert int(cramped.notes["prompt_reads"]) > int(usual.notes["prompt_reads"])
 
 
-def test_kept_prompts_are_what_the_model_reads(corpus: Corpus, encoder: Encoder) -> None:
-    model = open_encoder(encoder, Machine(device="cpu"))
+@pytest.mark.parametrize("before", ["", "All prompts begin with this sentence."])
+@pytest.mark.parametrize("reasoner", ["latent-thought", "latent-thought-paper"])
+def test_kept_prompts_are_what_the_model_reads(before: str, reasoner: str, corpus: Corpus, tmp_path: Path) -> None:
+    model = open_encoder(made_encoder(corpus, tmp_path / "llm", reasoner, before), Machine(device="cpu"))
     token_rows = model.tokenize(corpus.texts)
     prompts = Prompts(model, token_rows, 5, 1e9)
     prompts(np.arange(ITEMS))
     chosen = np.array([7, 3, 20, 3])
-    kept, fresh = prompts(chosen), model.prefix(model.tokens([token_rows[item] for item in chosen]))
+    kept = prompts(chosen)
+    fresh = model.prefix(model.tokens([token_rows[item] for item in chosen]), share=False)
     assert torch.equal(kept.positions, fresh.positions)
+    torch.testing.assert_close(kept.states[kept.mask.bool()], fresh.states[fresh.mask.bool()], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model.think(kept), model.think(fresh), rtol=1e-4, atol=1e-5)
     part = rows(kept, 1, 3)
     torch.testing.assert_close(
-        model.complete(part, model.think(part)), model.embed(model.tokens([token_rows[3], token_rows[20]]))
+        model.complete(part, model.think(part)), model.complete(fresh, model.think(fresh))[1:3], rtol=1e-4, atol=1e-5
     )
 
 

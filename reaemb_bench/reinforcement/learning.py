@@ -143,7 +143,7 @@ def reinforce(
         if not math.isfinite(loss):
             names = ", ".join(corpus.item_keys[item] for item in candidates.items[chosen])
             raise UserError(f"reinforce: the loss is {loss} in step {step} (items {names}); lower its learning_rate")
-        context.report(Tick(step, steps, "steps", {**_measured(sample), "loss": loss}))
+        context.report(Tick(step, steps, "steps", {**_measured(learner, sample), "loss": loss}))
     context.note({"prompt_reads": prompts.reads, "prompt_cache_mb": round(prompts.size / 1e6, 1)})
     reasoner.requires_grad_(False)
 
@@ -190,12 +190,20 @@ def _sampled(
     return learner.sample(prompts(candidates.items[chosen]), noise, lists, counts / counts.sum(1, keepdim=True))
 
 
-def _measured(sample: Sample) -> dict[str, float]:
+@torch.no_grad()
+def _measured(learner: Learner, sample: Sample) -> dict[str, float]:
+    """Progress in numbers; shift is how far a step moved the thoughts, in standard deviations of the noise.
+
+    Far above 1, the rollouts said nothing about where the thoughts went: the learning rate is too high for the noise.
+    """
+    before = sample.rollouts.actions[:: learner.settings.group]
+    moved = (learner.model.think(sample.prefix) - before).flatten(1).norm(dim=1)
     spread = sample.rewards.amax(1) - sample.rewards.amin(1)
     return {
         "reward": float(sample.rewards.mean()),
         "clean_reward": float(sample.rewards[:, 0].mean()),
         "dead_groups": float((spread == 0).float().mean()),
+        "shift": float(moved.mean()) / learner.sigma,
     }
 
 

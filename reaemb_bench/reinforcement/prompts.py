@@ -60,11 +60,9 @@ class Prompts:
         prefix = self._model.prefix(self._model.tokens([self._rows[item] for item in items]))
         self.reads += len(items)
         cache = torch.stack([tensor for block in prefix.cache for tensor in block], dim=1)
-        for place, item in enumerate(items):
-            length = len(self._rows[item])
-            # Copies, so that the padded batch they are cut from can be freed.
-            states = prefix.states[place, -length:].to("cpu", copy=True)
-            yield _Read(states, cache[place, :, :, -length:].to("cpu", copy=True))
+        for place, real in enumerate(prefix.mask.bool()):
+            # Selecting by mask copies, so that the padded batch can be freed.
+            yield _Read(prefix.states[place, real].cpu(), cache[place, :, :, real].cpu())
 
     def _batch(self, items: Sequence[int], reads: dict[int, _Read]) -> Prefix:
         tokens = self._model.tokens([self._rows[item] for item in items])
