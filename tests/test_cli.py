@@ -44,7 +44,17 @@ def test_seeds_share_what_does_not_depend_on_them(command: Command, toy_recipe: 
     said = command("run", toy_recipe, "--set", "seeds=[1, 2]", "--set", "embedder_seed=0")
     assert said.code == 0, said.err
     assert "computed 6 steps, 0 cached, in" in said.out
-    assert "Toys" in said.out
+    assert "mean ± standard deviation over 2 seeds" in said.out
+
+
+def test_a_table_of_lost_data_still_stands(command: Command, toy_recipe: Path) -> None:
+    command("run", toy_recipe)
+    for manifest in Path(".reaemb-bench/store/results").glob("*/manifest.json"):
+        if '"step": "prepare"' in manifest.read_text(encoding="utf-8"):
+            manifest.unlink()
+    said = command("run", toy_recipe)
+    assert said.code == 0, said.err
+    assert "everything was cached" in said.out
 
 
 def test_plan_says_what_runs_and_why(command: Command, toy_recipe: Path) -> None:

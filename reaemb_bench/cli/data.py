@@ -65,8 +65,8 @@ def _counts(planned: Plan, results: Store) -> Table:
         "mean training length": float(np.mean(training.lengths)) if corpus.users else 0.0,
         "items without a training interaction": int((corpus.popularity == 0).sum()),
     }
-    signal = fetch(planned, results, Signal) if planned.job_of(Signal) else None
-    holdout = fetch(planned, results, Holdout) if planned.job_of(Holdout) else None
+    signal = fetch(planned, results, Signal)
+    holdout = fetch(planned, results, Holdout)
     if signal is not None:
         rows["validation users"] = len(signal.users)
     if holdout is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from reaemb_bench.artifacts import Floors, Ranks
+from reaemb_bench.artifacts import Floors, Holdout, Ranks
 from reaemb_bench.cli.options import (
     DEFAULT_RECIPE,
     CachePlace,
@@ -134,8 +134,8 @@ def _report(plans: Sequence[Plan], results: Store, screen: Console, trackers: Se
     recipe = plans[0].recipe
     only = len(by_plan[0]) == 1
     named = {recipe.name if only else step: [each[step] for each in by_plan] for step in by_plan[0]}
-    floors = fetch(plans[0], results, Floors) if plans[0].job_of(Floors) else None
-    table = results_table(recipe.title, named, floors, plans[0].leaks)
+    floors = fetch(plans[0], results, Floors)
+    table = results_table(recipe.title, named, floors, plans[0].leaks, sampled=_sampled(plans[0], results))
     screen.print(terminal.render(table))
     for ranks_by_step, tracker in zip(by_plan, trackers, strict=True):
         if tracker is None:
@@ -143,3 +143,13 @@ def _report(plans: Sequence[Plan], results: Store, screen: Console, trackers: Se
         for step, ranks in ranks_by_step.items():
             tracker.step_results(step, summarise(ranks))
         tracker.results(summarise(list(ranks_by_step.values())[-1]), markdown.render(table))
+
+
+def _sampled(planned: Plan, results: Store) -> int | None:
+    """How many candidates were stored for each user, where that is in the store."""
+    job = planned.job_of(Holdout)
+    # Where all that depends on it is cached, the data step's own result may be gone.
+    if job is None or not results.has(job.key):
+        return None
+    holdout = fetch(planned, results, Holdout)
+    return int(holdout.candidates.shape[1]) if holdout is not None else None
