@@ -1,15 +1,20 @@
 """Ranks against a loop that is too simple to be wrong; ties, exclusions, refusals."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reaemb_bench.artifacts import Float32, Int32, Int64, Ranks, Sequences
-from reaemb_bench.context import Tick
+from reaemb_bench.artifacts import Corpus, Float32, Holdout, Int32, Int64, Ranker, Ranks, Sequences, Signal
+from reaemb_bench.context import Context, Tick
 from reaemb_bench.errors import UserError
 from reaemb_bench.evaluation.ranking import rank_targets
 from reaemb_bench.evaluation.summary import summarise
+from reaemb_bench.machine import Machine
+from reaemb_bench.steps.rank import Rank
+from reaemb_bench.steps.train import TrainIds
 
 
 class Fixed:
@@ -147,3 +152,24 @@ def test_progress_is_reported_and_nobody_gives_an_empty_table() -> None:
     assert [(tick.done, tick.total) for tick in ticks] == [(8, 20), (16, 20), (20, 20)]
     none = rank_targets(Fixed(scores), histories, users[:0], targets[:0], candidates[:0], popularity=popularity)
     assert len(none.better) == len(none.catalogue) == 0
+
+
+def test_the_step_ranks_a_trained_recommender_and_refuses_a_diverged_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    training = sequences(rng.integers(12, size=(20, 4)).tolist())
+    keys = tuple(str(item) for item in range(12))
+    corpus = Corpus("toys", training, keys, tuple(str(user) for user in range(20)), "", keys, keys)
+    users, targets = np.arange(20), rng.integers(12, size=20).astype(np.int32)
+    signal = Signal(users, targets, np.zeros((20, 0), dtype=np.int32))
+    holdout = Holdout(users[5:], targets[5:], signal.candidates[5:], training.followed_by(users, targets))
+    machine = Machine(device="cpu")
+    context = Context(seed=0, machine=machine, report=lambda tick: None, note=lambda facts: None, scratch=tmp_path)
+    head = {"use": "sasrec", "hidden": 8, "max_length": 5}
+    ranker = TrainIds.model_validate({"head": head, "epochs": 1}).run(corpus, signal, context)
+    ranks = Rank().run(corpus, holdout, ranker, context)
+    assert ranks.users.tolist() == list(range(5, 20))
+    assert ranks.history.tolist() == [5] * 15
+    assert (ranks.better + ranks.tied < ranks.catalogue).all()
+    broken = Ranker(ranker.head, {**ranker.tensors, "vectors": np.full_like(ranker.tensors["vectors"], np.nan)})
+    with pytest.raises(UserError, match="has diverged"):
+        Rank().run(corpus, holdout, broken, context)

@@ -119,6 +119,12 @@ def test_methods_stand_before_floors_and_one_seed_has_no_deviation() -> None:
     assert not any("seeds" in note or "held-out" in note for note in table.notes)
 
 
+def test_methods_may_have_different_numbers_of_seeds() -> None:
+    table = results_table("Toys", {"one": TWO_SEEDS[:1], "two": TWO_SEEDS}, None, [])
+    assert [row.cells[0].sd is None for row in table.rows] == [True, False]
+    assert table.notes[-1] == "mean ± standard deviation over 1 to 2 seeds"
+
+
 def test_an_empty_group_is_missing_and_another_threshold_moves_the_groups() -> None:
     table = results_table("Toys", {"reaemb": TWO_SEEDS}, None, [])
     place = [column.name for column in table.columns].index("NDCG@10 cold")

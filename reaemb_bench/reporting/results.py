@@ -45,8 +45,8 @@ def results_table(
     _check_comparable(everything)
     rows = [_row(name, seeds, tail, short, leaks=bool(leaks)) for name, seeds in named.items()]
     rows += [_row(name, [ranks], tail, short, floor=True) for name, ranks in by_floor.items()]
-    seeds = max((len(each) for each in named.values()), default=1)
-    notes = _notes(everything[0], tail, short, sampled, seeds) if everything else []
+    notes = _notes(everything[0], tail, short, sampled) if everything else []
+    notes += _seeds_note([len(seeds) for seeds in named.values()])
     if leaks:
         notes.append(f"{LEAK} looks at held-out data on purpose ({', '.join(leaks)}): no fair comparison")
     return Table(title, _columns(sampled), mark_best(rows), tuple(notes))
@@ -74,14 +74,14 @@ def _row(name: str, seeds: Sequence[Ranks], tail: int, short: int, *, floor: boo
     return Row(name, cells, floor, leaks)
 
 
-def _notes(ranks: Ranks, tail: int, short: int, sampled: int | None, seeds: int) -> list[str]:
+def _notes(ranks: Ranks, tail: int, short: int, sampled: int | None) -> list[str]:
     if not len(ranks.users):
         return ["no test user"]
     least, most = int(ranks.catalogue.min()), int(ranks.catalogue.max())
     against = f"{most:,} items" if least == most else f"{least:,} to {most:,} items"
     sizes = {name: int(inside.sum()) for name, inside in groups(ranks.popularity, ranks.history, tail, short).items()}
     candidates = "stored candidates" if sampled is None else f"{sampled} stored candidates"
-    notes = [
+    return [
         f"{len(ranks.users):,} test users; each target is ranked against {against}, itself included: "
         "the whole catalogue without the user's history",
         f"targets by training interactions: tail below {tail} ({sizes['tail']:,} users), head ({sizes['head']:,}), "
@@ -91,6 +91,10 @@ def _notes(ranks: Ranks, tail: int, short: int, sampled: int | None, seeds: int)
         if (ranks.sampled_better >= 0).any()
         else "sampled: no candidates were stored",
     ]
-    if seeds > 1:
-        notes.append(f"mean ± standard deviation over {seeds} seeds")
-    return notes
+
+
+def _seeds_note(counts: Sequence[int]) -> list[str]:
+    least, most = min(counts, default=1), max(counts, default=1)
+    if most == 1:
+        return []
+    return [f"mean ± standard deviation over {most if least == most else f'{least} to {most}'} seeds"]
