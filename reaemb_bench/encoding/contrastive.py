@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reaemb_bench.artifacts import Corpus
+from reaemb_bench.encoding.backbone import quiet
 from reaemb_bench.encoding.batching import by_length
 from reaemb_bench.encoding.model import ThoughtModel, Tokens
 from reaemb_bench.encoding.views import two_views
@@ -127,7 +128,8 @@ def add_lora(model: ThoughtModel, settings: Contrast) -> Any:
         target_modules=list(settings.lora_targets),
     )
     try:
-        return get_peft_model(model.causal_lm, config)
+        with quiet():
+            return get_peft_model(model.causal_lm, config)
     except ValueError as error:
         raise UserError(f"contrast.lora_targets: {error}".splitlines()[0]) from None
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from reaemb_bench.artifacts import Corpus, Encoder
 from reaemb_bench.component import Component
-from reaemb_bench.encoding.backbone import Loaded, add_thought_token, embedding_rms
+from reaemb_bench.encoding.backbone import Loaded, add_thought_token, embedding_rms, quiet
 from reaemb_bench.encoding.model import ThoughtModel
 from reaemb_bench.encoding.template import Template
 from reaemb_bench.errors import UserError
@@ -150,8 +150,9 @@ def assemble(parts: Parts, loaded: Loaded) -> ThoughtModel:
 def _apply_adapter(model: ThoughtModel, folder: Path, *, merge: bool) -> None:
     from peft import PeftModel
 
-    adapted = PeftModel.from_pretrained(model.causal_lm, folder)
-    model.causal_lm = adapted.merge_and_unload() if merge else adapted.get_base_model()
+    with quiet():
+        adapted = PeftModel.from_pretrained(model.causal_lm, folder)
+        model.causal_lm = adapted.merge_and_unload() if merge else adapted.get_base_model()
 
 
 def _copy(encoder: Encoder, folder: Path) -> None:
