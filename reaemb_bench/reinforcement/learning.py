@@ -126,7 +126,8 @@ def reinforce(
     learner = Learner(model, settings, context.machine.micro_batch or _MICRO_BATCH)
     rows_of_ids = model.tokenize(corpus.texts, settings.max_length)
     prompts = Prompts(model, rows_of_ids, learner.micro_batch, settings.cache_gb * 1e9)
-    draws = np.random.default_rng(context.seed)
+    # Another stream than the one that drew the candidates.
+    draws = np.random.default_rng((context.seed, 1))
     generator = torch.Generator().manual_seed(context.seed)
     groups = settings.rollouts_per_step // settings.group
     steps = settings.steps

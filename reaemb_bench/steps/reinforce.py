@@ -44,7 +44,8 @@ class Reinforcement(Step):
     learning_rate: float = Field(default=1e-4, gt=0)
     """AdamW's highest learning rate."""
     warmup: int = Field(default=200, ge=0)
-    """Updates over which the learning rate rises; it falls to 0 along a cosine afterwards."""
+    """Updates over which the learning rate rises; it falls to 0 along a cosine afterwards. A run of fewer
+    updates (samples times `iterations`) never reaches the highest rate."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
     gradient_clip: float = Field(default=1.0, gt=0)
