@@ -1,0 +1,43 @@
+"""Every shipped recipe plans, and the paper's say in one line what they lack."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from reaemb_bench.errors import UserError
+from reaemb_bench.machine import Machine
+from reaemb_bench.pipeline import execute, plan
+from reaemb_bench.recipe import from_raw, load
+from reaemb_bench.store import Store
+
+RECIPES = ["recipes/quickstart.toml", "recipes/reaemb_full.toml"]
+PAPER = ["recipes/paper/yelp.toml", "recipes/paper/cd.toml", "recipes/paper/games.toml"]
+
+
+@pytest.mark.parametrize("name", [*RECIPES, *PAPER])
+def test_it_plans_and_its_resolved_text_is_the_same_recipe(name: str) -> None:
+    recipe = load(name)
+    again = from_raw(tomllib.loads(recipe.toml()), recipe.name)
+    keys = [job.key for job in plan(recipe, recipe.seeds[0]).jobs]
+    assert [job.key for job in plan(again, recipe.seeds[0]).jobs] == keys
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_recipes_name_the_missing_file_and_keep_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "store")
+    recipe = load(name)
+    with pytest.raises(UserError, match=r"data/\w+/interactions.csv") as caught:
+        execute(plan(recipe, 42), store, Machine(mlflow=""), lambda event: None)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "store" / "results").exists()
+
+
+def test_sound_recipes_read_no_held_out_data_and_the_papers_say_that_they_do() -> None:
+    for name in RECIPES:
+        assert plan(load(name), 42).leaks == ()
+    for name in PAPER:
+        assert plan(load(name), 42).leaks == ("crrl",)
