@@ -22,7 +22,7 @@ def embed_all(model: ThoughtModel, rows: list[list[int]], context: Context) -> F
             vectors = model.embed(model.tokens([rows[place] for place in places]))
             made[places] = vectors.float().cpu().numpy()
             done += len(places)
-            context.report(Tick(done, len(rows), "item"))
+            context.report(Tick(done, len(rows), "items"))
     if not np.isfinite(made).all():
         bad = int(np.flatnonzero(~np.isfinite(made).all(axis=1))[0])
         raise UserError(f"the vector of item {bad} is not finite; train with a lower learning rate or in float32")

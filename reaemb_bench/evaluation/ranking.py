@@ -44,7 +44,7 @@ def rank_targets(
         _check(scores, (len(users[rows]), len(popularity)))
         parts.append(_count(scores, targets[rows], candidates[rows], seen.select(users[rows])))
         if report is not None:
-            report(Tick(min(start + chunk, len(users)), len(users), "user"))
+            report(Tick(min(start + chunk, len(users)), len(users), "users"))
     counts = np.concatenate(parts, axis=1) if parts else np.zeros((5, 0), dtype=np.int64)
     better, tied, sampled_better, sampled_tied, catalogue = counts
     return Ranks(

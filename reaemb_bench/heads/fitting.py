@@ -114,7 +114,7 @@ def _fit_epochs(
         in_epoch = update.steps // settings.epochs
         value = validation_ndcg(network, corpus, signal)
         values = {"loss": total / in_epoch, f"validation/ndcg@{CUTOFF}": value}
-        context.report(Tick(update.epoch + 1, settings.epochs, "epoch", values))
+        context.report(Tick(update.epoch + 1, settings.epochs, "epochs", values))
         total = 0.0
         if value > best_value:
             best, best_value, best_epoch = _snapshot(network), value, update.epoch

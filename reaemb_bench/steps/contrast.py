@@ -90,7 +90,7 @@ class Contrast(Step):
                 curve.append((trainer.step(number, pairs), trainer.temperature.item()))
                 checkpoint.save(curve, trainer.tokens)
             loss, temperature = curve[number - 1]
-            context.report(Tick(number, self.steps, "step", {"loss": loss, "temperature": temperature}))
+            context.report(Tick(number, self.steps, "steps", {"loss": loss, "temperature": temperature}))
         context.note(
             {
                 "trained_parameters": sum(parameter.numel() for parameter in trainer.parameters),
