@@ -11,7 +11,10 @@ from reaemb_bench.machine import Machine
 
 @dataclass(frozen=True)
 class Tick:
-    """Progress of a step: `done` of `total` units (named in the plural), and the values measured there (loss, ndcg@10, ...)."""
+    """Progress of a step: `done` of `total` units, and the values measured there (loss, ndcg@10, ...).
+
+    unit is named in the plural (steps, epochs, items).
+    """
 
     done: int
     total: int

@@ -78,21 +78,21 @@ def test_dropout_masks_are_the_same_in_both_forwards(tmp_path):
     from reaemb_bench.registry import build as make
 
     model = open_encoder(encoder(tmp_path), CPU)
-    trainer = contrastive.ContrastiveTrainer(make("step", "contrast"), model, micro_batch=2)
+    learner = contrastive.ContrastiveLearner(make("step", "contrast"), model, micro_batch=2)
     for name, weight in model.causal_lm.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight)
     model.train()
     seen = []
-    plain = trainer._embed
+    plain = learner._embed
 
     def watched(rows, group):
         vectors = plain(rows, group)
         seen.append(vectors.detach().clone())
         return vectors
 
-    trainer._embed = watched
-    trainer.step(1, view_pairs(corpus(), range(4), 0.4, 0, 0))
+    learner._embed = watched
+    learner.step(1, view_pairs(corpus(), range(4), 0.4, 0, 0))
     assert len(seen) == 7
     for first, second in zip(seen[:3], seen[4:], strict=True):
         torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-5)

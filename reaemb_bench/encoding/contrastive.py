@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _COOLEST = 1e-3
 
 
-class ContrastiveTrainer:
+class ContrastiveLearner:
     """Updates LoRA, the reasoner and the temperature, one batch of view pairs at a time."""
 
     def __init__(self, settings: Contrast, model: ThoughtModel, micro_batch: int) -> None:

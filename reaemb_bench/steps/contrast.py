@@ -72,31 +72,31 @@ class Contrast(Step):
 
         from reaemb_bench.encoding.batching import micro_batch
         from reaemb_bench.encoding.checkpoint import Checkpoint
-        from reaemb_bench.encoding.contrastive import ContrastiveTrainer, batches, step_seed, view_pairs
+        from reaemb_bench.encoding.contrastive import ContrastiveLearner, batches, step_seed, view_pairs
         from reaemb_bench.encoding.folder import open_encoder, with_adapter
 
         model = open_encoder(encoder, context.machine)
         model.template = replace(model.template, padding=self.padding or model.template.padding)
-        trainer = ContrastiveTrainer(self, model, micro_batch(context.machine))
+        learner = ContrastiveLearner(self, model, micro_batch(context.machine))
         model.train()
-        checkpoint = Checkpoint(context.scratch / "checkpoint.safetensors", trainer.parameters, trainer.optimiser)
-        curve, trainer.tokens = checkpoint.restore()
+        checkpoint = Checkpoint(context.scratch / "checkpoint.safetensors", learner.parameters, learner.optimiser)
+        curve, learner.tokens = checkpoint.restore()
         drawn = batches(corpus.items, min(self.batch_size, corpus.items), context.seed)
         for number, (epoch, items) in zip(range(1, self.steps + 1), drawn, strict=False):
             if number > len(curve):
                 pairs = view_pairs(corpus, items, self.drop, context.seed, 0 if self.views == "once" else epoch)
                 # Every step has a seed of its own, so that a resumed run draws the same dropout masks.
                 torch.manual_seed(step_seed(context.seed, number))
-                curve.append((trainer.step(number, pairs), trainer.temperature.item()))
-                checkpoint.save(curve, trainer.tokens)
+                curve.append((learner.step(number, pairs), learner.temperature.item()))
+                checkpoint.save(curve, learner.tokens)
             loss, temperature = curve[number - 1]
             context.report(Tick(number, self.steps, "steps", {"loss": loss, "temperature": temperature}))
         context.note(
             {
-                "trained_parameters": sum(parameter.numel() for parameter in trainer.parameters),
-                "tokens": trainer.tokens,
+                "trained_parameters": sum(parameter.numel() for parameter in learner.parameters),
+                "tokens": learner.tokens,
                 "pairs_per_step": min(self.batch_size, corpus.items),
             }
         )
         folder = context.scratch / "encoder"
-        return with_adapter(encoder, folder, model, trainer.adapter, trainer.temperature.item())
+        return with_adapter(encoder, folder, model, learner.adapter, learner.temperature.item())
