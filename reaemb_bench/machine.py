@@ -24,9 +24,10 @@ class Machine(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the language model's arithmetic; `auto` is bfloat16 on CUDA and float32 elsewhere."""
     micro_batch: int | None = Field(default=None, ge=1)
-    """Prompts that pass through the language model at once; None chooses by device. Results do not depend on it."""
+    """Prompts that pass through the language model at once; None chooses by device. Results do not depend on it beyond
+    rounding, but for the masks of LoRA dropout, which are drawn for each micro-batch."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of torch; None leaves torch's own choice."""
+    """CPU threads of torch, set by the command line before torch starts; None leaves torch's own choice."""
     store: Path = Path(".reaemb-bench/store")
     """Folder of everything that was computed."""
     cache: Path = user_cache_path("reaemb-bench")
