@@ -2,16 +2,20 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy.stats import binom
 
 from reaemb_bench.artifacts import Floors, Ranks
 from reaemb_bench.errors import UserError
+from reaemb_bench.evaluation.significance import Comparison
 from reaemb_bench.reporting import markdown, terminal
 from reaemb_bench.reporting.results import results_table
 from reaemb_bench.reporting.table import Cell, Column, Row, Table, mark_best, number
+from reaemb_bench.reporting.verdicts import sentence, verdicts
 
 
 def ranks(places: Sequence[int], popularity: int = 5) -> Ranks:
@@ -58,6 +62,8 @@ history
 items (2), long (2)
 - sampled: against 100 stored candidates a user, for comparison with papers only; such metrics can reverse an order
 - mean ± standard deviation over 2 seeds
+- no difference shown between reaemb † and popularity on NDCG@10: +.3097 (95 % interval -.0300 to +.6617, p = .2583); \
+4 users could have shown .5756
 - † looks at held-out data on purpose (crrl): no fair comparison
 """
 
@@ -80,6 +86,8 @@ targets by training interactions: tail below 20 (2 users), head (2), cold none
 sampled: against 100 stored candidates a user, for comparison with papers only;
 such metrics can reverse an order
 mean ± standard deviation over 2 seeds
+no difference shown between reaemb † and popularity on NDCG@10: +.3097 (95 %
+interval -.0300 to +.6617, p = .2583); 4 users could have shown .5756
 † looks at held-out data on purpose (crrl): no fair comparison
 """
 
@@ -122,7 +130,7 @@ def test_methods_stand_before_floors_and_one_seed_has_no_deviation() -> None:
 def test_methods_may_have_different_numbers_of_seeds() -> None:
     table = results_table("Toys", {"one": TWO_SEEDS[:1], "two": TWO_SEEDS}, None, [])
     assert [row.cells[0].sd is None for row in table.rows] == [True, False]
-    assert table.notes[-1] == "mean ± standard deviation over 1 to 2 seeds"
+    assert "mean ± standard deviation over 1 to 2 seeds" in table.notes
 
 
 def test_an_empty_group_is_missing_and_another_threshold_moves_the_groups() -> None:
@@ -169,3 +177,83 @@ def test_markdown_keeps_bars_out_of_names() -> None:
 
 def test_numbers_have_four_decimals() -> None:
     assert [number(value) for value in (0.0, 0.05034, 0.99996, 1.0)] == [".0000", ".0503", "1.0000", "1.0000"]
+
+
+BEATS = Comparison(
+    first="reaemb_full",
+    second="item-knn",
+    metric="NDCG@10",
+    users=943,
+    difference=0.02754,
+    low=0.02111,
+    high=0.03389,
+    p=0.0001,
+    adjusted_p=0.0002,
+    family=1,
+    detectable=0.0091,
+)
+
+
+def test_a_verdict_says_who_beats_whom_by_how_much_and_how_sure() -> None:
+    assert sentence(BEATS) == (
+        "reaemb_full beats item-knn on NDCG@10: +.0275 (95 % interval +.0211 to +.0339, p = .0002, 943 users)"
+    )
+    worse = replace(BEATS, difference=-0.02754, low=-0.03389, high=-0.02111, family=3, users=22363)
+    assert sentence(worse) == (
+        "reaemb_full loses to item-knn on NDCG@10: -.0275 "
+        "(95 % interval -.0339 to -.0211, p = .0002 after Holm over 3 comparisons, 22,363 users)"
+    )
+
+
+def test_a_verdict_on_little_says_what_could_have_been_shown() -> None:
+    close = replace(BEATS, difference=-0.0023, low=-0.0113, high=0.0067, adjusted_p=0.6421, detectable=0.0129)
+    assert sentence(close) == (
+        "no difference shown between reaemb_full and item-knn on NDCG@10: -.0023 "
+        "(95 % interval -.0113 to +.0067, p = .6421); 943 users could have shown .0129"
+    )
+
+
+def test_the_corrected_p_value_decides() -> None:
+    assert sentence(replace(BEATS, p=0.02, adjusted_p=0.06, family=3)).startswith("no difference shown")
+    assert sentence(replace(BEATS, adjusted_p=0.05)).startswith("reaemb_full beats")
+
+
+def test_methods_that_rank_alike_are_equal() -> None:
+    same = replace(BEATS, difference=0.0, low=0.0, high=0.0, adjusted_p=1.0, detectable=0.0)
+    assert sentence(same) == "reaemb_full and item-knn are equal on NDCG@10 for every one of 943 users"
+
+
+def many(mean_place: float, users: int = 400) -> Ranks:
+    return ranks(np.random.default_rng(int(10 * mean_place)).geometric(1 / mean_place, users).tolist())
+
+
+def test_each_method_meets_the_best_floor_and_the_best_method() -> None:
+    methods = {"good": [many(4), many(5)], "fair": [many(4.8)], "poor": [many(60)]}
+    said = verdicts(methods, {"random": many(90), "popularity": many(12)}, k=10)
+    assert [line.partition(" on NDCG@10")[0] for line in said] == [
+        "good beats popularity",
+        "fair beats popularity",
+        "poor loses to popularity",
+        "no difference shown between good and fair",
+        "good beats poor",
+    ]
+    # Three against the floor, and three pairs of which the two with the best method are shown.
+    assert all("after Holm over 6 comparisons" in line for line in said)
+
+
+def test_one_method_alone_needs_no_correction_and_without_floors_says_nothing() -> None:
+    (line,) = verdicts({"good": [many(4)]}, {"popularity": many(12)}, k=10)
+    assert line.startswith("good beats popularity on NDCG@10: +") and "Holm" not in line
+    assert verdicts({"good": [many(4)]}, {}, k=10) == []
+    (line,) = verdicts({"good": [many(4)], "poor": [many(60)]}, {}, k=10)
+    assert line.startswith("good beats poor") and "Holm" not in line
+    assert verdicts({"good": [many(4, users=1)]}, {"popularity": many(12, users=1)}, k=10) == []
+
+
+def test_verdicts_of_equal_methods_are_rarely_wrong_though_the_best_is_picked_by_the_same_users() -> None:
+    rng = np.random.default_rng(20)
+    wrong = 0
+    for _ in range(60):
+        methods = {name: [ranks(rng.geometric(0.1, 60).tolist())] for name in "abcde"}
+        wrong += any("beats" in line for line in verdicts(methods, {}, k=10))
+    assert wrong <= binom.ppf(0.999, 60, 0.05)

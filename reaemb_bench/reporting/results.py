@@ -11,6 +11,7 @@ from reaemb_bench.errors import UserError
 from reaemb_bench.evaluation.groups import SHORT, TAIL, groups
 from reaemb_bench.evaluation.summary import over_seeds, summarise
 from reaemb_bench.reporting.table import LEAK, Cell, Column, Row, Table, mark_best
+from reaemb_bench.reporting.verdicts import verdicts
 
 K = 10
 
@@ -33,7 +34,7 @@ def results_table(
     short: int = SHORT,
     sampled: int | None = None,
 ) -> Table:
-    """A row a method, each from the ranks of its seeds, then a row a floor.
+    """A row a method, each from the ranks of its seeds, then a row a floor; below them what differs from what.
 
     leaks: names of the steps that looked at held-out data on purpose; where there are any, all methods are marked.
     tail, short: thresholds of the groups, see `reaemb_bench.evaluation.groups`. sampled: how many candidates were
@@ -47,6 +48,8 @@ def results_table(
     rows += [_row(name, [ranks], tail, short, floor=True) for name, ranks in by_floor.items()]
     notes = _notes(everything[0], tail, short, sampled) if everything else []
     notes += _seeds_note([len(seeds) for seeds in named.values()])
+    marked = {f"{name} {LEAK}" if leaks else name: seeds for name, seeds in named.items()}
+    notes += verdicts(marked, by_floor, K)
     if leaks:
         notes.append(f"{LEAK} looks at held-out data on purpose ({', '.join(leaks)}): no fair comparison")
     return Table(title, _columns(sampled), mark_best(rows), tuple(notes))

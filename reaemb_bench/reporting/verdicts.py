@@ -1,0 +1,57 @@
+"""Which method beats which, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from reaemb_bench.artifacts import Ranks
+from reaemb_bench.evaluation.metrics import ndcg
+from reaemb_bench.evaluation.significance import Comparison, Judged, compare, judged
+from reaemb_bench.reporting.table import number
+
+
+def verdicts(methods: Mapping[str, Sequence[Ranks]], floors: Mapping[str, Ranks], k: int) -> list[str]:
+    """A sentence for each method against the best floor, then for the best method against each other one, by NDCG@k.
+
+    methods: the ranks of each method's seeds. Empty where there is nothing to compare, or nobody to judge by. The
+    family of Holm's correction is every method against the best floor and every pair of methods, for which of the
+    pairs are shown is decided by the same users.
+    """
+    metric = partial(ndcg, k=k)
+    trained = [judged(name, seeds, metric) for name, seeds in methods.items()]
+    counted = [judged(name, [ranks], metric) for name, ranks in floors.items()]
+    if any(len(each.users) < 2 for each in (*trained, *counted)):
+        return []
+    pairs = [(each, _best(counted)) for each in trained if counted]
+    family = len(pairs) + len(trained) * (len(trained) - 1) // 2
+    pairs += [(_best(trained), each) for each in trained if each is not _best(trained)]
+    return [sentence(each) for each in compare(pairs, f"NDCG@{k}", family=family)]
+
+
+def sentence(comparison: Comparison) -> str:
+    """What the comparison shows, or how small a difference it could have shown."""
+    first, second, on = comparison.first, comparison.second, f"on {comparison.metric}"
+    users = f"{comparison.users:,} users"
+    if comparison.difference == comparison.low == comparison.high == 0:
+        return f"{first} and {second} are equal {on} for every one of {users}"
+    size = f"{_signed(comparison.difference)} ({_evidence(comparison)}"
+    if not comparison.shown:
+        could = f"{users} could have shown {number(comparison.detectable)}"
+        return f"no difference shown between {first} and {second} {on}: {size}); {could}"
+    verb = "beats" if comparison.difference > 0 else "loses to"
+    return f"{first} {verb} {second} {on}: {size}, {users})"
+
+
+def _evidence(comparison: Comparison) -> str:
+    interval = f"95 % interval {_signed(comparison.low)} to {_signed(comparison.high)}"
+    correction = f" after Holm over {comparison.family} comparisons" if comparison.family > 1 else ""
+    return f"{interval}, p = {number(comparison.adjusted_p)}{correction}"
+
+
+def _best(methods: Sequence[Judged]) -> Judged:
+    return max(methods, key=lambda each: each.mean)
+
+
+def _signed(value: float) -> str:
+    return f"{'-' if value < 0 else '+'}{number(abs(value))}"
