@@ -1,0 +1,1 @@
+"""One library and its pinned environment."""

@@ -1,0 +1,119 @@
+"""What both peers are asked for, and the form in which both answer."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import MIB, Spent, machine, peak
+
+
+@dataclass(frozen=True)
+class Settings:
+    """SASRec with cross-entropy over the whole catalogue, leave-last-two."""
+
+    interactions: Path
+    epochs: int
+    max_steps: int | None
+    threads: int
+    batch_size: int
+    hidden: int
+    blocks: int
+    heads: int
+    max_length: int
+    dropout: float
+    learning_rate: float
+    seed: int
+    out: Path | None
+
+
+def arguments(description: str, *, batch_size: int, heads: int, dropout: float) -> Settings:
+    """The command line; batch size, heads and dropout default to what the peer itself would take."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("interactions", type=Path, help="CSV of user, item and position in the user's history")
+    parser.add_argument("--epochs", type=int, default=1, help="passes over the training data")
+    parser.add_argument("--max-steps", type=int, help="time this many steps of each epoch and extrapolate")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--batch-size", type=int, default=batch_size, help="rows of the peer's data set a step")
+    parser.add_argument("--hidden", type=int, default=128, help="width of item vectors")
+    parser.add_argument("--blocks", type=int, default=2, help="attention blocks")
+    parser.add_argument("--heads", type=int, default=heads, help="attention heads a block")
+    parser.add_argument("--max-length", type=int, default=50, help="most recent interactions that are read")
+    parser.add_argument("--dropout", type=float, default=dropout)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--out", type=Path, help="also write the result to this file")
+    return Settings(**vars(parser.parse_args()))
+
+
+def histories(file: Path) -> dict[str, list[str]]:
+    """Each user's items, oldest first, from the first three columns: user, item, position."""
+    rows: dict[str, list[tuple[float, str]]] = {}
+    with file.open(encoding="utf-8", newline="") as lines:
+        reader = csv.reader(lines)
+        next(reader)
+        for user, item, position, *_ in reader:
+            rows.setdefault(user, []).append((float(position), item))
+    return {user: [item for _, item in sorted(placed, key=lambda pair: pair[0])] for user, placed in rows.items()}
+
+
+def gains(ranks: list[int], users: int) -> dict[str, float]:
+    """NDCG@10 and HR@10 of the targets' ranks (0 is the best); users who are missing from `ranks` count as misses."""
+    found = [rank for rank in ranks if rank < 10]
+    return {
+        "ndcg@10": sum(1 / math.log2(rank + 2) for rank in found) / users,
+        "hr@10": len(found) / users,
+    }
+
+
+def epoch(spent: list[Spent], timed_steps: int, steps: int, *, holds: str) -> dict[str, Any]:
+    """The mean epoch, extrapolated from `timed_steps` of its `steps` where the epoch was cut."""
+    scale = steps / timed_steps / len(spent)
+    return {
+        "wall_seconds": sum(each.wall for each in spent) * scale,
+        "cpu_seconds": sum(each.cpu for each in spent) * scale,
+        "epochs_timed": len(spent),
+        "steps_timed": timed_steps,
+        "steps_in_epoch": steps,
+        "extrapolated": timed_steps < steps,
+        "an_epoch_holds": holds,
+    }
+
+
+def evaluation(spent: Spent, users: int, *, does: str) -> dict[str, Any]:
+    """The time of ranking the whole catalogue for all test users."""
+    return {
+        "users": users,
+        "wall_seconds": spent.wall,
+        "cpu_seconds": spent.cpu,
+        "users_per_second": users / spent.wall,
+        "does": does,
+    }
+
+
+def answer(
+    peer: str,
+    version: str,
+    settings: Settings,
+    *,
+    training: dict[str, Any],
+    testing: dict[str, Any],
+    test: dict[str, float],
+) -> dict[str, Any]:
+    """The result file. Test metrics are left out where epochs were cut short, for the model is not trained then."""
+    told = asdict(settings) | {"interactions": settings.interactions.name}
+    del told["out"]
+    return {
+        "peer": peer,
+        "version": version,
+        "machine": machine(),
+        "settings": told,
+        "epoch": training,
+        "evaluation": testing,
+        "test": test if settings.max_steps is None else None,
+        "peak_memory_mib": round(peak() / MIB),
+    }

@@ -1,0 +1,1 @@
+"""Training and evaluation of recommenders, against a plain loop and by size."""
