@@ -77,14 +77,19 @@ CATALOGUE: dict[str, dict[str, str]] = {
     "item-table": {
         "ids": f"{_HOME}.tables.tables:Ids",
         "frozen": f"{_HOME}.tables.tables:Frozen",
+        "initialised": f"{_HOME}.tables.tables:Initialised",
         "ids-and-frozen": f"{_HOME}.tables.tables:IdsAndFrozen",
     },
     "head": {
         "sasrec": f"{_HOME}.heads.sasrec:SASRec",
+        "gru4rec": f"{_HOME}.heads.gru4rec:GRU4Rec",
+        "bert4rec": f"{_HOME}.heads.bert4rec:BERT4Rec",
     },
     "objective": {
         "bce": f"{_HOME}.objectives.bce:BinaryCrossEntropy",
         "cross-entropy": f"{_HOME}.objectives.cross_entropy:CrossEntropy",
+        "calibrated-bce": f"{_HOME}.objectives.calibrated_bce:CalibratedBCE",
+        "sampled-softmax": f"{_HOME}.objectives.sampled_softmax:SampledSoftmax",
     },
     "floor": {
         "random": f"{_HOME}.floors.random:Random",

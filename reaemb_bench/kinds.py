@@ -14,12 +14,15 @@ from reaemb_bench.component import Pick
 from reaemb_bench.machine import Machine
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
     from reaemb_bench.data.interactions import Interactions, SplitInteractions
     from reaemb_bench.encoding.backbone import Loaded
     from reaemb_bench.encoding.model import Prefix, ThoughtModel
+    from reaemb_bench.heads.examples import Examples
+    from reaemb_bench.heads.packing import Packed
     from reaemb_bench.policies.rollouts import LogDensity, Rollouts
 
 
@@ -141,7 +144,15 @@ class Head(Protocol):
         """The recipe table that builds the head again; every component has it."""
 
     def build(self, table: torch.nn.Module) -> torch.nn.Module:
-        """The network over an item table."""
+        """The network over an item table, kept as `table`: forward(packed, vectors (items, hidden)) -> states
+        (positions, hidden).
+        """
+
+    def examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
+        """What training asks of sequences of two items or more."""
+
+    def question(self, histories: Sequences, items: int, device: torch.device) -> Packed:
+        """What to read so that the state at each user's last position asks for the next item; none is empty."""
 
 
 class Objective(Protocol):

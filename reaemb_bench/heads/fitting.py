@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reaemb_bench.artifacts import Corpus, Float32, Int64, Ranker, Sequences, Signal
+from reaemb_bench.artifacts import Corpus, Float32, Int64, Ranker, Signal
 from reaemb_bench.context import Context, Tick
 from reaemb_bench.errors import UserError
 from reaemb_bench.evaluation.metrics import ndcg
 from reaemb_bench.evaluation.ranking import rank_targets
-from reaemb_bench.heads.batching import Untouched, pad, shuffled_batches
+from reaemb_bench.heads.negatives import Untouched
+from reaemb_bench.heads.packing import pack
 from reaemb_bench.heads.scoring import NetworkScorer
-from reaemb_bench.kinds import ItemTable
+from reaemb_bench.kinds import Head, ItemTable
 from reaemb_bench.training import training
 
 if TYPE_CHECKING:
     from reaemb_bench.steps.train import TrainSettings
 
 CUTOFF = 10
+FUSED_ADAM = ("cpu", "cuda")
+"""Devices on which one kernel updates all parameters."""
 
 
 def fit(
@@ -38,60 +42,58 @@ def fit(
     rows = np.flatnonzero(corpus.training.lengths > 1)
     if not len(rows):
         raise UserError("no user has two training interactions to learn an order from; loosen prepare.filters")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), flushed_denormals():
         torch.manual_seed(context.seed)
         network = settings.head.build(items.build(corpus.items, settings.head.hidden, vectors)).to(device)
         loss = training_loss(network, corpus, settings, np.random.default_rng(context.seed), device)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         context.note({"trained_parameters": sum(parameter.numel() for parameter in trained)})
-        optimiser = torch.optim.Adam(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        optimiser = torch.optim.Adam(
+            trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type in FUSED_ADAM
+        )
 
         def batches(epoch: int) -> list[Int64]:
             # Seeded by epoch, so that a run can be picked up at any epoch.
-            order = np.random.default_rng([context.seed, epoch])
-            return [rows[part] for part in shuffled_batches(corpus.training.lengths[rows], settings.batch_size, order)]
+            order = np.random.default_rng([context.seed, epoch]).permutation(rows)
+            return np.split(order, range(settings.batch_size, len(order), settings.batch_size))
 
         best = _fit_epochs(network, optimiser, batches, loss, corpus, signal, settings, context)
     tensors = {name: tensor.cpu().numpy() for name, tensor in best.items()}
     return Ranker(head=settings.head.spec(), tensors=tensors)
 
 
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Treats numbers below 1e-38 as zeros: a softmax over a catalogue makes many, and each costs many cycles."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def training_loss(
     network: nn.Module, corpus: Corpus, settings: TrainSettings, generator: np.random.Generator, device: torch.device
 ) -> Callable[[Int64], Tensor]:
-    """The loss of a batch of user numbers: each position of a training sequence predicts the item after it."""
-    objective = settings.objective
-    max_length, left = settings.head.max_length, bool(network.left_padded)
-    untouched = Untouched.by(corpus.training, corpus.items)
+    """The loss of a batch of user numbers: what the head asks of their training sequences."""
+    head, objective = settings.head, settings.objective
+    untouched = Untouched.by(corpus.training, corpus.items) if objective.negatives else None
+    read = np.minimum(corpus.training.lengths, head.max_length + 1)
 
     def loss(users: Int64) -> Tensor:
-        sequences = corpus.training.select(users)
-        inputs, targets = shifted(sequences)
-        batch = pad(inputs, max_length, left=left, device=device)
-        wanted = pad(targets, max_length, left=left, device=device)
-        places = torch.arange(batch.items.shape[1], device=device)
-        lengths = batch.lengths[:, None]
-        real = places >= places.shape[0] - lengths if left else places < lengths
+        # Neighbours of similar length share a grid in attention.
+        users = users[np.argsort(read[users], kind="stable")]
+        asked = head.examples(corpus.training.select(users), corpus.items, generator)
         table = network.table()  # type: ignore[operator]
-        outputs = network(batch.items, batch.lengths, table)[real]
+        states = network(pack(asked.inputs, head.max_length, device), table)
+        outputs = states.index_select(0, torch.from_numpy(asked.places).to(device))
         negatives = None
-        if objective.negatives:
-            owners = np.repeat(users, batch.lengths.cpu().numpy())
-            drawn = untouched.draw(owners, objective.negatives, generator)
+        if untouched is not None:
+            drawn = untouched.draw(users[asked.rows], objective.negatives, generator)
             negatives = torch.from_numpy(drawn).to(device)
-        return objective.loss(outputs, wanted.items[real], table, negatives)
+        return objective.loss(outputs, torch.from_numpy(asked.targets).to(device), table, negatives)
 
     return loss
-
-
-def shifted(sequences: Sequences) -> tuple[Sequences, Sequences]:
-    """Inputs (all but each user's last item) and targets (all but each user's first); every user has two items."""
-    offsets = sequences.offsets - np.arange(sequences.users + 1)
-    first = np.ones(len(sequences.items), dtype=bool)
-    last = np.ones(len(sequences.items), dtype=bool)
-    first[sequences.offsets[:-1]] = False
-    last[sequences.offsets[1:] - 1] = False
-    return Sequences(sequences.items[last], offsets), Sequences(sequences.items[first], offsets)
 
 
 def _fit_epochs(
@@ -112,7 +114,7 @@ def _fit_epochs(
         if not update.ends_epoch:
             continue
         in_epoch = update.steps // settings.epochs
-        value = validation_ndcg(network, corpus, signal)
+        value = validation_ndcg(settings.head, network, corpus, signal)
         values = {"loss": total / in_epoch, f"validation/ndcg@{CUTOFF}": value}
         context.report(Tick(update.epoch + 1, settings.epochs, "epochs", values))
         total = 0.0
@@ -125,11 +127,11 @@ def _fit_epochs(
     return best
 
 
-def validation_ndcg(network: nn.Module, corpus: Corpus, signal: Signal) -> float:
+def validation_ndcg(head: Head, network: nn.Module, corpus: Corpus, signal: Signal) -> float:
     """Mean NDCG@10 of the validation targets against the whole catalogue; leaves the network in eval mode."""
     network.eval()
     with torch.no_grad():
-        scorer = NetworkScorer(network, network.table())  # type: ignore[operator]
+        scorer = NetworkScorer(head, network, network.table())  # type: ignore[operator]
     ranks = rank_targets(
         scorer, corpus.training, signal.users, signal.targets, signal.candidates, popularity=corpus.popularity
     )

@@ -6,10 +6,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from reaemb_bench.artifacts import Sequences
 from reaemb_bench.component import Component
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
     from torch import nn
+
+    from reaemb_bench.heads.examples import Examples
+    from reaemb_bench.heads.packing import Packed
 
 
 class SASRec(Component):
@@ -29,13 +35,14 @@ class SASRec(Component):
     """Whether a position sees only what came before it. False is defect D2 of the paper's code: positions attend to
     the very items that they are trained to predict."""
     attend_padding: bool = False
-    """Whether histories are padded to `max_length` and attention reads the padding (defect D12 of the paper's code)."""
+    """Whether attention reads the padding up to `max_length`, whose states are zero (defect D12 of the paper's code).
+    No padding is computed: its equal keys count as one."""
 
     def build(self, table: nn.Module) -> nn.Module:
         """The network over `table`, whose forward() gives item vectors (items, hidden)."""
-        from reaemb_bench.heads.sasrec_network import SASRecNetwork
+        from reaemb_bench.heads.self_attentive import SelfAttentive
 
-        return SASRecNetwork(
+        return SelfAttentive(
             table,
             hidden=self.hidden,
             max_length=self.max_length,
@@ -44,4 +51,17 @@ class SASRec(Component):
             dropout=self.dropout,
             causal=self.causal,
             attend_padding=self.attend_padding,
+            masks=False,
         )
+
+    def examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
+        """Every position predicts the next item."""
+        from reaemb_bench.heads.examples import next_items
+
+        return next_items(sequences, self.max_length, last_only=False)
+
+    def question(self, histories: Sequences, items: int, device: torch.device) -> Packed:
+        """The histories as they are; the state at the last position asks for the next item."""
+        from reaemb_bench.heads.packing import pack
+
+        return pack(histories, self.max_length, device)

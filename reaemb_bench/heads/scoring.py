@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from reaemb_bench.artifacts import Float32, Ranker, Sequences
 from reaemb_bench.errors import UserError
-from reaemb_bench.heads.batching import pad
+from reaemb_bench.kinds import Head
 from reaemb_bench.machine import Machine
 from reaemb_bench.registry import build
 
 
 @dataclass(frozen=True)
 class NetworkScorer:
-    """Scores items by the inner product with the state at a history's last position."""
+    """Scores items by the inner product with the state at the last position that the head's question has."""
 
+    head: Head
     network: nn.Module
     vectors: Tensor
 
     @torch.inference_mode()
     def scores(self, histories: Sequences) -> Float32:
         """(users, items); users without a history get zeros, which ranks at chance."""
-        max_length, left = int(self.network.max_length), bool(self.network.left_padded)  # type: ignore[arg-type]
-        batch = pad(histories, max_length, left=left, device=self.vectors.device)
-        states = self.network(batch.items, batch.lengths, self.vectors)
-        last = states[:, -1] if left else states[torch.arange(len(states)), (batch.lengths - 1).clamp(min=0)]
-        scored: Float32 = (last * (batch.lengths > 0)[:, None] @ self.vectors.T).cpu().numpy()
+        items, device = len(self.vectors), self.vectors.device
+        lengths = np.minimum(histories.lengths, self.head.max_length)
+        # Sorted by length the histories fall into the fewest grids.
+        users = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]
+        states = torch.zeros(histories.users, self.vectors.shape[1], device=device)
+        if len(users):
+            asked = self.head.question(histories.select(users), items, device)
+            states[torch.from_numpy(users).to(device)] = self.network(asked, self.vectors).index_select(0, asked.last)
+        scored: Float32 = (states @ self.vectors.T).cpu().numpy()
         return scored
 
 
@@ -37,7 +44,8 @@ def open_ranker(ranker: Ranker, machine: Machine) -> NetworkScorer:
     device = machine.torch_device()
     tensors = {name: torch.from_numpy(array) for name, array in ranker.tensors.items()}
     vectors = tensors.pop("vectors").to(device)
-    network = build("head", ranker.head).build(nn.Identity())  # type: ignore[attr-defined]
+    head = cast("Head", build("head", ranker.head))
+    network = head.build(nn.Identity())
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith("table.")}
     try:
         network.load_state_dict(own)
@@ -45,4 +53,4 @@ def open_ranker(ranker: Ranker, machine: Machine) -> NetworkScorer:
         raise UserError(
             f"the stored ranker does not fit its head ({str(error).splitlines()[0]}); train it again"
         ) from None
-    return NetworkScorer(network.to(device).eval(), vectors)
+    return NetworkScorer(head, network.to(device).eval(), vectors)

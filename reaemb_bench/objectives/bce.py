@@ -30,7 +30,7 @@ class BinaryCrossEntropy(Component):
 
         assert negatives is not None
         positive = (outputs * F.embedding(targets, vectors)).sum(-1)
-        negative = (outputs[:, None] * F.embedding(negatives, vectors)).sum(-1)
+        negative = (F.embedding(negatives, vectors) @ outputs[:, :, None]).squeeze(-1)
         # softplus(-x) is BCE(x, 1) and softplus(x) is BCE(x, 0).
         loss: Tensor = F.softplus(-positive).mean() + F.softplus(negative).mean()
         return loss

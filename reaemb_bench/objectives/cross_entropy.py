@@ -18,6 +18,6 @@ class CrossEntropy(Component):
 
     def loss(self, outputs: Tensor, targets: Tensor, vectors: Tensor, negatives: Tensor | None) -> Tensor:
         """Mean over positions of -log softmax(outputs · vectorsᵀ)[target]; shapes as in `bce`."""
-        from torch.nn import functional as F
+        from reaemb_bench.objectives.softmax import catalogue_cross_entropy
 
-        return F.cross_entropy(outputs @ vectors.T, targets)
+        return catalogue_cross_entropy(outputs, targets, vectors)

@@ -1,4 +1,4 @@
-"""Item tables: trainable ids, frozen vectors behind an adapter, or the sum of both."""
+"""Item tables: trainable ids, frozen vectors behind an adapter, the sum of both, or vectors as a start."""
 
 from __future__ import annotations
 
@@ -37,13 +37,29 @@ class Frozen(Component):
     unit_rms: bool = True
     """Whether all vectors are divided by one number so that their entries have a root mean square of 1; the scale at
     which a language model happens to speak would otherwise act as a learning rate."""
+    zero_last: bool = False
+    """Whether the last item's vector is zero, as in the paper's code, which inserts the padding row one place too
+    early (defect D3)."""
 
     def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
         """forward() -> (items, hidden). Raises UserError where there are no vectors, or their width does not fit."""
         from reaemb_bench.tables.tables_network import FrozenTable
 
         checked = _checked(items, hidden, vectors, self.adapter)
+        if self.zero_last:
+            checked = checked.copy()
+            checked[-1] = 0
         return FrozenTable(checked, hidden, adapter=self.adapter, inner=self.inner, unit_rms=self.unit_rms)
+
+
+class Initialised(Component):
+    """Trainable vectors that start from given ones, scaled to the spread of `ids` (LLM2X, Harte et al. 2023)."""
+
+    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
+        """forward() -> (items, hidden). Raises UserError where there are no vectors, or their width is not `hidden`."""
+        from reaemb_bench.tables.tables_network import IdTable
+
+        return IdTable(items, hidden, _checked(items, hidden, vectors, "none"))
 
 
 class IdsAndFrozen(Component):
@@ -72,6 +88,6 @@ def _checked(items: int, hidden: int, vectors: Float32 | None, adapter: Adapter)
         raise UserError(f"there are {len(vectors)} item vectors for {items} items; encode the same corpus again")
     if adapter == "none" and vectors.shape[1] != hidden:
         raise UserError(
-            f"adapter 'none' needs vectors of the head's width {hidden}, not {vectors.shape[1]}; reduce them"
+            f"without an adapter vectors must have the head's width {hidden}, not {vectors.shape[1]}; reduce them"
         )
     return vectors

@@ -11,12 +11,13 @@ from reaemb_bench.artifacts import Float32
 
 
 class IdTable(nn.Module):
-    """Trainable item vectors."""
+    """Trainable item vectors, random or started from given ones, with entries of root mean square 1/sqrt(hidden)."""
 
-    def __init__(self, items: int, hidden: int) -> None:
+    def __init__(self, items: int, hidden: int, start: Float32 | None = None) -> None:
         super().__init__()
-        # The head multiplies by sqrt(hidden), which brings these to unit variance.
-        self.weight = nn.Parameter(torch.randn(items, hidden) / math.sqrt(hidden))
+        begun = torch.randn(items, hidden) if start is None else _unit_rms(torch.from_numpy(start))
+        # Self-attentive heads multiply by sqrt(hidden), which brings these to unit variance.
+        self.weight = nn.Parameter(begun / math.sqrt(hidden))
 
     def forward(self) -> Tensor:
         """(items, hidden)."""
@@ -32,7 +33,7 @@ class FrozenTable(nn.Module):
         super().__init__()
         frozen = torch.from_numpy(vectors)
         if unit_rms:
-            frozen = frozen / frozen.square().mean().sqrt().clamp(min=1e-12)
+            frozen = _unit_rms(frozen)
         self.register_buffer("vectors", frozen, persistent=False)
         width = vectors.shape[1]
         if adapter == "none":
@@ -59,3 +60,7 @@ class SumTable(nn.Module):
         """(items, hidden)."""
         summed: Tensor = self.first() + self.second()
         return summed
+
+
+def _unit_rms(vectors: Tensor) -> Tensor:
+    return vectors / vectors.square().mean().sqrt().clamp(min=1e-12)

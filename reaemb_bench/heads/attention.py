@@ -1,0 +1,89 @@
+"""Self-attention of packed histories."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reaemb_bench.heads.packing import Bucket, Packed
+
+LAYER_NORM_EPSILON = 1e-8
+
+
+class Block(nn.Module):
+    """Self-attention and a point-wise feed-forward layer, each around a residual (Kang & McAuley, ICDM 2018).
+
+    Queries are normalised, keys and values are not, and the residual goes around the normalised input.
+    """
+
+    def __init__(
+        self, hidden: int, attention_heads: int, dropout: float, *, causal: bool, padded_to: int | None
+    ) -> None:
+        super().__init__()
+        self.attention_heads = attention_heads
+        self.causal = causal
+        self.padded_to = padded_to
+        self.attention_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPSILON)
+        self.query = nn.Linear(hidden, hidden)
+        self.key_value = nn.Linear(hidden, 2 * hidden)
+        self.output = nn.Linear(hidden, hidden)
+        self.feed_forward_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPSILON)
+        self.inner = nn.Linear(hidden, hidden)
+        self.outer = nn.Linear(hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states: Tensor, packed: Packed) -> Tensor:
+        """(positions, hidden) -> the same shape."""
+        normed = self.attention_norm(states)
+        projected = torch.cat([self.query(normed), self.key_value(states)], dim=1)
+        attended = torch.cat([self._attend(projected, bucket, packed) for bucket in packed.buckets])
+        normed = self.feed_forward_norm(normed + self.output(attended))
+        inner = self.dropout(F.relu(self.inner(normed)))
+        made: Tensor = normed + self.dropout(self.outer(inner))
+        return made
+
+    def _attend(self, projected: Tensor, bucket: Bucket, packed: Packed) -> Tensor:
+        """Projections (positions, 3 · hidden) of all -> attended values of the bucket's positions, packed."""
+        users, width = bucket.grid.shape
+        grid = projected.index_select(0, bucket.grid.view(-1)).view(users, width, 3, self.attention_heads, -1)
+        query, key, value = grid.permute(2, 0, 3, 1, 4)
+        if self.padded_to is None:
+            attended = self._over_history(query, key, value, bucket)
+        else:
+            pads = self.padded_to - packed.lengths[bucket.users]
+            attended = self._over_history_and_padding(query, key, value, bucket, pads)
+        flat = attended.transpose(1, 2).reshape(users * width, -1)
+        return flat if bucket.slots is None else flat.index_select(0, bucket.slots)
+
+    def _over_history(self, query: Tensor, key: Tensor, value: Tensor, bucket: Bucket) -> Tensor:
+        # Under the causal mask no position reaches the empty slots, which stand behind it.
+        mask = None if self.causal or bucket.real is None else bucket.real[:, None, None, :]
+        rate = self.dropout.p if self.training else 0.0
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate, is_causal=self.causal)
+
+    def _over_history_and_padding(
+        self, query: Tensor, key: Tensor, value: Tensor, bucket: Bucket, pads: Tensor
+    ) -> Tensor:
+        """As if zeros stood before each history: n equal keys weigh as one whose logit is higher by log n."""
+        heads, each = self.attention_heads, query.shape[-1]
+        pad_key, pad_value = self.key_value.bias.view(2, heads, each)
+        scale = each**-0.5
+        logits = query @ key.transpose(-1, -2) * scale
+        if bucket.real is not None:
+            logits = logits.masked_fill(~bucket.real[:, None, None, :], -torch.inf)
+        pad_logits = torch.einsum("uhld,hd->uhl", query, pad_key) * scale + pads.log()[:, None, None]
+        weights = torch.cat([logits, pad_logits[..., None]], dim=-1).softmax(dim=-1)
+        own, padding = weights[..., :-1], weights[..., -1:]
+        if self.training and self.dropout.p:
+            own = self.dropout(own)
+            padding = padding * self._kept_share(pads, padding)
+        attended: Tensor = own @ value + padding * pad_value[:, None, :]
+        return attended
+
+    def _kept_share(self, pads: Tensor, like: Tensor) -> Tensor:
+        """What dropout leaves of n equal weights: n draws of their own, summed."""
+        count = pads.to(like.dtype)[:, None, None, None].expand_as(like).contiguous()
+        kept = 1 - self.dropout.p
+        drawn: Tensor = torch.binomial(count, torch.full_like(count, kept))
+        return drawn / (count.clamp(min=1) * kept)

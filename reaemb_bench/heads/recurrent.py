@@ -1,0 +1,68 @@
+"""The network of GRU4Rec."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
+
+from reaemb_bench.heads.packing import Packed
+
+
+class Recurrent(nn.Module):
+    """A gated recurrent network over item vectors."""
+
+    def __init__(
+        self,
+        table: nn.Module,
+        *,
+        hidden: int,
+        layers: int,
+        dropout: float,
+        bias: bool,
+        projected: bool,
+        padded_to: int | None,
+    ) -> None:
+        super().__init__()
+        self.table = table
+        self.dropout = nn.Dropout(dropout)
+        self.gru = nn.GRU(hidden, hidden, layers, bias=bias, dropout=dropout if layers > 1 else 0.0)
+        self.output = nn.Linear(hidden, hidden) if projected else nn.Identity()
+        self.padded_to = padded_to
+        self.padding = nn.Parameter(torch.randn(hidden) / math.sqrt(hidden)) if padded_to is not None else None
+
+    def forward(self, packed: Packed, vectors: Tensor) -> Tensor:
+        """States (positions, hidden) after each item; vectors (items, hidden), what `table()` gives."""
+        order, sizes, users = _by_time(packed)
+        read = self.dropout(F.embedding(packed.items.index_select(0, order), vectors))
+        # PackedSequence lays positions out by time, the longest histories first.
+        states, _ = self.gru(PackedSequence(read, sizes), self._start(packed.lengths.index_select(0, users)))
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device)
+        made: Tensor = self.output(states.data.index_select(0, place))
+        return made
+
+    def _start(self, lengths: Tensor) -> Tensor | None:
+        """The state (layers, users, hidden) after the padding that stands before each history."""
+        if self.padded_to is None or self.padding is None:
+            return None
+        step = self.padding.view(1, 1, -1)
+        states = [self.padding.new_zeros(self.gru.num_layers, 1, self.gru.hidden_size)]
+        for _ in range(self.padded_to):
+            states.append(self.gru(step, states[-1])[1])
+        return torch.cat(states, dim=1).index_select(1, self.padded_to - lengths)
+
+
+def _by_time(packed: Packed) -> tuple[Tensor, Tensor, Tensor]:
+    """The flat places in order of time and, at equal time, of falling length; how many a time step; users so sorted."""
+    users = packed.lengths.argsort(descending=True, stable=True)
+    rank = torch.empty_like(users)
+    rank[users] = torch.arange(len(users), device=users.device)
+    starts = packed.last - packed.lengths + 1
+    steps = torch.arange(len(packed.items), device=users.device) - starts.repeat_interleave(packed.lengths)
+    order = (steps * len(users) + rank.repeat_interleave(packed.lengths)).argsort()
+    sizes = torch.bincount(steps).cpu()
+    return order, sizes, users

@@ -1,0 +1,56 @@
+"""The network that SASRec and BERT4Rec share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reaemb_bench.heads.attention import LAYER_NORM_EPSILON, Block
+from reaemb_bench.heads.packing import Packed
+
+
+class SelfAttentive(nn.Module):
+    """Attention blocks over item vectors scaled by sqrt(hidden) plus learned positions."""
+
+    def __init__(
+        self,
+        table: nn.Module,
+        *,
+        hidden: int,
+        max_length: int,
+        blocks: int,
+        attention_heads: int,
+        dropout: float,
+        causal: bool,
+        attend_padding: bool,
+        masks: bool,
+    ) -> None:
+        super().__init__()
+        self.table = table
+        # Positions count from 1, and a mask may stand one behind the last.
+        self.position = nn.Embedding(max_length + 2, hidden)
+        self.dropout = nn.Dropout(dropout)
+        padded_to = max_length if attend_padding else None
+        self.blocks = nn.ModuleList(
+            Block(hidden, attention_heads, dropout, causal=causal, padded_to=padded_to) for _ in range(blocks)
+        )
+        self.norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPSILON)
+        self.mask = nn.Parameter(torch.randn(hidden) / math.sqrt(hidden)) if masks else None
+        nn.init.normal_(self.position.weight, std=1 / math.sqrt(hidden))
+
+    def forward(self, packed: Packed, vectors: Tensor) -> Tensor:
+        """States (positions, hidden); vectors (items, hidden), what `table()` gives; item `items` is the mask."""
+        items = len(vectors)
+        if self.mask is None:
+            read = F.embedding(packed.items, vectors)
+        else:
+            read = F.embedding(packed.items.clamp(max=items - 1), vectors)
+            read = torch.where((packed.items == items)[:, None], self.mask, read)
+        states = self.dropout(read * math.sqrt(vectors.shape[1]) + self.position(packed.positions))
+        for block in self.blocks:
+            states = block(states, packed)
+        normed: Tensor = self.norm(states)
+        return normed

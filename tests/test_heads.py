@@ -1,0 +1,198 @@
+"""What holds for every head: what a position may see, whose company changes nothing, what a question reads."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reaemb_bench.heads.bert4rec import BERT4Rec
+from reaemb_bench.heads.gru4rec import GRU4Rec
+from reaemb_bench.heads.packing import Packed, pack
+from reaemb_bench.heads.sasrec import SASRec
+from reaemb_bench.heads.self_attentive import SelfAttentive
+from reaemb_bench.kinds import Head
+from reaemb_bench.registry import build
+from tests.heads_helpers import CPU, sequences
+
+ITEMS = 20
+ROWS = st.lists(st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=20), min_size=1, max_size=9)
+SMALL = {"hidden": 16, "max_length": 6, "dropout": 0.0}
+HEADS = {
+    "sasrec": {"use": "sasrec", **SMALL, "attention_heads": 2},
+    "sasrec without masks": {"use": "sasrec", **SMALL, "causal": False, "attend_padding": True},
+    "gru4rec": {"use": "gru4rec", **SMALL, "layers": 2},
+    "gru4rec of the paper": {"use": "gru4rec", **SMALL, "bias": False, "projected": False, "read_padding": True},
+    "bert4rec": {"use": "bert4rec", **SMALL},
+    "bert4rec without masks": {"use": "bert4rec", **SMALL, "attend_padding": True},
+}
+
+
+def made(name: str) -> tuple[Head, nn.Module, Tensor]:
+    head = build("head", HEADS[name])
+    torch.manual_seed(0)
+    return head, head.build(nn.Identity()).eval(), torch.randn(ITEMS, 16)  # type: ignore[attr-defined, return-value]
+
+
+def asked(name: str, rows: list[list[int]]) -> Tensor:
+    """The state (users, hidden) from which each row's next item is scored."""
+    head, network, vectors = made(name)
+    packed = head.question(sequences(rows), ITEMS, CPU)
+    with torch.no_grad():
+        answer: Tensor = network(packed, vectors)[packed.last]
+    return answer
+
+
+@pytest.mark.parametrize("name", HEADS)
+@settings(max_examples=25, deadline=None)
+@given(ROWS)
+def test_batch_mates_and_their_order_change_nothing(name: str, rows: list[list[int]]) -> None:
+    together = asked(name, rows)
+    alone = torch.cat([asked(name, [row]) for row in rows])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_last_items_count_and_older_ones_do_not(name: str) -> None:
+    # A mask takes the place of one item.
+    read = 5 if "bert4rec" in name else 6
+    row = [1, 2, 3, 4, 5, 6, 7]
+    before = asked(name, [row])
+    for place in range(len(row)):
+        other = row.copy()
+        other[place] = 11
+        moved = (asked(name, [other]) - before).abs().max()
+        assert moved > 1e-4 if place >= len(row) - read else moved < 1e-6
+
+
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "gru4rec of the paper"])
+def test_a_later_item_changes_no_earlier_state(name: str) -> None:
+    _, network, vectors = made(name)
+    first, second = (network(pack(sequences([row]), 6, CPU), vectors) for row in ([3, 5, 7, 9], [3, 5, 7, 2]))
+    torch.testing.assert_close(second[:3], first[:3], atol=1e-6, rtol=0)
+    assert (second[3] - first[3]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["sasrec without masks", "bert4rec", "bert4rec without masks"])
+def test_without_a_causal_mask_every_position_sees_the_last(name: str) -> None:
+    _, network, vectors = made(name)
+    first, second = (network(pack(sequences([row]), 6, CPU), vectors) for row in ([3, 5, 7, 9], [3, 5, 7, 2]))
+    assert ((second - first).abs().amax(dim=1) > 1e-4).all()
+
+
+@given(ROWS, st.integers(1, 8))
+def test_next_items_are_the_ones_behind_each_input(rows: list[list[int]], max_length: int) -> None:
+    rows = [row for row in rows if len(row) > 1] or [[1, 2]]
+    made = SASRec(max_length=max_length).examples(sequences(rows), ITEMS, np.random.default_rng(0))
+    last = GRU4Rec(max_length=max_length, targets="last").examples(sequences(rows), ITEMS, np.random.default_rng(0))
+    for user, row in enumerate(rows):
+        short = row[-max_length - 1 :]
+        assert made.inputs.of(user).tolist() == short[:-1]
+        assert made.targets[made.rows == user].tolist() == short[1:]
+        assert made.places[made.rows == user].tolist() == list(range(*made.inputs.offsets[user : user + 2].tolist()))
+    assert np.array_equal(last.inputs.items, made.inputs.items)
+    assert last.targets.tolist() == [row[-1] for row in rows]
+    assert last.inputs.items[last.places].tolist() == [row[-2] for row in rows]
+
+
+@given(ROWS, st.integers(2, 8), st.floats(0.01, 1.0), st.booleans(), st.integers(0, 99))
+def test_masked_items_are_asked_for_where_they_stood(
+    rows: list[list[int]], max_length: int, probability: float, last_copy: bool, seed: int
+) -> None:
+    head = BERT4Rec(max_length=max_length, mask_probability=probability, kept=0, replaced=0, last_copy=last_copy)
+    made = head.examples(sequences(rows), ITEMS, np.random.default_rng(seed))
+    assert (made.inputs.items[made.places] == ITEMS).all()
+    assert (made.inputs.items == ITEMS).sum() == len(made.places)
+    restored = made.inputs.items.copy()
+    restored[made.places] = made.targets
+    wanted = [row[-max_length:] for row in rows] * (2 if last_copy else 1)
+    for row, target in zip(made.rows, made.targets, strict=True):
+        assert target in wanted[row]
+    for row, expected in enumerate(wanted):
+        start, stop = made.inputs.offsets[row : row + 2]
+        assert restored[start:stop].tolist() == expected
+        chosen = made.places[(made.places >= start) & (made.places < stop)] - start
+        assert len(chosen), "a sequence asks for nothing"
+        if row >= len(rows):
+            assert chosen.tolist() == [len(expected) - 1]
+
+
+def test_shares_of_masked_kept_and_replaced_items() -> None:
+    head = BERT4Rec(max_length=50, mask_probability=0.4, kept=0.3, replaced=0.2, last_copy=False)
+    rows = [[7] * 50] * 400
+    made = head.examples(sequences(rows), ITEMS, np.random.default_rng(0))
+    shown = made.inputs.items[made.places]
+    assert len(made.places) / 20_000 == pytest.approx(0.4, abs=0.02)
+    assert (shown == ITEMS).mean() == pytest.approx(0.5, abs=0.03)
+    # A random item is the own one once in 20.
+    assert (shown == 7).mean() == pytest.approx(0.3 + 0.2 / ITEMS, abs=0.03)
+
+
+@given(ROWS, st.integers(1, 9))
+def test_a_packed_batch_holds_the_last_items_and_their_positions(rows: list[list[int]], max_length: int) -> None:
+    packed = pack(sequences(rows), max_length, CPU)
+    kept = [row[-max_length:] for row in rows]
+    assert packed.items.tolist() == [item for row in kept for item in row]
+    assert packed.positions.tolist() == [place + 1 for row in kept for place in range(len(row))]
+    assert packed.items[packed.last].tolist() == [row[-1] for row in kept]
+    assert _through_grids(packed) == list(range(len(packed.items)))
+
+
+def _through_grids(packed: Packed) -> list[int]:
+    places: list[int] = []
+    for bucket in packed.buckets:
+        flat = bucket.grid.view(-1)
+        places += (flat if bucket.slots is None else flat[bucket.slots]).tolist()
+    return places
+
+
+def test_users_sorted_by_length_share_few_grids() -> None:
+    packed = pack(sequences([[1] * length for length in range(1, 65)]), 64, CPU)
+    assert len(packed.buckets) < 14
+    slots = sum(bucket.grid.numel() for bucket in packed.buckets)
+    assert slots < 1.3 * len(packed.items)
+
+
+def test_attended_padding_equals_zeros_that_are_really_there() -> None:
+    """Values and gradients of the packed network against plain attention over left-padded histories."""
+    rows = [[1, 2, 3], [4, 5, 6, 7, 8, 9], [10], [11, 12, 13]]
+    network = SASRec(**SMALL, causal=False, attend_padding=True).build(nn.Identity()).eval()
+    generator = torch.Generator().manual_seed(1)
+    vectors = torch.randn(ITEMS, 16, generator=generator)
+    for parameter in network.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    weight = torch.randn(sum(map(len, rows)), 16, generator=generator)
+    ours = network(pack(sequences(rows), 6, CPU), vectors)
+    gradients = torch.autograd.grad((ours * weight).sum(), list(network.parameters()), allow_unused=True)
+    theirs = _padded(network, vectors, rows)
+    expected = torch.autograd.grad((theirs * weight).sum(), list(network.parameters()), allow_unused=True)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    for got, wanted in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
+
+
+def _padded(network: SelfAttentive, vectors: Tensor, rows: list[list[int]]) -> Tensor:
+    positions = torch.tensor([[0] * (6 - len(row)) + list(range(1, len(row) + 1)) for row in rows])
+    items = torch.tensor([[0] * (6 - len(row)) + row for row in rows])
+    real = (positions > 0)[..., None]
+    states = (vectors[items] * 4 + network.position(positions)) * real
+    for block in network.blocks:
+        normed = block.attention_norm(states)
+        key, value = block.key_value(states).chunk(2, dim=-1)
+        weights = (block.query(normed) @ key.transpose(1, 2) / 4).softmax(dim=-1)
+        normed = block.feed_forward_norm(normed + block.output(weights @ value))
+        states = (normed + block.outer(F.relu(block.inner(normed)))) * real
+    return network.norm(states)[real[..., 0]]
+
+
+def test_dropout_on_equal_padding_keys_has_the_mean_and_spread_of_single_ones() -> None:
+    block = SASRec(**{**SMALL, "dropout": 0.5}, attend_padding=True).build(nn.Identity()).train().blocks[0]
+    torch.manual_seed(0)
+    share = block._kept_share(torch.tensor([4]), torch.zeros(1, 1, 20_000, 1))
+    assert share.mean().item() == pytest.approx(1, abs=0.02)
+    # The mean of four draws that are 0 or 2 with equal chance.
+    assert share.std().item() == pytest.approx(math.sqrt(1 / 4), abs=0.02)
