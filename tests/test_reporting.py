@@ -133,6 +133,12 @@ def test_methods_may_have_different_numbers_of_seeds() -> None:
     assert "mean ± standard deviation over 1 to 2 seeds" in table.notes
 
 
+def test_a_seed_that_the_embedder_keeps_is_told() -> None:
+    table = results_table("Toys", {"two": TWO_SEEDS}, None, [], embedder_seed=7)
+    assert "mean ± standard deviation over 2 seeds of the recommender, the embedder's being 7 in all" in table.notes
+    assert not any("embedder" in note for note in golden().notes)
+
+
 def test_an_empty_group_is_missing_and_another_threshold_moves_the_groups() -> None:
     table = results_table("Toys", {"reaemb": TWO_SEEDS}, None, [])
     place = [column.name for column in table.columns].index("NDCG@10 cold")

@@ -29,7 +29,8 @@ from reaemb_bench.cli.options import (
 from reaemb_bench.machine import Machine
 from reaemb_bench.pipeline import Event, Finished, Plan, Watch, execute, fetch, fetch_all
 from reaemb_bench.pipeline import plan as plan_recipe
-from reaemb_bench.recipe import load
+from reaemb_bench.recipe import load, locate
+from reaemb_bench.reporting.expected import Expected, read_expected
 from reaemb_bench.store import Store
 from reaemb_bench.tracking.terminal import in_words, watching
 
@@ -61,6 +62,8 @@ def run(
     )
     limit_threads(machine)
     read = load(recipe, sets or (), drops or ())
+    # Before anything runs, so that a mistake in the file costs no results.
+    expected = read_expected(locate(recipe), _changes(sets or (), drops or ()))
     plans = [plan_recipe(read, seed) for seed in read.seeds]
     screen = console()
     results = Store(machine.store)
@@ -70,7 +73,7 @@ def run(
         for planned, tracker in zip(plans, trackers, strict=True):
             with watching(planned, screen) as view:
                 execute(planned, results, machine, _all_of(view, counts, *([tracker] if tracker else [])))
-        _report(plans, results, screen, trackers)
+        _report(plans, results, screen, trackers, expected)
     screen.print(counts.in_words(time.monotonic() - begun), highlight=False)
 
 
@@ -123,7 +126,14 @@ def _tracking(
             tracker.close(finished)
 
 
-def _report(plans: Sequence[Plan], results: Store, screen: Console, trackers: Sequence[Tracker | None]) -> None:
+def _changes(sets: Sequence[str], drops: Sequence[str]) -> list[str]:
+    """Edits after which the recipe's expected numbers need not hold: all but places of data, which are checked."""
+    return [*(text for text in sets if not text.startswith("prepare.source.")), *(f"--drop {path}" for path in drops)]
+
+
+def _report(
+    plans: Sequence[Plan], results: Store, screen: Console, trackers: Sequence[Tracker | None], expected: Expected
+) -> None:
     by_plan = [fetch_all(planned, results, Ranks) for planned in plans]
     if not by_plan[0]:
         return
@@ -135,7 +145,15 @@ def _report(plans: Sequence[Plan], results: Store, screen: Console, trackers: Se
     only = len(by_plan[0]) == 1
     named = {recipe.name if only else step: [each[step] for each in by_plan] for step in by_plan[0]}
     floors = fetch(plans[0], results, Floors)
-    table = results_table(recipe.title, named, floors, plans[0].leaks, sampled=_sampled(plans[0], results))
+    table = results_table(
+        recipe.title,
+        named,
+        floors,
+        plans[0].leaks,
+        sampled=_sampled(plans[0], results),
+        embedder_seed=recipe.embedder_seed,
+    )
+    table = expected.noted(table, users=len(next(iter(by_plan[0].values())).users))
     screen.print(terminal.render(table))
     for ranks_by_step, tracker in zip(by_plan, trackers, strict=True):
         if tracker is None:

@@ -33,12 +33,13 @@ def results_table(
     tail: int = TAIL,
     short: int = SHORT,
     sampled: int | None = None,
+    embedder_seed: int | None = None,
 ) -> Table:
     """A row a method, each from the ranks of its seeds, then a row a floor; below them what differs from what.
 
     leaks: names of the steps that looked at held-out data on purpose; where there are any, all methods are marked.
     tail, short: thresholds of the groups, see `reaemb_bench.evaluation.groups`. sampled: how many candidates were
-    stored for each user, where that is known.
+    stored for each user, where that is known. embedder_seed: the embedder's seed, where all seeds share one.
     Raises UserError where the methods did not rank the same targets of the same users.
     """
     by_floor = floors.by_name if floors is not None else {}
@@ -47,7 +48,7 @@ def results_table(
     rows = [_row(name, seeds, tail, short, leaks=bool(leaks)) for name, seeds in named.items()]
     rows += [_row(name, [ranks], tail, short, floor=True) for name, ranks in by_floor.items()]
     notes = _notes(everything[0], tail, short, sampled) if everything else []
-    notes += _seeds_note([len(seeds) for seeds in named.values()])
+    notes += _seeds_note([len(seeds) for seeds in named.values()], embedder_seed)
     marked = {f"{name} {LEAK}" if leaks else name: seeds for name, seeds in named.items()}
     notes += verdicts(marked, by_floor, K)
     if leaks:
@@ -96,8 +97,10 @@ def _notes(ranks: Ranks, tail: int, short: int, sampled: int | None) -> list[str
     ]
 
 
-def _seeds_note(counts: Sequence[int]) -> list[str]:
+def _seeds_note(counts: Sequence[int], embedder_seed: int | None) -> list[str]:
     least, most = min(counts, default=1), max(counts, default=1)
     if most == 1:
         return []
-    return [f"mean ± standard deviation over {most if least == most else f'{least} to {most}'} seeds"]
+    seeds = f"{most} seeds" if least == most else f"{least} to {most} seeds"
+    shared = "" if embedder_seed is None else f" of the recommender, the embedder's being {embedder_seed} in all"
+    return [f"mean ± standard deviation over {seeds}{shared}"]

@@ -1,0 +1,112 @@
+"""Numbers that a correct implementation reaches: `expected.toml` beside recipes, read after them and never part of
+them, so that no expectation can change a result.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reaemb_bench.errors import UserError
+from reaemb_bench.registry import settings_error
+from reaemb_bench.reporting.table import DECIMALS, Table, number
+
+FILE = "expected.toml"
+
+
+class Expectation(BaseModel):
+    """What one number of a recipe's table must reach."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    recipes: tuple[str, ...] = Field(min_length=1)
+    """Names of the recipes, beside the file, whose tables it speaks of."""
+    row: str = ""
+    """The floor or step whose number it is; empty takes the recipe's own row."""
+    metric: Literal["HR@10", "NDCG@10", "MRR"] = "NDCG@10"
+    """Against the whole catalogue."""
+    least: float = Field(ge=0, le=1)
+    """The lowest value that a correct implementation reaches."""
+    most: float = Field(default=1.0, ge=0, le=1)
+    """The highest one; above it something leaks or differs."""
+    users: int = Field(ge=1)
+    """Test users of the data that it holds for; a table over any other number is not compared."""
+    source: str
+    """Where the number comes from."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.most < self.least:
+            raise ValueError(f"most ({self.most}) lies below least ({self.least})")
+        return self
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    expected: tuple[Expectation, ...] = ()
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is expected of one recipe. changed: where the run differs from the recipe, such as `train.epochs=1`."""
+
+    expectations: tuple[Expectation, ...]
+    changed: tuple[str, ...] = ()
+
+    def noted(self, table: Table, users: int) -> Table:
+        """The table with a note on each expectation: reached or not, and what was measured on how many test users."""
+        notes = [_note(table, each, users) for each in self.expectations]
+        if notes and self.changed:
+            notes.append(f"expected is what the unchanged recipe gives; changed here: {', '.join(self.changed)}")
+        return replace(table, notes=(*table.notes, *notes))
+
+
+def read_expected(recipe: Path, changed: Sequence[str] = ()) -> Expected:
+    """What `expected.toml` beside the recipe expects of it, which is nothing where there is no such file.
+
+    Raises UserError naming the file and the place of a mistake in it.
+    """
+    file = recipe.parent / FILE
+    if not file.is_file():
+        return Expected(())
+    try:
+        parsed = _File.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{file} is no readable TOML: {error}") from None
+    except ValidationError as error:
+        raise UserError(f"{file}, {settings_error(error, Expectation.model_fields)}") from None
+    return Expected(tuple(each for each in parsed.expected if recipe.stem in each.recipes), tuple(changed))
+
+
+def _note(table: Table, expectation: Expectation, users: int) -> str:
+    bounds = f"at least {number(expectation.least)}"
+    if expectation.most < 1:
+        bounds = f"{number(expectation.least)} to {number(expectation.most)}"
+    whose = f" of {expectation.row}" if expectation.row else ""
+    outcome = _outcome(table, expectation, users)
+    return f"expected {expectation.metric}{whose} {bounds} ({expectation.source}): {outcome}"
+
+
+def _outcome(table: Table, expectation: Expectation, users: int) -> str:
+    if users != expectation.users:
+        return f"not compared, this is other data ({users:,} test users, not {expectation.users:,})"
+    place = [column.name for column in table.columns].index(expectation.metric)
+    wanted = expectation.row
+    cells = [row.cells[place] for row in table.rows if (row.name == wanted if wanted else not row.floor)]
+    # Of several judges the last one's number is the recipe's, as in what is tracked.
+    value = cells[-1].value if cells else None
+    if value is None:
+        return "not compared, the table has no such number"
+    return f"{_verdict(round(value, DECIMALS), expectation)}, {number(value)}"
+
+
+def _verdict(shown: float, expectation: Expectation) -> str:
+    if shown < expectation.least:
+        return "not reached"
+    return "above that" if shown > expectation.most else "reached"
