@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -257,14 +257,19 @@ class Ranker:
         return cls(head, _load_arrays(folder / "ranker.safetensors"))
 
 
+_OF_LISTS = ("recommended", "item_popularity")
+
+
 @dataclass(frozen=True)
 class Ranks:
-    """One row a test user, from which every table, group and test is computed; all arrays have shape (users,).
+    """One row a test user, from which every table, group and test is computed; arrays without a shape are (users,).
 
     better, tied: items of the whole catalogue that score above, or equal to, the target (the target itself and the
     user's seen items left out). sampled_better, sampled_tied: the same against the stored candidates.
     popularity: training interactions of the target. history: items in the user's history. catalogue: how many items
-    the target was ranked against, itself included.
+    the target was ranked against, itself included. recommended: (users, top) the items with the highest scores of that
+    catalogue, best first, -1 where it has no more; top is 0 where no lists were kept. item_popularity: (items,)
+    training interactions of all items.
     """
 
     users: Int64
@@ -276,13 +281,16 @@ class Ranks:
     popularity: Int64
     history: Int64
     catalogue: Int64
+    recommended: Int32 = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int32))
+    item_popularity: Int64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def save(self, folder: Path) -> None:
-        """Write `ranks.parquet`, one row a user."""
+        """Write `ranks.parquet`, one row a user, and `lists.safetensors`."""
         import polars
 
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        columns = {name: array for name, array in vars(self).items() if name not in _OF_LISTS}
         polars.DataFrame(columns).write_parquet(folder / "ranks.parquet")
+        _save_arrays(folder / "lists.safetensors", **{name: getattr(self, name) for name in _OF_LISTS})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -290,7 +298,8 @@ class Ranks:
         import polars
 
         frame = polars.read_parquet(folder / "ranks.parquet")
-        return cls(**{field.name: frame[field.name].to_numpy() for field in fields(cls)})
+        columns = {column.name: column.to_numpy() for column in frame}
+        return cls(**columns, **_load_arrays(folder / "lists.safetensors"))
 
 
 @dataclass(frozen=True)

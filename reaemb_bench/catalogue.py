@@ -95,5 +95,6 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "random": f"{_HOME}.floors.random:Random",
         "popularity": f"{_HOME}.floors.popularity:Popularity",
         "item-knn": f"{_HOME}.floors.item_knn:ItemKNN",
+        "last-item-knn": f"{_HOME}.floors.item_knn:LastItemKNN",
     },
 }

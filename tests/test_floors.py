@@ -10,7 +10,7 @@ from reaemb_bench.context import Context, Tick
 from reaemb_bench.errors import RecipeError, UserError
 from reaemb_bench.evaluation.ranking import rank_targets
 from reaemb_bench.evaluation.summary import summarise
-from reaemb_bench.floors.item_knn import ItemKNN
+from reaemb_bench.floors.item_knn import ItemKNN, LastItemKNN
 from reaemb_bench.floors.popularity import Popularity
 from reaemb_bench.floors.random import Random
 from reaemb_bench.machine import Machine
@@ -41,7 +41,7 @@ def test_popularity_counts_training_interactions() -> None:
     assert scores.tolist() == [[1, 3, 3, 1, 1, 0]] * 2
 
 
-def test_item_knn_sums_cosines_of_columns() -> None:
+def test_item_knn_sums_cosines_of_columns_over_the_history_or_takes_its_last_items() -> None:
     items = 6
     counts = np.zeros((len(TRAINING), items))
     for user, each in enumerate(TRAINING):
@@ -51,9 +51,12 @@ def test_item_knn_sums_cosines_of_columns() -> None:
     np.fill_diagonal(cosine, 0)
     histories = [[0, 3], [2, 2], [4], [5], []]
     expected = np.array([cosine[history].sum(axis=0) if history else np.zeros(items) for history in histories])
-    scores = ItemKNN().fit(corpus(TRAINING, items)).scores(sequences(histories))
-    assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    of_last = np.array([cosine[history[-1]] if history else np.zeros(items) for history in histories])
+    for floor, wanted in ((ItemKNN(), expected), (LastItemKNN(), of_last)):
+        scores = floor.fit(corpus(TRAINING, items)).scores(sequences(histories))
+        assert scores.dtype == np.float32
+        np.testing.assert_allclose(scores, wanted, atol=1e-6)
+    assert not np.allclose(expected, of_last)
 
 
 def test_random_scores_do_not_depend_on_who_is_scored_together() -> None:
@@ -113,14 +116,16 @@ def holdout() -> Holdout:
 def test_the_step_ranks_every_floor_and_its_result_survives_the_disk(tmp_path: Path) -> None:
     ticks: list[Tick] = []
     made = RankFloors().run(corpus(TRAINING, 6), holdout(), context(ticks, tmp_path))
-    assert list(made.by_name) == ["random", "popularity", "item-knn"]
+    assert list(made.by_name) == ["random", "popularity", "item-knn", "last-item-knn"]
     # Items 3 and 4 were bought once, item 5 never; items 0 to 2 are in the first history.
     popular = made.by_name["popularity"]
     assert (popular.better[0], popular.tied[0], popular.catalogue[0]) == (0, 1, 3)
     assert (popular.sampled_better[0], popular.sampled_tied[0]) == (0, 1)
     assert made.by_name["item-knn"].better.tolist() == [0, 0, 0]
-    assert [tick.done for tick in ticks] == [3, 6, 9]
-    assert {tick.total for tick in ticks} == {9}
+    assert set(popular.recommended[0, :2].tolist()) == {3, 4}
+    assert popular.recommended[0, 2:].tolist() == [5] + [-1] * 7
+    assert [tick.done for tick in ticks] == [3, 6, 9, 12]
+    assert {tick.total for tick in ticks} == {12}
     made.save(tmp_path)
     again = Floors.load(tmp_path)
     for name, ranks in made.by_name.items():

@@ -1,5 +1,6 @@
 """Groups by training counts, their metrics against released numbers, and curves."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reaemb_bench.artifacts import Ranks
-from reaemb_bench.evaluation.groups import curve, groups, quantile_groups
-from reaemb_bench.evaluation.metrics import hit_rate
+from reaemb_bench.evaluation.groups import groups, quantile_bins, quantile_groups
 from reaemb_bench.evaluation.summary import over_seeds, summarise
 
 RELEASED = json.loads((Path(__file__).parent / "fixtures" / "fidelity" / "metrics.json").read_text(encoding="utf-8"))
@@ -94,26 +94,34 @@ def test_quantile_groups_of_distinct_values_are_equal_in_size() -> None:
     assert np.bincount(quantile_groups(values, 5)).tolist() == [20] * 5
 
 
-def test_a_curve_has_its_bins_means() -> None:
-    values = np.array([5, 1, 2, 3, 4, 6, 7, 8, 9, 10])
-    metric = values / 10.0
-    points = curve(metric, values)
-    assert [(point.low, point.high, point.users) for point in points] == [
-        (1, 2, 2),
-        (3, 4, 2),
-        (5, 6, 2),
-        (7, 8, 2),
-        (9, 10, 2),
+def test_bins_have_their_bounds_and_cold_targets_are_in_none_by_popularity() -> None:
+    popularity = np.array([5, 1, 0, 2, 3, 4, 6, 7, 0, 8, 9, 10])
+    bins = quantile_bins(popularity, np.full(12, 3), 5)
+    assert [(name, each.low, each.high, int(each.members.sum())) for name, each in bins.items()] == [
+        ("popularity-q1", 1, 2, 2),
+        ("popularity-q2", 3, 4, 2),
+        ("popularity-q3", 5, 6, 2),
+        ("popularity-q4", 7, 8, 2),
+        ("popularity-q5", 9, 10, 2),
+        ("history-q1", 3, 3, 12),
     ]
-    assert [point.mean for point in points] == pytest.approx([0.15, 0.35, 0.55, 0.75, 0.95])
+    assert bins["popularity-q1"].members.tolist() == [value in (1, 2) for value in popularity]
 
 
-def test_a_curve_of_released_ranks_keeps_everybody() -> None:
+@pytest.mark.parametrize("by", ["popularity", "history"])
+def test_a_curve_of_released_ranks_keeps_everybody(by: str) -> None:
     ranks = released_ranks()
-    hits = hit_rate(ranks.better, ranks.tied, 10)
-    points = curve(hits, ranks.popularity, 5)
-    assert sum(point.users for point in points) == 500
-    assert sum(point.users * point.mean for point in points) == pytest.approx(hits.sum())
+    summary = summarise(ranks, (10,), bins=7)
+    points = [name.split("/")[1] for name in summary if name.startswith(f"users/{by}-q")]
+    assert 4 <= len(points) <= 7
+    assert sum(summary[f"users/{point}"] for point in points) == 500
+    weighted = sum(summary[f"users/{point}"] * summary[f"full/hr@10/{point}"] for point in points)
+    assert weighted / 500 == pytest.approx(summary["full/hr@10"])
+    bounds = [(summary[f"low/{point}"], summary[f"high/{point}"]) for point in points]
+    values = getattr(ranks, by)
+    assert (bounds[0][0], bounds[-1][1]) == (values.min(), values.max())
+    assert all(low <= high for low, high in bounds)
+    assert all(before[1] < after[0] for before, after in itertools.pairwise(bounds))
 
 
 def test_spread_over_seeds() -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from reaemb_bench.artifacts import Float32, Int32, Int64, Ranks, Sequences
 from reaemb_bench.context import Tick
 from reaemb_bench.errors import UserError
+from reaemb_bench.evaluation.counting import count_above
+from reaemb_bench.evaluation.recommending import best_items
 from reaemb_bench.kinds import Scorer
 
 NO_SAMPLE = -1
 """`sampled_better` of users without stored candidates, who have no sampled rank."""
+CHUNK = 256
+"""Users that a scorer is handed at once, at most."""
+CHUNK_SCORES = 1 << 23
+"""Scores that a scorer is asked for at once, at most: 32 MB of them."""
 
 
 def rank_targets(
@@ -25,28 +30,35 @@ def rank_targets(
     *,
     popularity: Int64,
     seen: Sequences | None = None,
-    chunk: int = 256,
+    top: int = 0,
+    chunk: int | None = None,
     report: Callable[[Tick], None] | None = None,
 ) -> Ranks:
     """Rank each target against the whole catalogue and, in the same pass, against its stored candidates.
 
-    histories: sequences of all users, of which the scorer is handed those of `users` (n,), `chunk` users at once.
-    targets: (n,). candidates: (n, sample), none of them the target. popularity: (items,) training interactions.
-    seen: sequences of all users whose items leave the catalogue, by default the histories; the target itself always
-    stays. Scores are compared exactly as they come, so equal ones count as tied.
-    Raises UserError where a score is not a finite number.
+    histories: sequences of all users, of which the scorer is handed those of `users` (n,), `chunk` users at once; by
+    default 256, or as many fewer as keep their scores within 32 MB. targets: (n,). candidates: (n, sample), none of
+    them the target. popularity: (items,) training interactions. seen: sequences of all users whose items leave the
+    catalogue, by default the histories; the target itself always stays. top: how many recommended items to list for
+    each user, see `reaemb_bench.evaluation.recommending`. Scores are compared exactly as they come, so equal ones count
+    as tied. Raises UserError where a score is not a finite number.
     """
-    seen = histories if seen is None else seen
-    parts = []
+    items = len(popularity)
+    excluded = _excluded((histories if seen is None else seen).select(users), targets, items)
+    chunk = chunk or max(1, min(CHUNK, CHUNK_SCORES // items))
+    counts = np.empty((4, len(users)), dtype=np.int64)
+    recommended = np.empty((len(users), top), dtype=np.int32)
     for start in range(0, len(users), chunk):
-        rows = slice(start, start + chunk)
+        rows = np.arange(start, min(start + chunk, len(users)))
         scores = scorer.scores(histories.select(users[rows]))
-        _check(scores, (len(users[rows]), len(popularity)))
-        parts.append(_count(scores, targets[rows], candidates[rows], seen.select(users[rows])))
+        _check(scores, (len(rows), items))
+        gone = excluded.select(rows)
+        counts[:, rows] = _count(scores, targets[rows], candidates[rows], gone)
+        if top:
+            recommended[rows] = best_items(scores, gone, users[rows], top)
         if report is not None:
-            report(Tick(min(start + chunk, len(users)), len(users), "users"))
-    counts = np.concatenate(parts, axis=1) if parts else np.zeros((5, 0), dtype=np.int64)
-    better, tied, sampled_better, sampled_tied, catalogue = counts
+            report(Tick(start + len(rows), len(users), "users"))
+    better, tied, sampled_better, sampled_tied = counts
     return Ranks(
         users=users,
         targets=targets,
@@ -56,42 +68,38 @@ def rank_targets(
         sampled_tied=sampled_tied,
         popularity=popularity[targets],
         history=histories.lengths[users],
-        catalogue=catalogue,
+        catalogue=items - excluded.lengths,
+        recommended=recommended,
+        item_popularity=popularity,
     )
+
+
+def _excluded(seen: Sequences, targets: Int32, items: int) -> Sequences:
+    """What leaves each user's catalogue: the items of `seen`, each once, without the user's target."""
+    # A sort is several times faster than np.unique, which hashes.
+    places = np.sort(seen.owners * items + seen.items)
+    owners, numbers = np.divmod(places, items)
+    gone = (np.diff(places, prepend=-1) > 0) & (numbers != targets[owners])
+    lengths = np.bincount(owners[gone], minlength=seen.users)
+    return Sequences(numbers[gone].astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
 
 def _check(scores: Float32, shape: tuple[int, int]) -> None:
     if scores.shape != shape:
         raise UserError(f"a scorer gave scores of shape {scores.shape}, not {shape} (users, items)")
-    finite = np.isfinite(scores)
-    if not finite.all():
-        raise UserError(
-            f"{int((~finite).sum())} of {scores.size} scores are not finite numbers, so they rank nothing; "
-            "the recommender has diverged, and a lower learning rate may help"
-        )
 
 
-def _count(scores: Float32, targets: Int32, candidates: Int32, seen: Sequences) -> Int64:
-    """Counts (5, n): better and tied in the catalogue, better and tied in the sample, size of the catalogue."""
-    users, items = scores.shape
-    rows = np.arange(users)
-    wanted = scores[rows, targets][:, None]
-    kept = np.ones((users, items), dtype=bool)
-    kept[seen.owners, seen.items] = False
-    kept[rows, targets] = True
-    better = _per_row((scores > wanted) & kept)
-    tied = _per_row((scores == wanted) & kept) - 1
-    catalogue = _per_row(kept)
+def _count(scores: Float32, targets: Int32, candidates: Int32, excluded: Sequences) -> Int64:
+    """Counts (4, n): better and tied in the catalogue, better and tied in the sample."""
+    wanted = scores[np.arange(len(targets)), targets]
+    better, tied = count_above(scores, wanted)
+    gone, mark = scores[excluded.owners, excluded.items], wanted[excluded.owners]
+    better -= np.bincount(excluded.owners[gone > mark], minlength=len(targets))
+    tied -= np.bincount(excluded.owners[gone == mark], minlength=len(targets)) + 1
 
     sample = np.take_along_axis(scores, candidates.astype(np.int64), axis=1)
-    sampled_better, sampled_tied = _per_row(sample > wanted), _per_row(sample == wanted)
+    sampled_better = np.count_nonzero(sample > wanted[:, None], axis=1)
+    sampled_tied = np.count_nonzero(sample == wanted[:, None], axis=1)
     if not candidates.shape[1]:
         sampled_better[:] = NO_SAMPLE
-    return np.stack([better, tied, sampled_better, sampled_tied, catalogue])
-
-
-def _per_row(marks: npt.NDArray[np.bool_]) -> Int64:
-    """How many are true in each row."""
-    # Adding bytes is twice as fast as adding booleans.
-    counted: Int64 = marks.view(np.uint8).sum(axis=1, dtype=np.uint32).astype(np.int64)
-    return counted
+    return np.stack([better, tied, sampled_better, sampled_tied])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, cast
 
+from pydantic import Field
+
 from reaemb_bench.artifacts import Corpus, Floors, Holdout, Ranks
 from reaemb_bench.component import Component, Sight, Step
 from reaemb_bench.context import Context, Tick
@@ -12,12 +14,14 @@ from reaemb_bench.kinds import ManyFloors
 
 
 class RankFloors(Step):
-    """Rank each user's test target by floors: random order, popularity, co-occurrence."""
+    """Rank each user's test target by floors: random order, popularity, co-occurrence with the history or its end."""
 
     sees: ClassVar[Sight] = "test"
 
-    floors: ManyFloors = cast("ManyFloors", ("random", "popularity", "item-knn"))
+    floors: ManyFloors = cast("ManyFloors", ("random", "popularity", "item-knn", "last-item-knn"))
     """The methods, each named once."""
+    top: int = Field(default=10, ge=0)
+    """Length of the lists of recommended items that are kept, for coverage, Gini index and the like; 0 keeps none."""
 
     def run(self, corpus: Corpus, holdout: Holdout, context: Context) -> Floors:
         """Ranks of each floor. Raises UserError where two have the same name or a score is not finite."""
@@ -39,6 +43,7 @@ class RankFloors(Step):
                 holdout.targets,
                 holdout.candidates,
                 popularity=corpus.popularity,
+                top=self.top,
                 report=report,
             )
         return Floors(by_name)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from reaemb_bench.artifacts import Corpus, Holdout, Ranker, Ranks
 from reaemb_bench.component import Sight, Step
 from reaemb_bench.context import Context
@@ -13,6 +15,9 @@ class Rank(Step):
     """Rank each user's test target against the whole catalogue and against the stored sample."""
 
     sees: ClassVar[Sight] = "test"
+
+    top: int = Field(default=10, ge=0)
+    """Length of the lists of recommended items that are kept, for coverage, Gini index and the like; 0 keeps none."""
 
     def run(self, corpus: Corpus, holdout: Holdout, ranker: Ranker, context: Context) -> Ranks:
         """One row a test user. Raises UserError where a score is not finite."""
@@ -26,5 +31,6 @@ class Rank(Step):
             holdout.targets,
             holdout.candidates,
             popularity=corpus.popularity,
+            top=self.top,
             report=context.report,
         )
