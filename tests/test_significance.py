@@ -80,7 +80,7 @@ def test_the_p_value_is_exact_where_signs_can_be_counted() -> None:
     assert randomisation_p(gaps, resamples=40_000) == pytest.approx(exact, abs=5 * np.sqrt(exact / 40_000))
 
 
-@pytest.mark.parametrize("draw", [ndcg_gaps, heavy_gaps, skewed_gaps])
+@pytest.mark.parametrize("draw", [ndcg_gaps, ndcg_like, heavy_gaps, skewed_gaps])
 def test_the_interval_is_scipys_within_monte_carlo_error(draw: Draw) -> None:
     gaps = draw(np.random.default_rng(4), 200)
     theirs = stats.bootstrap(
