@@ -46,7 +46,7 @@ def test_the_plain_loop_trains_and_ranks(head: Head) -> None:
     corpus, _, holdout = simulated(users=40, items=30, mean_length=8)
     settings = Settings(max_length=LENGTH, batch_size=10, hidden=16, dropout=0.0, learning_rate=1e-2, sample=5)
     plain = Plain(head, corpus, settings)
-    assert plain.steps == (8 if head == "bert4rec" else 4)
+    assert plain.rows == (80 if head == "bert4rec" else 40)
     losses = [np.mean(plain.train()) for _ in range(15)]
     assert losses[-1] < 0.8 * losses[0]
     ranks = plain.evaluate(holdout)

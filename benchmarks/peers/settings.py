@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ class Settings:
 
     interactions: Path
     epochs: int
+    patience: int
     max_steps: int | None
     threads: int
     batch_size: int
@@ -35,8 +37,9 @@ def arguments(description: str, *, batch_size: int, heads: int, dropout: float) 
     """The command line; batch size, heads and dropout default to what the peer itself would take."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("interactions", type=Path, help="CSV of user, item and position in the user's history")
-    parser.add_argument("--epochs", type=int, default=1, help="passes over the training data")
-    parser.add_argument("--max-steps", type=int, help="time this many steps of each epoch and extrapolate")
+    parser.add_argument("--epochs", type=int, default=1, help="most passes over the training data")
+    parser.add_argument("--patience", type=int, default=10, help="epochs without a better validation NDCG@10")
+    parser.add_argument("--max-steps", type=int, help="time this many steps of each epoch, extrapolate, test nothing")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--batch-size", type=int, default=batch_size, help="rows of the peer's data set a step")
     parser.add_argument("--hidden", type=int, default=128, help="width of item vectors")
@@ -68,6 +71,26 @@ def gains(ranks: list[int], users: int) -> dict[str, float]:
         "ndcg@10": sum(1 / math.log2(rank + 2) for rank in found) / users,
         "hr@10": len(found) / users,
     }
+
+
+class Best:
+    """The epoch with the highest validation NDCG@10 and what was kept of it."""
+
+    def __init__(self) -> None:
+        self.value = -1.0
+        self.epoch = 0
+        self.epochs = 0
+        self.kept: Any = None
+
+    def offer(self, value: float, keep: Callable[[], Any]) -> None:
+        """Count an epoch; where it is the best so far, keep what `keep` gives."""
+        self.epochs += 1
+        if value > self.value:
+            self.value, self.epoch, self.kept = value, self.epochs, keep()
+
+    def facts(self) -> dict[str, float]:
+        """For the result file."""
+        return {"epochs": self.epochs, "best_epoch": self.epoch, "best_validation_ndcg@10": self.value}
 
 
 def epoch(spent: list[Spent], timed_steps: int, steps: int, *, holds: str) -> dict[str, Any]:

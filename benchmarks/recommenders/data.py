@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reaemb_bench.artifacts import Corpus, Holdout, Signal
-from reaemb_bench.context import Context
+import numpy as np
+
+from reaemb_bench.artifacts import Corpus, Holdout, Sequences, Signal
+from reaemb_bench.context import Context, Tick
+from reaemb_bench.data.assemble import draw_candidates
 from reaemb_bench.machine import Machine
 from reaemb_bench.steps.prepare import Prepare
 
 Prepared = tuple[Corpus, Signal, Holdout]
 SEED = 42
+CANDIDATES = 100
+SHORTEST = 5
 
 
-def context(folder: Path, report: Any = lambda tick: None) -> Context:
+def context(folder: Path, report: Callable[[Tick], None] = lambda tick: None) -> Context:
     """What a step is handed: the processor, the seed, and a folder for scratch."""
     return Context(seed=SEED, machine=Machine(device="cpu"), report=report, note=lambda facts: None, scratch=folder)
 
@@ -45,3 +51,54 @@ def table(folder: Path) -> Prepared:
 def simulated(users: int, items: int, mean_length: float) -> Prepared:
     """The made-up shop at a size."""
     return prepared({"use": "simulated", "users": users, "items": items, "mean_length": mean_length})
+
+
+def synthetic(interactions: int, items: int, mean_length: float = 9.0) -> Prepared:
+    """Random histories at any size in seconds: lengths from 5 fall off geometrically, popularity as 1 / rank ** 0.8.
+
+    There is nothing to learn in them; they have the sizes of real data, not its meaning.
+    """
+    rng = np.random.default_rng(SEED)
+    users = max(2, round(interactions / mean_length))
+    lengths = SHORTEST + rng.geometric(1 / (1 + mean_length - SHORTEST), size=users) - 1
+    shares = np.cumsum(np.arange(1, items + 1) ** -0.8)
+    drawn = np.searchsorted(shares, rng.random(lengths.sum()) * shares[-1])
+    everything = Sequences(
+        rng.permutation(items)[drawn].astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    )
+    ends = everything.offsets[1:]
+    histories, training = _without_last(everything, 1), _without_last(everything, 2)
+    candidates = draw_candidates(np.arange(users), everything, items, CANDIDATES, SEED)
+    corpus = Corpus(
+        name="synthetic",
+        training=training,
+        item_keys=tuple(map(str, range(items))),
+        user_keys=tuple(map(str, range(users))),
+        instruction="",
+        texts=("",) * items,
+        titles=("",) * items,
+    )
+    return (
+        corpus,
+        Signal(np.arange(users), everything.items[ends - 2], candidates),
+        Holdout(np.arange(users), everything.items[ends - 1], candidates, histories),
+    )
+
+
+def write(data: Prepared, folder: Path) -> None:
+    """Store the artefacts for another process."""
+    for part in data:
+        inside = folder / type(part).__name__
+        inside.mkdir()
+        part.save(inside)
+
+
+def read(folder: Path) -> Prepared:
+    """What `write` stored."""
+    return Corpus.load(folder / "Corpus"), Signal.load(folder / "Signal"), Holdout.load(folder / "Holdout")
+
+
+def _without_last(sequences: Sequences, count: int) -> Sequences:
+    places = np.arange(len(sequences.items))
+    kept = places < (sequences.offsets[1:] - count)[sequences.owners]
+    return Sequences(sequences.items[kept], sequences.offsets - count * np.arange(sequences.users + 1))

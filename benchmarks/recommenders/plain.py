@@ -56,10 +56,8 @@ class Plain:
         rows = training_set(head, _histories(corpus.training, corpus.items, settings.max_length, at_least=2))
         self.loader: DataLoader[Any] = DataLoader(rows, settings.batch_size, shuffle=True, num_workers=settings.workers)
 
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch."""
-        return len(self.loader)
+        self.rows = len(rows)
+        """Rows of an epoch."""
 
     def train(self, steps: int | None = None) -> list[float]:
         """An epoch, or its first `steps` steps; the losses."""

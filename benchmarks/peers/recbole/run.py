@@ -6,6 +6,7 @@ item, each padded to `max_length`, so that a history of n training interactions 
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import Spent, clocked, limit_threads, written
-from benchmarks.peers.settings import Settings, answer, arguments, epoch, evaluation, gains, histories
+from benchmarks.peers.settings import Best, Settings, answer, arguments, epoch, evaluation, gains, histories
 
 NAME = "interactions"
 
@@ -78,6 +79,7 @@ def configuration(settings: Settings, folder: Path) -> dict[str, Any]:
         "learning_rate": settings.learning_rate,
         "train_batch_size": settings.batch_size,
         "epochs": settings.epochs,
+        "stopping_step": settings.patience,
         "metrics": ["Hit", "NDCG"],
         "topk": [10],
         "valid_metric": "NDCG@10",
@@ -100,12 +102,18 @@ def measure(settings: Settings, folder: Path) -> dict[str, Any]:
     torch.set_num_threads(settings.threads)
     config = Config(model="SASRec", dataset=NAME, config_dict=configuration(settings, folder))
     init_seed(config["seed"], config["reproducibility"])
-    train, _, test = data_preparation(config, create_dataset(config))
+    train, valid, test = data_preparation(config, create_dataset(config))
     model = SASRec(config, train.dataset)
     trainer = Trainer(config, model)
     loader = train if settings.max_steps is None else FirstBatches(train, settings.max_steps)
-    epochs = timed_epochs(trainer)
-    trainer.fit(loader, verbose=False, saved=False)
+    epochs, best = timed_epochs(trainer), Best()
+
+    def validated(_: int, value: float) -> None:
+        best.offer(value, lambda: copy.deepcopy(model.state_dict()))
+
+    trainer.fit(loader, None if settings.max_steps else valid, verbose=False, saved=False, callback_fn=validated)
+    if best.kept:
+        model.load_state_dict(best.kept)
     with clocked() as spent:
         theirs = trainer.evaluate(test, load_best_model=False)
     users = len(test.dataset)
@@ -121,6 +129,7 @@ def measure(settings: Settings, folder: Path) -> dict[str, Any]:
         ),
         testing=evaluation(spent, users, does="RecBole's own: whole catalogue, seen items not excluded, 10 best"),
         test={
+            **best.facts(),
             **ranks_without_seen(model, test, users),
             "ndcg@10 of RecBole, seen items not excluded": float(theirs["ndcg@10"]),
             "hr@10 of RecBole, seen items not excluded": float(theirs["hit@10"]),

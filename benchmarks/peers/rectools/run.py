@@ -6,13 +6,14 @@ and logits are computed at the padding too.
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.measuring import Spent, clocked, limit_threads, written
-from benchmarks.peers.settings import Settings, answer, arguments, epoch, evaluation, gains, histories
+from benchmarks.peers.settings import Best, Settings, answer, arguments, epoch, evaluation, gains, histories
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,8 @@ def measure(settings: Settings) -> dict[str, Any]:
         get_trainer_func=lambda: lightning_trainer(settings, epochs),
         recommend_torch_device="cpu",
     )
-    model.fit(Dataset.construct(rows_before(all_items, last=2)))
+    training = Dataset.construct(rows_before(all_items, last=2))
+    best = fitted(model, training, {user: all_items[user][-2] for user in judged}, settings)
     loader = model.data_preparator.get_dataloader_train()
     steps = len(loader)
     context = Dataset.construct(rows_before(all_items, last=1))
@@ -71,8 +73,28 @@ def measure(settings: Settings) -> dict[str, Any]:
         testing=evaluation(
             spent, len(judged), does="RecTools' own recommend: catalogue without seen items, 10 best, as a data frame"
         ),
-        test=gains(ranks(recommended, {user: all_items[user][-1] for user in judged}), len(judged)),
+        test={
+            **best.facts(),
+            **gains(ranks(recommended, {user: all_items[user][-1] for user in judged}), len(judged)),
+        },
     )
+
+
+def fitted(model: Any, training: Any, targets: dict[str, str], settings: Settings) -> Best:
+    """Train epoch by epoch until validation stops it, and put the best epoch's weights into the model."""
+    best = Best()
+    for _ in range(settings.epochs):
+        model.fit_partial(training, min_epochs=1, max_epochs=1)
+        if settings.max_steps is not None:
+            continue
+        recommended = model.recommend(list(targets), training, k=10, filter_viewed=True)
+        value = gains(ranks(recommended, targets), len(targets))["ndcg@10"]
+        best.offer(value, lambda: copy.deepcopy(model.torch_model.state_dict()))
+        if best.epochs - best.epoch >= settings.patience:
+            break
+    if best.kept:
+        model.torch_model.load_state_dict(best.kept)
+    return best
 
 
 def rows_before(all_items: dict[str, list[str]], *, last: int) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""This project, asked what the peers are asked."""

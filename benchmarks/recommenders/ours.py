@@ -1,0 +1,49 @@
+"""Our training and evaluation, through the same steps that recipes run."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.recommenders.data import context
+from benchmarks.recommenders.plain_networks import Head
+from reaemb_bench.artifacts import Corpus, Holdout, Ranker, Ranks, Signal
+from reaemb_bench.steps.rank import Rank
+from reaemb_bench.steps.train import TrainIds
+
+Variant = Literal["same", "sound"]
+VARIANTS: tuple[Variant, ...] = ("same", "sound")
+SAME: dict[Head, dict[str, Any]] = {
+    "sasrec": {"causal": False, "attend_padding": True},
+    # The plain network has one layer and no dropout.
+    "gru4rec": {"bias": False, "projected": False, "targets": "last", "read_padding": True, "dropout": 0.0},
+    "bert4rec": {"mask_probability": 0.6, "attend_padding": True},
+}
+"""What makes a head compute the plain network's function."""
+
+
+def training(head: Head, variant: Variant, *, shared: dict[str, Any], **settings: Any) -> TrainIds:
+    """The step that trains `head` on ids: the plain loop's function and loss, or our defaults.
+
+    shared: settings of the head that both variants take (hidden, max_length, dropout). settings: those of the step.
+    """
+    if variant == "same":
+        return TrainIds(
+            head={"use": head, **shared, **SAME[head]}, objective={"use": "bce", "negatives": 1}, **settings
+        )
+    return TrainIds(**{"head": {"use": head, **shared}, "objective": "cross-entropy", **settings})
+
+
+def train(step: TrainIds, corpus: Corpus, signal: Signal) -> Ranker:
+    """Run the step. One validation user, all but free, stands for the many: evaluation is timed by itself."""
+    one = Signal(signal.users[:1], signal.targets[:1], signal.candidates[:1])
+    with tempfile.TemporaryDirectory() as folder:
+        return step.run(corpus, one, context(Path(folder)))
+
+
+def evaluate(corpus: Corpus, holdout: Holdout, ranker: Ranker, users: int | None = None) -> Ranks:
+    """Rank the first `users` test targets against the whole catalogue and the stored candidates."""
+    judged = Holdout(holdout.users[:users], holdout.targets[:users], holdout.candidates[:users], holdout.histories)
+    with tempfile.TemporaryDirectory() as folder:
+        return Rank().run(corpus, judged, ranker, context(Path(folder)))
