@@ -172,6 +172,13 @@ def test_scores_of_another_shape_are_refused() -> None:
         rank_targets(Fixed(scores[:, :-1]), histories, users, targets, candidates, popularity=popularity)
 
 
+def test_scores_that_are_whole_numbers_are_refused() -> None:
+    scores, histories, users, targets, candidates, popularity = problem(1)
+    whole: Float32 = scores.astype(np.int64)  # type: ignore[assignment]
+    with pytest.raises(UserError, match="type int64, not float32"):
+        rank_targets(Fixed(whole), histories, users, targets, candidates, popularity=popularity)
+
+
 def test_progress_is_reported_and_nobody_gives_an_empty_table() -> None:
     scores, histories, users, targets, candidates, popularity = problem(2)
     ticks: list[Tick] = []

@@ -82,6 +82,9 @@ def problems(draw: st.DrawFn, ties: bool | None = None) -> Problem:
     targets = rng.integers(items, size=users).tolist()
     for user in range(0, users, 2):
         histories[user] += [targets[user]] * 2
+    if draw(st.booleans()):
+        # One user has seen all but a few items, so that there is hardly enough for a list.
+        histories[-1] = [users - 1, *rng.permutation(items)[draw(st.integers(0, 3)) :].tolist()]
     others = [np.delete(np.arange(items), target) for target in targets]
     sample = draw(st.integers(0, min(5, items - 1)))
     candidates = [rng.choice(each, sample, replace=False).tolist() for each in others]

@@ -87,6 +87,8 @@ def _excluded(seen: Sequences, targets: Int32, items: int) -> Sequences:
 def _check(scores: Float32, shape: tuple[int, int]) -> None:
     if scores.shape != shape:
         raise UserError(f"a scorer gave scores of shape {scores.shape}, not {shape} (users, items)")
+    if not np.issubdtype(scores.dtype, np.floating):
+        raise UserError(f"a scorer gave scores of type {scores.dtype}, not float32")
 
 
 def _count(scores: Float32, targets: Int32, candidates: Int32, excluded: Sequences) -> Int64:
