@@ -144,8 +144,8 @@ class Head(Protocol):
         """The recipe table that builds the head again; every component has it."""
 
     def build(self, table: torch.nn.Module) -> torch.nn.Module:
-        """The network over an item table, kept as `table`: forward(packed, vectors (items, hidden)) -> states
-        (positions, hidden).
+        """The network over an item table, kept as `table`: forward(packed, vectors (items, hidden), places (n,)) -> the
+        states (n, hidden) at these places of the flat batch.
         """
 
     def examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:

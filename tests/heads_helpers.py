@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reaemb_bench.artifacts import Sequences
+from reaemb_bench.heads.packing import Packed
 
 FIDELITY = Path(__file__).parent / "fixtures" / "fidelity"
 CPU = torch.device("cpu")
@@ -47,3 +48,9 @@ def attention_weights(theirs: dict[str, Tensor], positions: int) -> dict[str, Te
                 value = theirs[f"backbone.forward_layers.{block}.{conv}.{part}"]
                 ours[f"blocks.{block}.{layer}.{part}"] = value.squeeze(-1) if part == "weight" else value
     return ours
+
+
+def everywhere(network: nn.Module, packed: Packed, vectors: Tensor) -> Tensor:
+    """The states (positions, hidden) at all positions."""
+    states: Tensor = network(packed, vectors, torch.arange(len(packed.items)))
+    return states

@@ -17,7 +17,7 @@ from reaemb_bench.heads.sasrec import SASRec
 from reaemb_bench.heads.self_attentive import SelfAttentive
 from reaemb_bench.kinds import Head
 from reaemb_bench.registry import build
-from tests.heads_helpers import CPU, sequences
+from tests.heads_helpers import CPU, everywhere, sequences
 
 ITEMS = 20
 ROWS = st.lists(st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=20), min_size=1, max_size=9)
@@ -43,7 +43,7 @@ def asked(name: str, rows: list[list[int]]) -> Tensor:
     head, network, vectors = made(name)
     packed = head.question(sequences(rows), ITEMS, CPU)
     with torch.no_grad():
-        answer: Tensor = network(packed, vectors)[packed.last]
+        answer: Tensor = network(packed, vectors, packed.last)
     return answer
 
 
@@ -72,7 +72,9 @@ def test_the_last_items_count_and_older_ones_do_not(name: str) -> None:
 @pytest.mark.parametrize("name", ["sasrec", "gru4rec", "gru4rec of the paper"])
 def test_a_later_item_changes_no_earlier_state(name: str) -> None:
     _, network, vectors = made(name)
-    first, second = (network(pack(sequences([row]), 6, CPU), vectors) for row in ([3, 5, 7, 9], [3, 5, 7, 2]))
+    first, second = (
+        everywhere(network, pack(sequences([row]), 6, CPU), vectors) for row in ([3, 5, 7, 9], [3, 5, 7, 2])
+    )
     torch.testing.assert_close(second[:3], first[:3], atol=1e-6, rtol=0)
     assert (second[3] - first[3]).abs().max() > 1e-3
 
@@ -80,7 +82,9 @@ def test_a_later_item_changes_no_earlier_state(name: str) -> None:
 @pytest.mark.parametrize("name", ["sasrec without masks", "bert4rec", "bert4rec without masks"])
 def test_without_a_causal_mask_every_position_sees_the_last(name: str) -> None:
     _, network, vectors = made(name)
-    first, second = (network(pack(sequences([row]), 6, CPU), vectors) for row in ([3, 5, 7, 9], [3, 5, 7, 2]))
+    first, second = (
+        everywhere(network, pack(sequences([row]), 6, CPU), vectors) for row in ([3, 5, 7, 9], [3, 5, 7, 2])
+    )
     assert ((second - first).abs().amax(dim=1) > 1e-4).all()
 
 
@@ -166,7 +170,7 @@ def test_attended_padding_equals_zeros_that_are_really_there() -> None:
     for parameter in network.parameters():
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
     weight = torch.randn(sum(map(len, rows)), 16, generator=generator)
-    ours = network(pack(sequences(rows), 6, CPU), vectors)
+    ours = everywhere(network, pack(sequences(rows), 6, CPU), vectors)
     gradients = torch.autograd.grad((ours * weight).sum(), list(network.parameters()), allow_unused=True)
     theirs = _padded(network, vectors, rows)
     expected = torch.autograd.grad((theirs * weight).sum(), list(network.parameters()), allow_unused=True)

@@ -9,12 +9,12 @@ from reaemb_bench.heads.packing import pack
 from reaemb_bench.heads.sasrec import SASRec
 from reaemb_bench.kinds import Head
 from reaemb_bench.objectives.bce import BinaryCrossEntropy
-from tests.heads_helpers import CPU, attention_weights, fixture, real_rows, sequences
+from tests.heads_helpers import CPU, attention_weights, everywhere, fixture, real_rows, sequences
 
 
 def candidate_scores(head: Head, network: nn.Module, vectors: Tensor, given: dict[str, Tensor]) -> Tensor:
     asked = head.question(sequences(real_rows(given["sequence"])), len(vectors), CPU)
-    last = network(asked, vectors)[asked.last]
+    last = network(asked, vectors, asked.last)
     return torch.einsum("uh,uch->uc", last, vectors[given["candidates"] - 1])
 
 
@@ -29,7 +29,7 @@ def test_sasrec_without_masks() -> None:
     network.load_state_dict(attention_weights(given, 14))
     close(candidate_scores(head, network, vectors, given), given["candidate_scores"])
     real = given["sequence"] > 0
-    made = network(pack(sequences(real_rows(given["sequence"])), 12, CPU), vectors)
+    made = everywhere(network, pack(sequences(real_rows(given["sequence"])), 12, CPU), vectors)
     positive, negative = given["positive"][real] - 1, given["negative"][real] - 1
     close(BinaryCrossEntropy().loss(made, positive, vectors, negative[:, None]), given["loss"])
 
@@ -42,9 +42,9 @@ def test_bert4rec_without_masks() -> None:
     network.load_state_dict({**attention_weights(given, 14), "mask": table[31]})
     vectors = table[1:31]
     close(candidate_scores(head, network, vectors, given), given["candidate_scores"])
-    made = network(pack(sequences(real_rows(given["masked_sequence"])), 12, CPU), vectors)
     chosen = given["positive"] > 0
-    outputs = made[chosen[given["sequence"] > 0]]
+    places = torch.nonzero(chosen[given["sequence"] > 0])[:, 0]
+    outputs = network(pack(sequences(real_rows(given["masked_sequence"])), 12, CPU), vectors, places)
     positive, negative = given["positive"][chosen] - 1, given["negative"][chosen] - 1
     close(BinaryCrossEntropy().loss(outputs, positive, vectors, negative[:, None]), given["loss"])
 
@@ -58,6 +58,6 @@ def test_gru4rec_that_reads_padding_and_is_asked_once() -> None:
     vectors = table[1:31]
     close(candidate_scores(head, network, vectors, given), given["candidate_scores"])
     packed = pack(sequences(real_rows(given["sequence"])), 12, CPU)
-    outputs = network(packed, vectors)[packed.last]
+    outputs = network(packed, vectors, packed.last)
     loss = BinaryCrossEntropy().loss(outputs, given["positive"] - 1, vectors, given["negative"] - 1)
     close(loss, given["loss"])

@@ -57,7 +57,7 @@ def test_negatives_are_never_items_of_the_user(rows: list[list[int]], seed: int)
 HEADS = {
     "sasrec": {"use": "sasrec", "hidden": 16, "max_length": 8, "dropout": 0.0},
     "gru4rec": {"use": "gru4rec", "hidden": 16, "max_length": 8, "dropout": 0.0},
-    "bert4rec": {"use": "bert4rec", "hidden": 16, "max_length": 9, "dropout": 0.0},
+    "bert4rec": {"use": "bert4rec", "hidden": 16, "max_length": 9, "dropout": 0.0, "mask_probability": 0.5},
 }
 OBJECTIVES = [
     "cross-entropy",

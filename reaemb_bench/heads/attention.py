@@ -33,11 +33,13 @@ class Block(nn.Module):
         self.outer = nn.Linear(hidden, hidden)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, states: Tensor, packed: Packed) -> Tensor:
-        """(positions, hidden) -> the same shape."""
+    def forward(self, states: Tensor, packed: Packed, places: Tensor | None = None) -> Tensor:
+        """(positions, hidden) -> the same shape, or (places, hidden) where only some are wanted."""
         normed = self.attention_norm(states)
         projected = torch.cat([self.query(normed), self.key_value(states)], dim=1)
         attended = torch.cat([self._attend(projected, bucket, packed) for bucket in packed.buckets])
+        if places is not None:
+            normed, attended = normed.index_select(0, places), attended.index_select(0, places)
         normed = self.feed_forward_norm(normed + self.output(attended))
         inner = self.dropout(F.relu(self.inner(normed)))
         made: Tensor = normed + self.dropout(self.outer(inner))

@@ -85,8 +85,8 @@ def training_loss(
         users = users[np.argsort(read[users], kind="stable")]
         asked = head.examples(corpus.training.select(users), corpus.items, generator)
         table = network.table()  # type: ignore[operator]
-        states = network(pack(asked.inputs, head.max_length, device), table)
-        outputs = states.index_select(0, torch.from_numpy(asked.places).to(device))
+        packed = pack(asked.inputs, head.max_length, device)
+        outputs = network(packed, table, torch.from_numpy(asked.places).to(device))
         negatives = None
         if untouched is not None:
             drawn = untouched.draw(users[asked.rows], objective.negatives, generator)

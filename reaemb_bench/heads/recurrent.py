@@ -34,15 +34,15 @@ class Recurrent(nn.Module):
         self.padded_to = padded_to
         self.padding = nn.Parameter(torch.randn(hidden) / math.sqrt(hidden)) if padded_to is not None else None
 
-    def forward(self, packed: Packed, vectors: Tensor) -> Tensor:
-        """States (positions, hidden) after each item; vectors (items, hidden), what `table()` gives."""
+    def forward(self, packed: Packed, vectors: Tensor, places: Tensor) -> Tensor:
+        """States (places, hidden) after the items there; vectors (items, hidden), what `table()` gives."""
         order, sizes, users = _by_time(packed)
         read = self.dropout(F.embedding(packed.items.index_select(0, order), vectors))
         # PackedSequence lays positions out by time, the longest histories first.
         states, _ = self.gru(PackedSequence(read, sizes), self._start(packed.lengths.index_select(0, users)))
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=order.device)
-        made: Tensor = self.output(states.data.index_select(0, place))
+        moved_to = torch.empty_like(order)
+        moved_to[order] = torch.arange(len(order), device=order.device)
+        made: Tensor = self.output(states.data.index_select(0, moved_to[places]))
         return made
 
     def _start(self, lengths: Tensor) -> Tensor | None:

@@ -34,7 +34,7 @@ class NetworkScorer:
         states = torch.zeros(histories.users, self.vectors.shape[1], device=device)
         if len(users):
             asked = self.head.question(histories.select(users), items, device)
-            states[torch.from_numpy(users).to(device)] = self.network(asked, self.vectors).index_select(0, asked.last)
+            states[torch.from_numpy(users).to(device)] = self.network(asked, self.vectors, asked.last)
         scored: Float32 = (states @ self.vectors.T).cpu().numpy()
         return scored
 

@@ -41,8 +41,8 @@ class SelfAttentive(nn.Module):
         self.mask = nn.Parameter(torch.randn(hidden) / math.sqrt(hidden)) if masks else None
         nn.init.normal_(self.position.weight, std=1 / math.sqrt(hidden))
 
-    def forward(self, packed: Packed, vectors: Tensor) -> Tensor:
-        """States (positions, hidden); vectors (items, hidden), what `table()` gives; item `items` is the mask."""
+    def forward(self, packed: Packed, vectors: Tensor, places: Tensor) -> Tensor:
+        """States (places, hidden); vectors (items, hidden), what `table()` gives; item number `items` is the mask."""
         items = len(vectors)
         if self.mask is None:
             read = F.embedding(packed.items, vectors)
@@ -50,7 +50,8 @@ class SelfAttentive(nn.Module):
             read = F.embedding(packed.items.clamp(max=items - 1), vectors)
             read = torch.where((packed.items == items)[:, None], self.mask, read)
         states = self.dropout(read * math.sqrt(vectors.shape[1]) + self.position(packed.positions))
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             states = block(states, packed)
-        normed: Tensor = self.norm(states)
+        # Behind the last attention nothing else is read.
+        normed: Tensor = self.norm(self.blocks[-1](states, packed, places))
         return normed
