@@ -1,5 +1,6 @@
 """The plain loop that benchmarks compare with is the real thing: it gives the released code's numbers, and it runs."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -8,13 +9,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.recommenders.data import simulated
+from benchmarks.recommenders.data import simulated, synthetic
 from benchmarks.recommenders.plain import Plain, Settings
 from benchmarks.recommenders.plain_data import Candidates, Histories, MaskedItems, NextItems
 from benchmarks.recommenders.plain_networks import HEADS, Head, Network, build
+from benchmarks.recommenders.sides import SIDES, Side, runner
 
 FIXTURES = Path(__file__).parent / "fixtures" / "fidelity"
 LENGTH = 12
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Steps this small cost more in waiting for a second thread than in work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def load(head: Head) -> tuple[Network, dict[str, Tensor]]:
@@ -47,8 +58,8 @@ def test_the_plain_loop_trains_and_ranks(head: Head) -> None:
     settings = Settings(max_length=LENGTH, batch_size=10, hidden=16, dropout=0.0, learning_rate=1e-2, sample=5)
     plain = Plain(head, corpus, settings)
     assert plain.rows == (80 if head == "bert4rec" else 40)
-    losses = [np.mean(plain.train()) for _ in range(15)]
-    assert losses[-1] < 0.8 * losses[0]
+    losses = [np.mean(plain.train()) for _ in range(10)]
+    assert losses[-1] < 0.9 * losses[0]
     ranks = plain.evaluate(holdout)
     assert ranks.shape == holdout.users.shape
     assert ranks.min() >= 0
@@ -81,3 +92,23 @@ def test_candidates_hold_the_target_first_and_nothing_the_user_touched() -> None
     _, _, candidates = Candidates(histories(), targets=[6, 8], sample=20)[0]
     assert np.asarray(candidates)[0] == 6
     assert not {*np.asarray(candidates)[1:].tolist()} & {1, 3, 4, 5}
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("head", HEADS)
+def test_both_sides_run_and_say_how_much_of_the_work_they_did(head: Head, side: Side) -> None:
+    data = simulated(users=40, items=30, mean_length=8)
+    settings = Settings(max_length=LENGTH, batch_size=10, hidden=16, sample=5)
+    made = runner(side, head, data, settings, steps=2, users=10)
+    rows = 80 if head == "bert4rec" else 40
+    assert made.train().share == (20 / rows if side == "plain" else 1)
+    assert made.evaluate().share == (10 / 40 if side == "plain" else 1)
+
+
+def test_synthetic_histories_leave_the_last_two_items_out_of_training() -> None:
+    corpus, signal, holdout = synthetic(interactions=400, items=50)
+    for user in range(corpus.users):
+        training, history = corpus.training.of(user), holdout.histories.of(user)
+        assert len(training) >= 3
+        assert history.tolist() == [*training.tolist(), signal.targets[user]]
+        assert not {*holdout.candidates[user].tolist()} & {*history.tolist(), int(holdout.targets[user])}
