@@ -63,6 +63,9 @@ class Step(Component):
     """True for paper variants that look at held-out data on purpose; a recipe must say `allow_leaks = true`."""
     randomness: ClassVar[Randomness] = "none"
     """Which of a recipe's seeds this step draws from; `none` keeps the seed out of its key."""
+    together: ClassVar[bool] = False
+    """True where all processes of a run call `run` at once, each for its share (see `reaemb_bench.distributed`);
+    process 0 alone writes, and its result is kept. Any other step runs in process 0 alone."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from reaemb_bench.artifacts import Artifact, Holdout, Signal
 from reaemb_bench.component import Step
 from reaemb_bench.context import Context, Tick
+from reaemb_bench.distributed import from_first, is_first
 from reaemb_bench.environment import peak_memory_bytes, versions
 from reaemb_bench.errors import RecipeError, UserError
 from reaemb_bench.machine import Machine
@@ -21,6 +22,8 @@ from reaemb_bench.store import TICKS, Store, seal
 T = TypeVar("T")
 
 _SIGHT = {"training": 0, "validation": 1, "test": 2}
+_NOTHING_LEFT = [-1, 0]
+_DIGITS_OF_CHECK = 15
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,13 @@ def needed_jobs(planned: Plan, store: Store) -> frozenset[str]:
 
 
 def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None:
-    """Run what is not in the store yet; every result is then there, under its job's key."""
+    """Run what is not in the store yet; every result is then there, under its job's key.
+
+    Where several processes run the recipe, all of them call this; process 0 alone watches and writes.
+    """
+    if not is_first():
+        _assist(planned, store, machine)
+        return
     cached = frozenset(job.key for job in planned.jobs if store.has(job.key))
     needed = needed_jobs(planned, store)
     watch(Planned(planned, cached, needed))
@@ -192,11 +201,14 @@ def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None
                 # Another process may have finished it while this one waited for the lock.
                 if not store.has(job.key):
                     watch(Started(job))
+                    if job.step.together:
+                        from_first(*_call(planned, job))
                     _compute(job, store, machine, watch)
                     watch(Finished(job, store.manifest(job.key), cached=False))
                     continue
         if store.has(job.key):
             watch(Finished(job, store.manifest(job.key), cached=True))
+    from_first(*_NOTHING_LEFT)
 
 
 def fetch(planned: Plan, store: Store, artifact: type[T]) -> T | None:
@@ -216,8 +228,33 @@ def _load(store: Store, key: str, artifact: type[T]) -> T:
     return loaded
 
 
+def _assist(planned: Plan, store: Store, machine: Machine) -> None:
+    """Do this process's share of each step that process 0 calls; its results are written there."""
+    while (call := from_first(*_NOTHING_LEFT)) != _NOTHING_LEFT:
+        job = planned.jobs[call[0]] if call[0] < len(planned.jobs) else None
+        if job is None or _call(planned, job) != call:
+            raise UserError("this process reads another recipe or other data than process 0; give all hosts the same")
+        inputs = _inputs(job, store)
+        if job.context is not None:
+            inputs[job.context] = Context(job.seed or 0, machine, _unheard, _unheard, store.scratch(job.key))
+        job.step.run(**inputs)  # type: ignore[attr-defined]
+
+
+def _call(planned: Plan, job: Job) -> list[int]:
+    """The numbers by which process 0 calls the others to a step: its place, and the start of its key as a check."""
+    return [planned.jobs.index(job), int(job.key[:_DIGITS_OF_CHECK], 16)]
+
+
+def _unheard(_: object) -> None:
+    """Takes what only process 0 reports."""
+
+
+def _inputs(job: Job, store: Store) -> dict[str, Any]:
+    return {parameter: _load(store, key, wanted) for parameter, (wanted, key) in job.inputs.items()}
+
+
 def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
-    inputs: dict[str, Any] = {parameter: _load(store, key, wanted) for parameter, (wanted, key) in job.inputs.items()}
+    inputs = _inputs(job, store)
     facts: dict[str, float | int | str] = {}
     lines: list[str] = []
 

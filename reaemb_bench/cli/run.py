@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 
 from reaemb_bench.artifacts import Floors, Holdout, Ranks
@@ -26,6 +27,7 @@ from reaemb_bench.cli.options import (
     limit_threads,
     machine_from,
 )
+from reaemb_bench.distributed import is_first, joined
 from reaemb_bench.machine import Machine
 from reaemb_bench.pipeline import Event, Finished, Plan, Watch, execute, fetch, fetch_all
 from reaemb_bench.pipeline import plan as plan_recipe
@@ -36,6 +38,15 @@ from reaemb_bench.tracking.terminal import in_words, watching
 
 if TYPE_CHECKING:
     from reaemb_bench.tracking.mlflow import Tracker
+
+ProcessTimeout = Annotated[
+    float,
+    typer.Option(
+        envvar="REAEMB_BENCH_PROCESS_TIMEOUT",
+        min=1.0,
+        help="Under torchrun: seconds without an answer after which another process counts as lost.",
+    ),
+]
 
 
 def run(
@@ -49,8 +60,12 @@ def run(
     store: StorePlace = None,
     cache: CachePlace = None,
     mlflow: MlflowPlace = None,
+    process_timeout: ProcessTimeout = 600.0,
 ) -> None:
-    """Run a recipe: every step whose result is not in the store yet, for each seed, then the table."""
+    """Run a recipe: every step whose result is not in the store yet, for each seed, then the table.
+
+    Under torchrun, several processes share the work of the steps on the language model.
+    """
     machine = machine_from(
         device=device,
         precision=precision,
@@ -65,6 +80,15 @@ def run(
     # Before anything runs, so that a mistake in the file costs no results.
     expected = read_expected(locate(recipe), _changes(sets or (), drops or ()))
     plans = [plan_recipe(read, seed) for seed in read.seeds]
+    with joined(machine, process_timeout) as here:
+        if is_first():
+            _run_and_report(plans, here, expected)
+        else:
+            for planned in plans:
+                execute(planned, Store(here.store), here, lambda event: None)
+
+
+def _run_and_report(plans: Sequence[Plan], machine: Machine, expected: Expected) -> None:
     screen = console()
     results = Store(machine.store)
     begun = time.monotonic()
