@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from reaemb_bench.files import write_atomically
@@ -18,12 +19,19 @@ SECONDS = 60.0
 Curve = list[tuple[float, float]]
 """Loss and temperature after each step."""
 
+_KEPT = 2
+_DIGITS_OF_SUM = 16
 
-class Checkpoint:
-    """One file that holds parameters, AdamW's moments, the loss curve and a count of tokens."""
 
-    def __init__(self, file: Path, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer) -> None:
-        self._file = file
+class Checkpoints:
+    """The last two checkpoints of a training, each with parameters, AdamW's moments, the loss curve, a token count.
+
+    A file's name says after how many steps it was written, and the start of its own sha256, so that one that a disk
+    has damaged is known and the one before it is used.
+    """
+
+    def __init__(self, folder: Path, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer) -> None:
+        self._folder = folder
         self._parameters = parameters
         self._optimiser = optimiser
         self._last = time.monotonic()
@@ -37,14 +45,24 @@ class Checkpoint:
             tensors[f"{place}.parameter"] = parameter.detach()
             for name, value in self._optimiser.state[parameter].items():
                 tensors[f"{place}.{name}"] = value
-        write_atomically(self._file, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+        content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
+        write_atomically(self._folder / f"checkpoint-{len(curve):08}-{_sum(content)}.safetensors", content)
+        for file in self._newest_first()[_KEPT:]:
+            file.unlink()
         self._last = time.monotonic()
 
     def restore(self) -> tuple[Curve, int]:
-        """Put back what was saved; the curve of the steps done so far (empty without a checkpoint) and the tokens."""
-        if not self._file.is_file():
-            return [], 0
-        tensors = load_file(self._file)
+        """Put back what was saved last and is whole; the curve of the steps done so far and the tokens.
+
+        Without such a checkpoint nothing is changed, and the curve is empty.
+        """
+        for file in self._newest_first():
+            content = file.read_bytes()
+            if file.stem.endswith(_sum(content)):
+                return self._put_back(load(content))
+        return [], 0
+
+    def _put_back(self, tensors: dict[str, Tensor]) -> tuple[Curve, int]:
         for place, parameter in enumerate(self._parameters):
             state = _below(tensors, f"{place}.")
             with torch.no_grad():
@@ -54,6 +72,13 @@ class Checkpoint:
                 name: value if name == "step" else value.to(parameter.device) for name, value in state.items()
             }
         return [(loss, temperature) for loss, temperature in tensors["curve"].tolist()], int(tensors["tokens"])
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self._folder.glob("checkpoint-*.safetensors"), reverse=True)
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:_DIGITS_OF_SUM]
 
 
 def _below(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from reaemb_bench.artifacts import Corpus
+from reaemb_bench.distributed import add_up, add_up_gradients, count, is_first, rank, share
 from reaemb_bench.encoding.backbone import quiet
 from reaemb_bench.encoding.batching import by_length
 from reaemb_bench.encoding.model import ThoughtModel, Tokens
@@ -56,6 +58,10 @@ class ContrastiveLearner:
             total += self._accumulate(rows, len(block) / len(pairs))
         if not np.isfinite(total):
             raise UserError(f"the contrastive loss is {total} in step {number}; lower contrast.learning_rate")
+        if not is_first() and self.temperature.grad is not None:
+            # All processes have its whole gradient, of which the sum is to count one.
+            self.temperature.grad.zero_()
+        add_up_gradients(self.parameters)
         if settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
         self.optimiser.step()
@@ -63,29 +69,35 @@ class ContrastiveLearner:
             self.temperature.clamp_(min=_COOLEST)
         return total
 
-    def _accumulate(self, rows: list[list[int]], share: float) -> float:
+    def _accumulate(self, rows: list[list[int]], share_of_loss: float) -> float:
         """Add the gradients of one block of pairs (first views, then second views); gives its share of the loss."""
-        *early, last = by_length(rows, self.micro_batch)
         # Gradient caching (Gao et al., arXiv 2101.06983): vectors of all groups first, then each group again with
         # the gradient of its vectors, under the same dropout masks. Memory holds the graph of one group at a time;
-        # the last group's is still there and needs no second forward.
-        states, parts = [], []
+        # the last group's is still there and needs no second forward. Several processes share the groups, and all of
+        # them compute the loss of all vectors.
+        device = self.model.device
+        groups = share(by_length(rows, min(self.micro_batch, math.ceil(len(rows) / count()))))
+        vectors = torch.zeros(len(rows), self.model.width, device=device)
+        states = []
         with torch.no_grad():
-            for group in early:
-                states.append(_random_state(self.model.device))
-                parts.append(self._embed(rows, group))
-        kept = self._embed(rows, last)
-        order = torch.cat([*early, last]).to(kept.device)
-        vectors = torch.cat([*parts, kept.detach()])[torch.argsort(order)].requires_grad_()
-        value = self._loss(vectors) * share
+            for group in groups[:-1]:
+                states.append(_random_state(device))
+                vectors[group.to(device)] = self._embed(rows, group)
+        kept = [(group.to(device), self._embed(rows, group)) for group in groups[-1:]]
+        for group, part in kept:
+            vectors[group] = part.detach()
+        add_up([vectors])
+        vectors.requires_grad_()
+        value = self._loss(vectors) * share_of_loss
         value.backward()  # type: ignore[no-untyped-call]
         assert vectors.grad is not None
-        kept.backward(vectors.grad[last.to(kept.device)])  # type: ignore[no-untyped-call]
-        after = _random_state(self.model.device)
-        for group, state in zip(early, states, strict=True):
-            _restore_random_state(state, self.model.device)
-            self._embed(rows, group).backward(vectors.grad[group.to(kept.device)])  # type: ignore[no-untyped-call]
-        _restore_random_state(after, self.model.device)
+        for group, part in kept:
+            part.backward(vectors.grad[group])  # type: ignore[no-untyped-call]
+        after = _random_state(device)
+        for group, state in zip(groups[:-1], states, strict=True):
+            _restore_random_state(state, device)
+            self._embed(rows, group).backward(vectors.grad[group.to(device)])  # type: ignore[no-untyped-call]
+        _restore_random_state(after, device)
         return value.item()
 
     def _embed(self, rows: list[list[int]], group: Tensor) -> Tensor:
@@ -113,8 +125,9 @@ def view_pairs(corpus: Corpus, items: Sequence[int], drop: float, seed: int, epo
 
 
 def step_seed(seed: int, number: int) -> int:
-    """Seed of torch's generators in one step of a training, in [0, 2**32)."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    """Seed of torch's generators in one step of a training, in [0, 2**32); each process has one of its own."""
+    own = [rank()] if rank() else []
+    return int(np.random.SeedSequence([seed, number, *own]).generate_state(1)[0])
 
 
 def add_lora(model: ThoughtModel, settings: Contrast) -> Any:

@@ -1,30 +1,73 @@
-"""Embed many prompts for use outside training."""
+"""Embed many prompts for use outside training, file by file, so that memory does not grow with their number."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from reaemb_bench.artifacts import Float32
+from reaemb_bench.artifacts import SHARD, Float32, Vectors, shard_facts, shard_names, write_shard
 from reaemb_bench.context import Context, Tick
+from reaemb_bench.distributed import add_up, count, from_first, is_first, share
 from reaemb_bench.encoding.batching import by_length, micro_batch
 from reaemb_bench.encoding.model import ThoughtModel
 from reaemb_bench.errors import UserError
 
+_CHUNK = 4_096
+"""Prompts that are tokenised at once, and among which those of similar length are put together."""
 
-def embed_all(model: ThoughtModel, rows: list[list[int]], context: Context) -> Float32:
-    """Vectors (rows, d) in the order of `rows`. Raises UserError where one is not finite."""
-    made = np.empty((len(rows), model.width), dtype=np.float32)
+
+def embed_texts(
+    model: ThoughtModel, texts: Sequence[str], context: Context, *, before: str = "", max_length: int | None = None
+) -> Vectors:
+    """Vectors (texts, d) of item texts in their order, in files of the step's scratch folder.
+
+    An interrupted run goes on behind its last whole file. Several processes share each chunk of texts, and the first
+    of them writes. before: what is put before each text. max_length: most tokens of a prompt; None takes the model's.
+    Raises UserError where a vector is not finite.
+    """
+    starts = range(0, len(texts), SHARD)
+    files = [context.scratch / name for name in shard_names(len(starts))]
+    whole = from_first(next((place for place, file in enumerate(files) if not file.is_file()), len(files)))[0]
+    for start, file in list(zip(starts, files, strict=True))[whole:]:
+        parts, tokens = [], 0
+        for first in range(start, min(start + SHARD, len(texts)), _CHUNK):
+            chunk = texts[first : min(first + _CHUNK, start + SHARD)]
+            rows = model.tokenize([f"{before}{text}" for text in chunk], max_length)
+            parts.append(embed_all(model, rows, _part_of(context, first, len(texts)), first))
+            tokens += sum(len(row) + model.thoughts + 1 for row in rows)
+        if is_first():
+            write_shard(file, np.concatenate(parts), {"tokens": str(tokens)})
+    if is_first():
+        context.note({"tokens": sum(int(shard_facts(file)["tokens"]) for file in files)})
+    return Vectors(*files)
+
+
+def embed_all(model: ThoughtModel, rows: list[list[int]], context: Context, first: int = 0) -> Float32:
+    """Vectors (rows, d) of tokenised prompts in the order of `rows`, held in memory.
+
+    Several processes take a part of the rows each, and all have the result. first: the number of the first row, for
+    messages. Raises UserError where a vector is not finite.
+    """
+    made = torch.zeros(len(rows), model.width, device=model.device)
+    size = min(micro_batch(context.machine), math.ceil(len(rows) / count()))
     done = 0
     with torch.inference_mode():
-        for group in by_length(rows, micro_batch(context.machine)):
-            places = group.tolist()
-            vectors = model.embed(model.tokens([rows[place] for place in places]))
-            made[places] = vectors.float().cpu().numpy()
-            done += len(places)
+        for group in share(by_length(rows, size)):
+            made[group.to(made.device)] = model.embed(model.tokens([rows[place] for place in group.tolist()])).float()
+            done = min(done + len(group) * count(), len(rows))
             context.report(Tick(done, len(rows), "items"))
-    if not np.isfinite(made).all():
-        bad = int(np.flatnonzero(~np.isfinite(made).all(axis=1))[0])
+        add_up([made])
+    values: Float32 = made.cpu().numpy()
+    if not np.isfinite(values).all():
+        bad = first + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
         raise UserError(f"the vector of item {bad} is not finite; train with a lower learning rate or in float32")
-    context.note({"tokens": sum(len(row) + model.thoughts + 1 for row in rows)})
-    return made
+    return values
+
+
+def _part_of(context: Context, before: int, total: int) -> Context:
+    """The same context for a part of the work: its progress is told as progress of the whole."""
+    return replace(context, report=lambda tick: context.report(Tick(before + tick.done, total, tick.unit)))

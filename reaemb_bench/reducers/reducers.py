@@ -1,11 +1,15 @@
-"""PCA and whitening of item vectors, fit on all items, in float64 and with deterministic signs."""
+"""PCA and whitening of item vectors, fit on all items, in float64 and with deterministic signs.
+
+Vectors are read block by block, twice: for mean and covariance, then to be projected. Beside a block, memory holds
+two matrices (width, width).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from pydantic import Field
 
-from reaemb_bench.artifacts import Float64, Vectors
+from reaemb_bench.artifacts import Float32, Float64, Vectors
 from reaemb_bench.component import Component
 from reaemb_bench.errors import UserError
 
@@ -18,8 +22,8 @@ class PCA(Component):
 
     def reduce(self, vectors: Vectors) -> Vectors:
         """(items, width) -> (items, dimensions). Raises UserError where dimensions exceeds the width."""
-        centred, axes, _ = principal_axes(vectors, self.dimensions)
-        return Vectors((centred @ axes.T).astype(np.float32))
+        mean, axes, _ = principal_axes(vectors, self.dimensions)
+        return _projected(vectors, mean, axes)
 
 
 class Whitening(Component):
@@ -32,10 +36,10 @@ class Whitening(Component):
 
     def reduce(self, vectors: Vectors) -> Vectors:
         """(items, width) -> (items, dimensions). Raises UserError where dimensions exceeds the width."""
-        centred, axes, variances = principal_axes(vectors, self.dimensions)
+        mean, axes, variances = principal_axes(vectors, self.dimensions)
         kept = variances > self.epsilon * variances.max(initial=0.0)
         scales = np.where(kept, 1 / np.sqrt(np.where(kept, variances, 1.0)), 0.0)
-        return Vectors((centred @ axes.T * scales).astype(np.float32))
+        return _projected(vectors, mean, axes, scales)
 
 
 class Unreduced(Component):
@@ -47,7 +51,7 @@ class Unreduced(Component):
 
 
 def principal_axes(vectors: Vectors, dimensions: int) -> tuple[Float64, Float64, Float64]:
-    """Centred vectors (items, width), principal axes (dimensions, width) and their variances (dimensions,).
+    """Mean (width,), principal axes (dimensions, width) and their variances (dimensions,).
 
     The entry of largest magnitude of each axis is positive. Raises UserError where dimensions exceeds the width.
     """
@@ -55,11 +59,33 @@ def principal_axes(vectors: Vectors, dimensions: int) -> tuple[Float64, Float64,
         raise UserError(
             f"reducer.dimensions = {dimensions}, but item vectors have width {vectors.width}; set it to at most that"
         )
-    values = vectors.values.astype(np.float64)
-    centred = values - values.mean(axis=0)
-    covariance = centred.T @ centred / max(1, len(centred) - 1)
+    mean, covariance = _moments(vectors)
     variances, columns = np.linalg.eigh(covariance)
     # eigh sorts upwards.
     axes = columns.T[::-1][:dimensions]
     signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1, keepdims=True), axis=1))
-    return centred, axes * np.where(signs == 0, 1, signs), np.maximum(variances[::-1][:dimensions], 0)
+    return mean, axes * np.where(signs == 0, 1, signs), np.maximum(variances[::-1][:dimensions], 0)
+
+
+def _moments(vectors: Vectors) -> tuple[Float64, Float64]:
+    """Mean (width,) and covariance (width, width), merged block by block.
+
+    Each block is centred on its own mean, so that nothing large cancels. Source: Chan, Golub and LeVeque (1983),
+    "Algorithms for Computing the Sample Variance".
+    """
+    count, mean, scatter = 0, np.zeros(vectors.width), np.zeros((vectors.width, vectors.width))
+    for rows in vectors.blocks():
+        block = rows.astype(np.float64)
+        centre = block.mean(axis=0)
+        centred, moved, both = block - centre, centre - mean, count + len(block)
+        scatter += centred.T @ centred + np.outer(moved, moved) * (count * len(block) / both)
+        mean = mean + moved * (len(block) / both)
+        count = both
+    return mean, scatter / max(1, count - 1)
+
+
+def _projected(vectors: Vectors, mean: Float64, axes: Float64, scales: Float64 | float = 1.0) -> Vectors:
+    def project(rows: Float32) -> Float32:
+        return ((rows.astype(np.float64) - mean) @ axes.T * scales).astype(np.float32)
+
+    return vectors.mapped(project)

@@ -10,6 +10,8 @@ from pydantic import Field
 from reaemb_bench.artifacts import Corpus, Encoder
 from reaemb_bench.component import Randomness, Step
 from reaemb_bench.context import Context, Tick
+from reaemb_bench.distributed import from_first, is_first
+from reaemb_bench.errors import UserError
 from reaemb_bench.kinds import AnyLoss
 
 
@@ -22,6 +24,7 @@ class Contrast(Step):
     """
 
     randomness: ClassVar[Randomness] = "embedder"
+    together: ClassVar[bool] = True
 
     loss: AnyLoss = "soft-target"  # type: ignore[assignment]
     """The contrastive loss."""
@@ -71,7 +74,7 @@ class Contrast(Step):
         import torch
 
         from reaemb_bench.encoding.batching import micro_batch
-        from reaemb_bench.encoding.checkpoint import Checkpoint
+        from reaemb_bench.encoding.checkpoint import Checkpoints
         from reaemb_bench.encoding.contrastive import ContrastiveLearner, batches, step_seed, view_pairs
         from reaemb_bench.encoding.folder import open_encoder, with_adapter
 
@@ -79,8 +82,10 @@ class Contrast(Step):
         model.template = replace(model.template, padding=self.padding or model.template.padding)
         learner = ContrastiveLearner(self, model, micro_batch(context.machine))
         model.train()
-        checkpoint = Checkpoint(context.scratch / "checkpoint.safetensors", learner.parameters, learner.optimiser)
-        curve, learner.tokens = checkpoint.restore()
+        checkpoints = Checkpoints(context.scratch, learner.parameters, learner.optimiser)
+        curve, learner.tokens = checkpoints.restore()
+        if from_first(len(curve)) != [len(curve)]:
+            raise UserError("this process finds another checkpoint than process 0; give all hosts the same --store")
         drawn = batches(corpus.items, min(self.batch_size, corpus.items), context.seed)
         for number, (epoch, items) in zip(range(1, self.steps + 1), drawn, strict=False):
             if number > len(curve):
@@ -88,9 +93,12 @@ class Contrast(Step):
                 # Every step has a seed of its own, so that a resumed run draws the same dropout masks.
                 torch.manual_seed(step_seed(context.seed, number))
                 curve.append((learner.step(number, pairs), learner.temperature.item()))
-                checkpoint.save(curve, learner.tokens)
+                if is_first():
+                    checkpoints.save(curve, learner.tokens)
             loss, temperature = curve[number - 1]
             context.report(Tick(number, self.steps, "steps", {"loss": loss, "temperature": temperature}))
+        if not is_first():
+            return encoder
         context.note(
             {
                 "trained_parameters": sum(parameter.numel() for parameter in learner.parameters),

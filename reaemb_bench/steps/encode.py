@@ -16,6 +16,7 @@ class Encode(Step):
     """Embed every item's full text, without dropout."""
 
     randomness: ClassVar[Randomness] = "none"
+    together: ClassVar[bool] = True
 
     with_instruction: bool = False
     """Put the corpus' instruction line before each text; training leaves it out, the authors' export keeps it."""
@@ -26,12 +27,10 @@ class Encode(Step):
 
     def run(self, corpus: Corpus, encoder: Encoder, context: Context) -> Vectors:
         """One vector an item, (items, hidden size)."""
-        from reaemb_bench.encoding.export import embed_all
+        from reaemb_bench.encoding.export import embed_texts
         from reaemb_bench.encoding.folder import open_encoder
 
         model = open_encoder(encoder, context.machine)
         model.template = replace(model.template, padding=self.padding or model.template.padding)
-        texts = corpus.texts
-        if self.with_instruction:
-            texts = tuple(f"{corpus.instruction}\n{text}" for text in texts)
-        return Vectors(embed_all(model, model.tokenize(texts, self.max_length), context))
+        before = f"{corpus.instruction}\n" if self.with_instruction else ""
+        return embed_texts(model, corpus.texts, context, before=before, max_length=self.max_length)
