@@ -45,13 +45,13 @@ def _chunk(
     outputs: Tensor, targets: Tensor, vectors: Tensor, count: int, of_outputs: Tensor, of_vectors: Tensor
 ) -> Tensor:
     """The chunk's share of the loss; writes `of_outputs`, adds to `of_vectors`."""
-    logits = outputs @ vectors.T
+    logits = torch.mm(outputs, vectors.T)
     wanted = logits.gather(1, targets[:, None])
     highest = logits.amax(dim=1, keepdim=True)
     weights = logits.sub_(highest).exp_()
     total = weights.sum(dim=1, keepdim=True)
     share = weights.mul_(1 / (total * count))
-    share[torch.arange(len(targets), device=targets.device), targets] -= 1 / count
+    share.scatter_add_(1, targets[:, None], torch.full_like(wanted, -1 / count))
     torch.mm(share, vectors, out=of_outputs)
     of_vectors.addmm_(share.T, outputs)
     return (total.log() + highest - wanted).sum() / count
