@@ -17,6 +17,7 @@ from reaemb_bench.pipeline import signature
 from reaemb_bench.registry import build
 from reaemb_bench.reinforcement.learning import rows
 from reaemb_bench.reinforcement.prompts import Prompts
+from reaemb_bench.reinforcement.shelves import Room
 from reaemb_bench.steps.llm import LanguageModel
 from reaemb_bench.steps.reinforce import Reinforce, ReinforceLeakyPaper
 
@@ -40,7 +41,7 @@ class Watched:
         return Context(seed, machine, self.ticks.append, self.notes.update, self.folder)
 
     def measured(self, name: str) -> list[float]:
-        return [tick.values[name] for tick in self.ticks]
+        return [tick.values[name] for tick in self.ticks if name in tick.values]
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +87,13 @@ def test_the_mean_reward_of_a_planted_problem_rises(corpus: Corpus, encoder: Enc
     watched = Watched(tmp_path / "run")
     made = Reinforce(**PLANTED).run(corpus, encoder, watched.context())
     epoch = ITEMS // 4
-    assert len(watched.ticks) == 12 * epoch
+    assert [tick.done for tick in watched.ticks if tick.unit == "steps"] == [*range(1, 12 * epoch + 1)]
     # Every epoch rewards every item once against the same candidates.
     rewards = watched.measured("clean_reward")
     assert np.mean(rewards[-epoch:]) > np.mean(rewards[:epoch]) + 0.4
-    assert watched.measured("dead_groups") == [0.0] * len(watched.ticks)
+    assert watched.measured("dead_groups") == [0.0] * 12 * epoch
     assert watched.notes["trained_parameters"] == sum(tensor.numel() for tensor in weights(made).values())
     assert watched.notes["skipped_items"] == 0
-    assert watched.notes["prompt_reads"] == ITEMS
     assert float(watched.notes["prompt_cache_mb"]) > 0
 
 
@@ -121,15 +121,38 @@ def test_no_step_leaves_the_reasoner_as_it_was(corpus: Corpus, encoder: Encoder,
 
 
 @pytest.mark.parametrize("policy", ["gaussian", "token-logprob-paper"])
-def test_memory_settings_change_only_the_work(policy: str, corpus: Corpus, encoder: Encoder, tmp_path: Path) -> None:
-    usual, cramped = Watched(tmp_path / "usual"), Watched(tmp_path / "cramped", micro_batch=3)
-    for watched, room in ((usual, 4.0), (cramped, 1e-4)):
-        step = build("step", {"use": "reinforce", "policy": policy, "steps": 4, "warmup": 0, "cache_gb": room})
+def test_room_for_prompts_changes_nothing_but_the_work(
+    policy: str, corpus: Corpus, encoder: Encoder, tmp_path: Path
+) -> None:
+    rooms = {"memory": (1.0, 0.0), "disk": (0.0, 1.0), "both": (1e-4, 1.0), "some": (1e-4, 4e-5), "none": (0.0, 0.0)}
+    seen = {}
+    for name, (memory, disk) in rooms.items():
+        watched = seen[name] = Watched(tmp_path / name)
+        table = {"policy": policy, "steps": 4, "warmup": 0, "cache_gb": memory, "cache_disk_gb": disk}
+        step = build("step", {"use": "reinforce", **table})
         assert isinstance(step, Reinforce)
-        step.run(corpus, encoder, watched.context())
+        made = step.run(corpus, encoder, watched.context())
+        assert (made.folder / REASONER).read_bytes() == (tmp_path / "memory/encoder" / REASONER).read_bytes()
+        assert watched.ticks[-4:] == seen["memory"].ticks[-4:]
+    facts = {name: watched.notes for name, watched in seen.items()}
+    assert facts["memory"]["prompt_disk_mb"] == 0
+    assert not (tmp_path / "memory" / "prompts").exists()
+    assert float(facts["disk"]["prompt_disk_mb"]) > float(facts["both"]["prompt_disk_mb"]) > 0.04
+    assert facts["both"]["prompts_without_room"] == 0
+    assert 0 < int(facts["some"]["prompts_without_room"]) < ITEMS
+    assert facts["none"]["prompts_without_room"] == ITEMS
+
+
+def test_the_micro_batch_changes_no_more_than_rounding(corpus: Corpus, encoder: Encoder, tmp_path: Path) -> None:
+    usual, cramped = Watched(tmp_path / "usual"), Watched(tmp_path / "cramped", micro_batch=3)
+    for watched in (usual, cramped):
+        Reinforce(steps=4, warmup=0).run(corpus, encoder, watched.context())
     assert usual.measured("reward") == pytest.approx(cramped.measured("reward"), abs=1e-3)
-    assert float(cramped.notes["prompt_cache_mb"]) <= 0.1
-    assert int(cramped.notes["prompt_reads"]) > int(usual.notes["prompt_reads"])
+
+
+def test_room_for_prompts_is_no_part_of_what_a_step_is() -> None:
+    assert Reinforce(cache_gb=1.0, cache_disk_gb=0.0).identity() == Reinforce().identity()
+    assert Reinforce(noise=0.2).identity() != Reinforce().identity()
 
 
 @pytest.mark.parametrize("before", ["", "All prompts begin with this sentence."])
@@ -137,12 +160,11 @@ def test_memory_settings_change_only_the_work(policy: str, corpus: Corpus, encod
 def test_kept_prompts_are_what_the_model_reads(before: str, reasoner: str, corpus: Corpus, tmp_path: Path) -> None:
     model = open_encoder(made_encoder(corpus, tmp_path / "llm", reasoner, before), Machine(device="cpu"))
     token_rows = model.tokenize(corpus.texts)
-    prompts = Prompts(model, token_rows, 5, 1e9)
-    prompts(np.arange(ITEMS))
+    prompts = Prompts(model, token_rows, np.arange(ITEMS), Room(1e9, 0, tmp_path), 5)
     chosen = np.array([7, 3, 20, 3])
     kept = prompts(chosen)
     fresh = model.prefix(model.tokens([token_rows[item] for item in chosen]), share=False)
-    assert torch.equal(kept.positions, fresh.positions)
+    assert torch.equal(kept.positions[kept.mask.bool()], fresh.positions[fresh.mask.bool()])
     torch.testing.assert_close(kept.states[kept.mask.bool()], fresh.states[fresh.mask.bool()], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model.think(kept), model.think(fresh), rtol=1e-4, atol=1e-5)
     part = rows(kept, 1, 3)

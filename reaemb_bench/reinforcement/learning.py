@@ -21,7 +21,9 @@ from reaemb_bench.data.candidates import Candidates
 from reaemb_bench.encoding.model import Prefix, ThoughtModel
 from reaemb_bench.errors import UserError
 from reaemb_bench.policies.rollouts import Rollouts
+from reaemb_bench.reinforcement.checkpoint import Checkpoints
 from reaemb_bench.reinforcement.prompts import Prompts
+from reaemb_bench.reinforcement.shelves import Room
 
 if TYPE_CHECKING:
     from reaemb_bench.steps.reinforce import Reinforcement
@@ -124,45 +126,85 @@ def reinforce(
         }
     )
     learner = Learner(model, settings, context.machine.micro_batch or _MICRO_BATCH)
-    rows_of_ids = model.tokenize(corpus.texts, settings.max_length)
-    prompts = Prompts(model, rows_of_ids, learner.micro_batch, settings.cache_gb * 1e9)
-    # Another stream than the one that drew the candidates.
-    draws = np.random.default_rng((context.seed, 1))
-    generator = torch.Generator().manual_seed(context.seed)
-    groups = settings.rollouts_per_step // settings.group
-    steps = settings.steps
-    if steps is None:
-        steps = settings.epochs * math.ceil(len(candidates.items) / groups)
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    rate = _Schedule(settings.warmup, steps * settings.iterations)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
-    batches = _batches(len(candidates.items), groups, draws)
-    for step in range(1, steps + 1):
-        chosen = next(batches)
-        sample = _sampled(learner, prompts, candidates, chosen, generator)
-        loss = _learned(learner, sample, optimiser, schedule)
-        if not math.isfinite(loss):
-            names = ", ".join(corpus.item_keys[item] for item in candidates.items[chosen])
-            raise UserError(f"reinforce: the loss is {loss} in step {step} (items {names}); lower its learning_rate")
-        context.report(Tick(step, steps, "steps", {**_measured(learner, sample), "loss": loss}))
-    context.note({"prompt_reads": prompts.reads, "prompt_cache_mb": round(prompts.size / 1e6, 1)})
+    checkpoints = Checkpoints(context.scratch / "checkpoints", parameters, optimiser)
+    order = batches(len(candidates.items), settings, context.seed)
+    rate = _Schedule(settings.warmup, len(order) * settings.iterations)
+    curve = checkpoints.restore()
+    if len(curve) < len(order):
+        prompts = _read_prompts(learner, corpus, candidates, order, context)
+    for step in range(1, len(order) + 1):
+        if step > len(curve):
+            chosen = order[step - 1]
+            generator = torch.Generator().manual_seed(_step_seed(context.seed, step))
+            sample = _sampled(learner, prompts, candidates, chosen, generator)
+            loss = _learned(learner, sample, optimiser, rate, step)
+            if not math.isfinite(loss):
+                names = ", ".join(corpus.item_keys[item] for item in candidates.items[chosen])
+                raise UserError(
+                    f"reinforce: the loss is {loss} in step {step} (items {names}); lower its learning_rate"
+                )
+            curve.append({**_measured(learner, sample), "loss": loss})
+            checkpoints.save(curve)
+        context.report(Tick(step, len(order), "steps", curve[step - 1]))
     reasoner.requires_grad_(False)
 
 
-def _learned(
-    learner: Learner, sample: Sample, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR
-) -> float:
+def batches(items: int, settings: Reinforcement, seed: int) -> list[Int64]:
+    """Places of items in random order, epoch after epoch: what each step of a stage rolls out."""
+    size = settings.rollouts_per_step // settings.group
+    steps = settings.epochs * math.ceil(items / size) if settings.steps is None else settings.steps
+    made: list[Int64] = []
+    while len(made) < steps:
+        # Another stream than the one that drew the candidates.
+        order = np.random.default_rng((seed, 1, len(made))).permutation(items)
+        made += [order[start : start + size] for start in range(0, items, size)]
+    return made[:steps]
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """Seed of the noise of one step, so that a resumed run draws the same."""
+    return int(np.random.SeedSequence((seed, 2, step)).generate_state(1)[0])
+
+
+def _read_prompts(
+    learner: Learner, corpus: Corpus, candidates: Candidates, order: list[Int64], context: Context
+) -> Prompts:
+    """The prompts of all items that the stage rolls out or ranks."""
+    settings, places = learner.settings, np.unique(np.concatenate(order))
+    items = np.unique(np.concatenate([candidates.items[places], candidates.lists[places].ravel()]))
+    room = Room(settings.cache_gb * 1e9, settings.cache_disk_gb * 1e9, context.scratch / "prompts")
+    prompts = Prompts(
+        learner.model,
+        learner.model.tokenize(corpus.texts, settings.max_length),
+        items,
+        room,
+        learner.micro_batch,
+        lambda done, total: context.report(Tick(done, total, "prompts")),
+    )
+    context.note(
+        {
+            "prompt_cache_mb": round(prompts.size / 1e6, 3),
+            "prompt_disk_mb": round(prompts.disk_size / 1e6, 3),
+            "prompts_without_room": prompts.without_room,
+        }
+    )
+    return prompts
+
+
+def _learned(learner: Learner, sample: Sample, optimiser: torch.optim.Optimizer, rate: _Schedule, step: int) -> float:
     """Update the reasoner on a sample; the last iteration's loss, or the first that is not finite, not learned from."""
-    loss = math.nan
-    for value in learner.losses(sample):
+    settings, loss = learner.settings, math.nan
+    [group] = optimiser.param_groups
+    for iteration, value in enumerate(learner.losses(sample)):
         loss = value.item()
         if not math.isfinite(loss):
             break
+        group["lr"] = settings.learning_rate * rate((step - 1) * settings.iterations + iteration)
         optimiser.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], learner.settings.gradient_clip)
+        torch.nn.utils.clip_grad_norm_(group["params"], settings.gradient_clip)
         optimiser.step()
-        schedule.step()
     return loss
 
 
@@ -206,13 +248,6 @@ def _measured(learner: Learner, sample: Sample) -> dict[str, float]:
         "dead_groups": float((spread == 0).float().mean()),
         "shift": float(moved.mean()) / learner.sigma,
     }
-
-
-def _batches(items: int, size: int, generator: np.random.Generator) -> Iterator[Int64]:
-    """Places of items in random order, epoch after epoch, without end."""
-    while True:
-        order = generator.permutation(items)
-        yield from (order[start : start + size] for start in range(0, items, size))
 
 
 @dataclass(frozen=True)

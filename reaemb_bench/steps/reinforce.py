@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,8 @@ from reaemb_bench.artifacts import Corpus, Encoder, Holdout, Sequences
 from reaemb_bench.component import Randomness, Sight, Step
 from reaemb_bench.context import Context
 from reaemb_bench.kinds import AnyAdvantage, AnyPolicy, AnyReward
+
+_CACHE = ("cache_gb", "cache_disk_gb")
 
 
 class Reinforcement(Step):
@@ -53,7 +55,10 @@ class Reinforcement(Step):
     max_length: int | None = Field(default=None, ge=8)
     """Most tokens of a prompt, thoughts and EOS counted; None keeps the encoder's own limit."""
     cache_gb: float = Field(default=4.0, ge=0)
-    """Main memory for prompts that were read, in 10^9 bytes; prompts beyond it are read again at every use."""
+    """Main memory for what the language model says of the prompts, in 10^9 bytes; it changes no number."""
+    cache_disk_gb: float = Field(default=50.0, ge=0)
+    """Disk for what does not fit into `cache_gb`, in the store's folder until the step is done, in 10^9 bytes; it
+    changes no number. Prompts beyond it are read again at every use; 0 writes nothing."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -66,6 +71,10 @@ class Reinforcement(Step):
                 f"positives = {self.positives} leave no negative among candidates = {self.candidates}; raise candidates"
             )
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the results: all settings but those of the cache."""
+        return {name: value for name, value in super().identity().items() if name not in _CACHE}
 
 
 class Reinforce(Reinforcement):
