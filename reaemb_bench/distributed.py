@@ -8,6 +8,7 @@ see the same store folder. A process that was not started by torchrun is alone: 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -162,7 +163,8 @@ def _in_touch() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
+        # Gloo says where in its source it noticed, and adds advice.
+        reason = re.sub(r"^\[\S+\] ", "", str(error).strip().splitlines()[0]).partition(". ")[0]
         raise UserError(
             f"no answer from another process: it has ended, or took longer than --process-timeout ({reason})"
         ) from error
