@@ -96,13 +96,17 @@ def test_complete_leaves_the_prefix_as_it_was(tmp_path):
 def test_a_shared_beginning_changes_nothing(tmp_path):
     model = opened(tmp_path)
     tokens = model.tokens(model.tokenize(corpus().texts[:6]))
-    assert model._common(tokens) > 8
-    shared, whole = model.prefix(tokens), model.prefix(tokens, share=False)
-    real = tokens.mask.bool()
-    torch.testing.assert_close(shared.states[real], whole.states[real], atol=1e-5, rtol=1e-5)
-    for mine, other in zip(shared.cache, whole.cache, strict=True):
-        for one, two in zip(mine, other, strict=True):
-            torch.testing.assert_close(one.transpose(1, 2)[real], two.transpose(1, 2)[real], atol=1e-5, rtol=1e-5)
+    beginning = model.begin(model.tokenize(corpus().texts))
+    assert beginning is not None and len(beginning.ids) > 8
+    whole = model.prefix(tokens, share=False)
+    for shared in (model.prefix(tokens), model.prefix(tokens, beginning)):
+        # Padding may stand elsewhere; the real tokens stand in order.
+        mine, other = shared.mask.bool(), whole.mask.bool()
+        assert torch.equal(shared.ids[mine], whole.ids[other])
+        assert torch.equal(shared.positions[mine], whole.positions[other])
+        torch.testing.assert_close(shared.states[mine], whole.states[other], atol=1e-5, rtol=1e-5)
+        for one, two in zip(sum(shared.cache, ()), sum(whole.cache, ()), strict=True):
+            torch.testing.assert_close(one.transpose(1, 2)[mine], two.transpose(1, 2)[other], atol=1e-5, rtol=1e-5)
 
 
 def _paddings(model):
@@ -154,12 +158,15 @@ def test_token_logprobs_are_read_without_a_shift(tmp_path):
     model = opened(tmp_path)
     tokens = model.tokens(model.tokenize(corpus().texts[:3]))
     prefix = model.prefix(tokens)
-    found = model.token_logprobs(prefix, model.think(prefix))
-    assert found.shape == model.full_mask(prefix).shape
-    logits = model.causal_lm(input_ids=tokens.ids, attention_mask=tokens.mask, position_ids=tokens.indices).logits
-    expected = logits.log_softmax(-1).gather(2, tokens.ids.unsqueeze(2)).squeeze(2)
-    mine = found[:, : tokens.ids.shape[1]][tokens.mask.bool()]
-    torch.testing.assert_close(mine, expected[tokens.mask.bool()], atol=1e-4, rtol=1e-5)
+    thoughts = model.think(prefix)
+    found = model.tail_logprobs(prefix, thoughts)
+    tail = torch.tensor([[model.thought_id, model.eos_id]]).expand(3, -1)
+    embedded = model.causal_lm.get_input_embeddings()(torch.cat([tokens.ids, tail], dim=1))
+    embedded[:, -2:-1] = thoughts
+    mask = torch.cat([tokens.mask, torch.ones_like(tail)], dim=1)
+    logits = model.causal_lm(inputs_embeds=embedded, attention_mask=mask, position_ids=mask.cumsum(1) - 1).logits
+    expected = logits.log_softmax(-1)[:, -2:].gather(2, tail.unsqueeze(2)).squeeze(2)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
 
 
 def test_prompts_are_cut_and_carry_the_template(tmp_path):

@@ -89,9 +89,10 @@ def test_a_paper_step_has_the_released_codes_numbers(positives: int) -> None:
     torch.testing.assert_close(sample.rewards.flatten(), tensors["rewards"], rtol=0, atol=1e-5)
     torch.testing.assert_close(sample.advantages.flatten(), tensors["advantages"], rtol=0, atol=1e-5)
     old = settings.policy.log_density(model, prefix, sample.rollouts.actions - noise, sample.rollouts)
-    assert torch.equal(old.counted, tensors["attention_mask"].bool())
-    real = old.counted
-    torch.testing.assert_close(old.values[real], tensors["old_logprobs"][real], rtol=0, atol=1e-5)
+    # The prompt's own tokens are terms too, but their log-probabilities cannot change.
+    assert old.settled is not None
+    assert torch.equal(old.counted.sum(1) + old.settled, tensors["attention_mask"].sum(1))
+    torch.testing.assert_close(old.values, tensors["old_logprobs"][:, -2:], rtol=0, atol=1e-5)
 
     reasoner.requires_grad_(True)
     losses = learner.losses(sample)
@@ -183,6 +184,15 @@ def test_terms_that_do_not_count_do_not_dilute_the_mean() -> None:
     counted = torch.tensor([[True, True, True], [False, False, True]])
     loss = clipped_loss(LogDensity(values, counted), values, torch.tensor([1.0, 3.0]), 0.2, 0.28)
     assert loss.item() == pytest.approx(-(3 * 1 + 3) / 4)
+
+
+def test_settled_terms_count_as_terms_of_ratio_1() -> None:
+    old, advantages = torch.zeros(2, 3), torch.tensor([1.0, -3.0])
+    values = torch.tensor([[0.0, 0.0, 0.1], [0.0, 0.0, -0.1]])
+    all_terms = LogDensity(values, torch.tensor([[True, True, True], [False, True, True]]))
+    last = LogDensity(values[:, 2:], torch.ones(2, 1, dtype=torch.bool), torch.tensor([2, 1]))
+    expected = clipped_loss(all_terms, old, advantages, 0.2, 0.28)
+    torch.testing.assert_close(clipped_loss(last, old[:, 2:], advantages, 0.2, 0.28), expected)
 
 
 def test_a_ratio_that_would_overflow_leaves_loss_and_gradient_finite() -> None:

@@ -2,8 +2,9 @@
 
 The method runs the language model twice: once to compute a thought from the prompt's hidden states, once with the
 thought in place. Under causal attention the prompt's own states are the same in both passes, so one pass and a
-continuation over [thoughts, EOS] give the same vectors and the same gradients. Shapes: n prompts, L tokens, d hidden
-size, j thoughts.
+continuation over [thoughts, EOS] give the same vectors and the same gradients. For the same reason the tokens with
+which all prompts begin are read once, however many prompts there are, and a prompt once, however many thoughts follow
+it. The vocabulary head is not computed. Shapes: n prompts, L tokens, d hidden size, j thoughts, G thoughts a prompt.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from transformers import DynamicCache
 from reaemb_bench.encoding.template import Template
 from reaemb_bench.kinds import Pooling
 
+Cache = tuple[tuple[Tensor, Tensor], ...]
+"""Keys and values of each block, each (n, heads, L, head size)."""
+
 _WORTH_SHARING = 8
 
 
@@ -30,24 +34,56 @@ class Tokens:
     mask: Tensor
 
     @property
+    def rows(self) -> list[list[int]]:
+        """The ids of each prompt without padding."""
+        return [ids[real].tolist() for ids, real in zip(self.ids, self.mask.bool(), strict=True)]
+
+    @property
     def indices(self) -> Tensor:
         """(n, L), the place of each token among the real tokens of its prompt, 0 at padding."""
         return (self.mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
 @dataclass(frozen=True)
-class Prefix:
-    """Prompts that the language model has read, left-padded.
+class Beginning:
+    """Tokens with which prompts begin, read once for all of them.
 
-    states: (n, L, d) last hidden states. ids, mask: (n, L). positions: (n, L), the coordinates that the reasoner's
-    rotary embedding uses. cache: keys and values of each block, each (n, heads, L, head size); never written to.
+    ids: (C,). states: (1, C, d). cache: keys and values of each block, each (1, heads, C, head size).
+    """
+
+    ids: Tensor
+    states: Tensor
+    cache: Cache
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What was computed: states, keys and values."""
+        return [self.states, *(tensor for block in self.cache for tensor in block)]
+
+    def apart(self) -> Beginning:
+        """The same numbers in tensors that gather gradients of their own, `None` as long as nothing used them.
+
+        What is read behind them can then be differentiated piece by piece, and the beginning once, at the end.
+        """
+        copied = [tensor.detach().requires_grad_() for tensor in self.tensors]
+        return Beginning(self.ids, copied[0], tuple(zip(copied[1::2], copied[2::2], strict=True)))
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Prompts that the language model has read.
+
+    states: (n, L, d) last hidden states. ids, mask: (n, L); the real tokens of a row stand in order, the last of them
+    in the last column, with padding before them or behind the tokens with which all rows begin. positions: (n, L),
+    the coordinates that the reasoner's rotary embedding uses. cache: keys and values of each block, each (n, heads,
+    L, head size); never written to.
     """
 
     states: Tensor
     ids: Tensor
     mask: Tensor
     positions: Tensor
-    cache: tuple[tuple[Tensor, Tensor], ...]
+    cache: Cache
 
     def repeat(self, times: int) -> Prefix:
         """Each prompt `times` in a row: (n, ...) -> (n * times, ...)."""
@@ -132,31 +168,55 @@ class ThoughtModel(nn.Module):
             mask[place, longest - len(row) :] = 1
         return Tokens(ids.to(self.device), mask.to(self.device))
 
-    def prefix(self, tokens: Tokens, *, share: bool = True) -> Prefix:
+    def begin(self, rows: Sequence[Sequence[int]]) -> Beginning | None:
+        """Read the tokens with which all rows begin (the template's fixed part), with gradient where the model has any.
+
+        None where they are too few to be worth it, or where there is but one row. Under dropout the prompts that are
+        read behind them share the masks of that part.
+        """
+        if len(rows) < 2:
+            return None
+        # What the first and the last in order have in common, all between them have too.
+        first, last = min(rows, key=list), max(rows, key=list)
+        # The tokens that think are each prompt's own.
+        room = min(map(len, rows)) - max(self.thoughts, 1)
+        same = 0
+        while same < room and first[same] == last[same]:
+            same += 1
+        if same < _WORTH_SHARING:
+            return None
+        ids = torch.tensor([first[:same]], dtype=torch.long, device=self.device)
+        made = self._read(ids, torch.ones_like(ids), torch.arange(same, device=self.device).unsqueeze(0), ())
+        return Beginning(ids[0], made.last_hidden_state, _cache_of(made))
+
+    def prefix(self, tokens: Tokens, beginning: Beginning | None = None, *, share: bool = True) -> Prefix:
         """Read the prompts: hidden states and key/value cache, with gradient where the model has any.
 
-        share: read the tokens with which all prompts begin (the template's fixed part) once and not once a prompt.
-        The numbers are the same, but under dropout the prompts then share the masks of that part.
+        beginning: what these and other prompts begin with, read before; None reads it for these alone, and share =
+        False reads every prompt as a whole. The numbers are the same.
         """
-        common = self._common(tokens) if share else 0
-        if common < _WORTH_SHARING:
+        if beginning is None and share:
+            beginning = self.begin(tokens.rows)
+        if beginning is None:
             made = self._read(tokens.ids, tokens.mask, tokens.indices, ())
-            cache = tuple((layer.keys, layer.values) for layer in made.past_key_values.layers)
-            return Prefix(made.last_hidden_state, tokens.ids, tokens.mask, self._coordinates(tokens), cache)
-        return self._shared_prefix(tokens, common)
+            positions = self._coordinates(tokens.mask, tokens.indices)
+            return Prefix(made.last_hidden_state, tokens.ids, tokens.mask, positions, _cache_of(made))
+        return self._behind(beginning, tokens)
 
     def think(self, prefix: Prefix) -> Tensor:
         """Thoughts (n, j, d); the prompt's states are read without gradient, the reasoner's weights keep theirs."""
         return self._think(prefix.states, prefix.mask, prefix.positions)
 
     def complete(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
-        """Pooled vectors (n, d) of the prompts followed by `thoughts` (n, j, d) and EOS."""
-        states = torch.cat([prefix.states, self._continue(prefix, thoughts)], dim=1)
-        return self._pool(states, self.full_mask(prefix))
+        """Pooled vectors (n * G, d) of the prompts, each followed by G `thoughts` (n * G, j, d) in turn and EOS."""
+        ends = self._continue(prefix, thoughts)
+        times = len(ends) // len(prefix.ids)
+        states = torch.cat([_each(prefix.states, times), ends], dim=1)
+        return self._pool(states, _each(self.full_mask(prefix), times))
 
-    def embed(self, tokens: Tokens) -> Tensor:
+    def embed(self, tokens: Tokens, beginning: Beginning | None = None) -> Tensor:
         """Vectors (n, d) of prompts: read, think, complete."""
-        prefix = self.prefix(tokens)
+        prefix = self.prefix(tokens, beginning)
         return self.complete(prefix, self.think(prefix))
 
     def two_pass(self, tokens: Tokens) -> Tensor:
@@ -166,7 +226,9 @@ class ThoughtModel(nn.Module):
         length = tokens.ids.shape[1]
         with torch.no_grad():
             first = self._body(input_ids=ids, attention_mask=mask, position_ids=indices, use_cache=False)
-        thoughts = self._think(first.last_hidden_state[:, :length], tokens.mask, self._coordinates(tokens))
+        thoughts = self._think(
+            first.last_hidden_state[:, :length], tokens.mask, self._coordinates(tokens.mask, tokens.indices)
+        )
         embedded = self._embeddings(ids)
         inputs = torch.cat(
             [embedded[:, :length], thoughts.to(embedded.dtype), embedded[:, length + self.thoughts :]], dim=1
@@ -174,58 +236,40 @@ class ThoughtModel(nn.Module):
         second = self._body(inputs_embeds=inputs, attention_mask=mask, position_ids=indices, use_cache=False)
         return self._pool(second.last_hidden_state, mask)
 
-    def token_logprobs(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
-        """(n, L + j + 1): log-softmax of the LM head at each position, read at the token of that same position.
+    def tail_logprobs(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
+        """(n * G, j + 1): log-softmax of the LM head at the thoughts (n * G, j, d) and EOS, each read at its own token.
 
-        There is no shift by one: this is the quantity that the paper's code calls the policy. `full_mask` tells
-        which positions are real.
+        There is no shift by one: this is the quantity that the paper's code calls the policy. Its values at the
+        prompt's own tokens do not depend on the thought.
         """
-        states = torch.cat([prefix.states, self._continue(prefix, thoughts)], dim=1)
+        ends = self._continue(prefix, thoughts)
+        ids = ends.new_tensor([*[self.thought_id or 0] * self.thoughts, self.eos_id], dtype=torch.long)
+        # One position at a time: logits over the whole vocabulary are many numbers.
         head = self.causal_lm.get_output_embeddings()
-        ids = self._with_tail(prefix.ids)
-        # One prompt at a time: logits of a whole batch over the whole vocabulary would not fit into memory.
-        rows = [
-            torch.log_softmax(head(row).float(), dim=-1).gather(1, row_ids.unsqueeze(1)).squeeze(1)
-            for row, row_ids in zip(states, ids, strict=True)
-        ]
-        return torch.stack(rows)
+        columns = [torch.log_softmax(head(ends[:, place]).float(), dim=-1)[:, ids[place]] for place in range(len(ids))]
+        return torch.stack(columns, dim=1)
 
     def full_mask(self, prefix: Prefix) -> Tensor:
         """(n, L + j + 1), 1 at real tokens, thoughts and EOS."""
         return self._with_ones(prefix.mask)
 
-    def _common(self, tokens: Tokens) -> int:
-        """How many tokens all prompts begin with; the tokens that think are not counted."""
-        lengths = tokens.mask.sum(dim=1, keepdim=True)
-        places = torch.arange(int(lengths.min()) - max(self.thoughts, 1), device=tokens.ids.device)
-        if len(tokens.ids) < 2 or not len(places):
-            return 0
-        begins = tokens.ids.gather(1, tokens.ids.shape[1] - lengths + places)
-        return int((begins == begins[:1]).all(dim=0).cumprod(dim=0).sum())
-
-    def _shared_prefix(self, tokens: Tokens, common: int) -> Prefix:
+    def _behind(self, beginning: Beginning, tokens: Tokens) -> Prefix:
+        """The prompts in the order [beginning, padding, rest], of which the rest is read."""
         count, length = tokens.ids.shape
+        common = len(beginning.ids)
         padding = length - tokens.mask.sum(dim=1, keepdim=True)
         columns = torch.arange(length, device=tokens.ids.device)
-        # Read as [common tokens, padding, the rest of each prompt], then put the padding first again.
         mask = ((columns < common) | (columns >= common + padding)).to(tokens.mask.dtype)
         indices = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        first = tokens.ids[:1, length - int(tokens.mask[0].sum()) :][:, :common]
-        begun = self._read(first, mask[:1, :common], indices[:1, :common], ())
         expanded = tuple(
-            (layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1))
-            for layer in begun.past_key_values.layers
+            (keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1)) for keys, values in beginning.cache
         )
         made = self._read(tokens.ids[:, common:], mask, indices[:, common:], expanded)
-        states = torch.cat([begun.last_hidden_state.expand(count, -1, -1), made.last_hidden_state], dim=1)
-        moved = torch.where(columns < padding + common, columns - padding, columns)
-        source = torch.where(columns < padding, common + columns, moved)
-        cache = tuple(
-            (_reordered(layer.keys, source), _reordered(layer.values, source)) for layer in made.past_key_values.layers
-        )
-        return Prefix(_reordered(states, source), tokens.ids, tokens.mask, self._coordinates(tokens), cache)
+        states = torch.cat([beginning.states.expand(count, -1, -1), made.last_hidden_state], dim=1)
+        ids = torch.cat([beginning.ids.expand(count, -1), tokens.ids[:, common:]], dim=1)
+        return Prefix(states, ids, mask, self._coordinates(mask, indices), _cache_of(made))
 
-    def _read(self, ids: Tensor, mask: Tensor, indices: Tensor, cache: tuple[tuple[Tensor, Tensor], ...]) -> Any:
+    def _read(self, ids: Tensor, mask: Tensor, indices: Tensor, cache: Cache) -> Any:
         return self._body(
             input_ids=ids,
             attention_mask=mask,
@@ -234,10 +278,12 @@ class ThoughtModel(nn.Module):
             past_key_values=DynamicCache(cache or None),
         )
 
-    def _coordinates(self, tokens: Tokens) -> Tensor:
+    def _coordinates(self, mask: Tensor, indices: Tensor) -> Tensor:
+        """(n, L), where the reasoner sees each token: behind the padding that it had on the stage's side."""
         if self.template.padding == "right":
-            return tokens.indices
-        return torch.arange(tokens.ids.shape[1], device=tokens.ids.device).expand_as(tokens.ids)
+            return indices
+        columns = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+        return torch.where(mask.bool(), indices + mask.shape[1] - mask.sum(dim=1, keepdim=True), columns)
 
     def _think(self, states: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         if self.reasoner is None:
@@ -246,20 +292,31 @@ class ThoughtModel(nn.Module):
         return thoughts
 
     def _continue(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
-        """Last hidden states (n, j + 1, d) at the thoughts and EOS."""
-        eos = self._embeddings(prefix.ids.new_full((len(prefix.ids), 1), self.eos_id))
+        """Last hidden states (n * G, j + 1, d) at the thoughts (n * G, j, d) and EOS."""
+        count, times = len(prefix.ids), len(thoughts) // len(prefix.ids)
+        if times > 1 and not self._takes_any_mask:
+            return self._continue(prefix.repeat(times), thoughts)
+        eos = self._embeddings(prefix.ids.new_full((len(thoughts), 1), self.eos_id))
         inputs = torch.cat([thoughts.to(eos.dtype), eos], dim=1)
-        mask = self.full_mask(prefix)
-        indices = (mask.cumsum(dim=1) - 1)[:, -inputs.shape[1] :]
+        size = inputs.shape[1]
+        # The thoughts of a prompt follow it side by side, each blind to the others.
+        mask = self.full_mask(prefix) if times == 1 else _side_by_side(prefix.mask, size, times, inputs.dtype)
+        indices = prefix.mask.sum(dim=1, keepdim=True) + torch.arange(size, device=inputs.device)
         made = self._body(
-            inputs_embeds=inputs,
+            inputs_embeds=inputs.reshape(count, times * size, -1),
             attention_mask=mask,
-            position_ids=indices,
+            position_ids=indices.repeat(1, times),
             use_cache=True,
             past_key_values=DynamicCache(prefix.cache),
         )
         states: Tensor = made.last_hidden_state
-        return states
+        return states.view(len(thoughts), size, -1)
+
+    @property
+    def _takes_any_mask(self) -> bool:
+        config = self.causal_lm.config
+        full = {"full_attention"} >= {*(getattr(config, "layer_types", None) or ())}
+        return full and config._attn_implementation in ("sdpa", "eager")
 
     def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
         return self.pooling.pool(states.float(), mask, self.thoughts)
@@ -272,7 +329,20 @@ class ThoughtModel(nn.Module):
         return torch.cat([mask, mask.new_ones(len(mask), self.thoughts + 1)], dim=1)
 
 
-def _reordered(tensor: Tensor, source: Tensor) -> Tensor:
-    """The tensor (n, ..., L, width) with column c of row i taken from column source[i, c] (n, L)."""
-    shape = [len(tensor), *[1] * (tensor.dim() - 3), source.shape[1], 1]
-    return tensor.gather(-2, source.view(shape).expand(*tensor.shape[:-2], -1, tensor.shape[-1]))
+def _cache_of(made: Any) -> Cache:
+    return tuple((layer.keys, layer.values) for layer in made.past_key_values.layers)
+
+
+def _each(tensor: Tensor, times: int) -> Tensor:
+    return tensor if times == 1 else tensor.repeat_interleave(times, dim=0)
+
+
+def _side_by_side(mask: Tensor, size: int, times: int, dtype: torch.dtype) -> Tensor:
+    """What is added to attention scores (n, 1, times * size, L + times * size): each of `times` pieces of `size` tokens
+    sees the prompt, whose real tokens `mask` (n, L) tells, and itself, causally.
+    """
+    causal = torch.ones(size, size, dtype=torch.long, device=mask.device).tril()
+    pieces = torch.kron(torch.eye(times, dtype=torch.long, device=mask.device), causal).bool()
+    shape = (len(mask), times * size, -1)
+    allowed = torch.cat([mask.bool().unsqueeze(1).expand(shape), pieces.expand(shape)], dim=2).unsqueeze(1)
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)

@@ -23,4 +23,5 @@ def clipped_loss(new: LogDensity, old: Tensor, advantages: Tensor, low: float, h
     weights = advantages.unsqueeze(1)
     gain = (ratio * weights).minimum(ratio.clamp(1 - low, 1 + high) * weights)
     counted = new.counted.to(gain.dtype)
-    return -(gain * counted).sum() / counted.sum()
+    settled = advantages.new_zeros(()) if new.settled is None else new.settled.to(gain.dtype)
+    return -((gain * counted).sum() + (settled * advantages).sum()) / (counted.sum() + settled.sum())

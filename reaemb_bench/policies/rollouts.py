@@ -25,7 +25,12 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class LogDensity:
-    """Log-densities (n, terms), and which of them count in the objective: (n, terms), bool."""
+    """Log-densities (n, terms), and which of them count in the objective: (n, terms), bool.
+
+    settled: (n,), how many terms beside these count without depending on the parameters: their ratio is 1 whatever
+    their value, which is therefore not computed. None for none.
+    """
 
     values: Tensor
     counted: Tensor
+    settled: Tensor | None = None

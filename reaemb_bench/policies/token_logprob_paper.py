@@ -31,11 +31,13 @@ class TokenLogprobPaper(Component):
     """Ratios above 1 + high gain nothing for good rollouts."""
 
     def log_density(self, model: ThoughtModel, prefix: Prefix, means: Tensor, rollouts: Rollouts) -> LogDensity:
-        """(n, L + j + 1), padding not counted; prefix: the groups' prompts, means (n, j, d) carry gradient."""
-        prompts = prefix.repeat(len(means) // len(prefix.ids))
-        values = model.token_logprobs(prompts, means + rollouts.noise)
-        return LogDensity(values, model.full_mask(prompts).bool())
+        """(n, j + 1), the thoughts and EOS, with the prompt's tokens settled; means (n, j, d) carry gradient."""
+        import torch
+
+        values = model.tail_logprobs(prefix, means + rollouts.noise)
+        lengths = prefix.mask.sum(dim=1).repeat_interleave(len(means) // len(prefix.mask))
+        return LogDensity(values, values.new_ones(values.shape, dtype=torch.bool), lengths)
 
     def loss(self, new: LogDensity, old: Tensor, advantages: Tensor) -> Tensor:
-        """The clipped objective: old (n, L + j + 1) without gradient, advantages (n,) -> scalar."""
+        """The clipped objective: old (n, j + 1) without gradient, advantages (n,) -> scalar."""
         return clipped_loss(new, old, advantages, self.low, self.high)

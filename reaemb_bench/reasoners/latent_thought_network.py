@@ -38,7 +38,8 @@ class ThoughtAttention(nn.Module):
         # Where a prompt is shorter than j, its first query is padding and its thought an average over the prompt.
         scores = queries @ keys.transpose(1, 2) / states.shape[-1] ** 0.5
         scores = scores.masked_fill(~allowed.unsqueeze(1), -torch.inf)
-        thoughts: Tensor = torch.softmax(scores, dim=-1) @ self.value(states)
+        # The weights of a query add up to 1, so values of averages are averages of values, and j of them are enough.
+        thoughts: Tensor = self.value(torch.softmax(scores, dim=-1) @ states)
         if self.scale is None:
             return thoughts
         return thoughts * (self.scale / thoughts.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1e-6))
