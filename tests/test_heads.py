@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reaemb_bench.heads.bert4rec import BERT4Rec
+from reaemb_bench.heads.examples import Copies
 from reaemb_bench.heads.gru4rec import GRU4Rec
 from reaemb_bench.heads.packing import Packed, pack
 from reaemb_bench.heads.sasrec import SASRec
@@ -103,21 +104,25 @@ def test_next_items_are_the_ones_behind_each_input(rows: list[list[int]], max_le
     assert last.inputs.items[last.places].tolist() == [row[-2] for row in rows]
 
 
-@given(ROWS, st.integers(2, 8), st.floats(0.01, 1.0), st.booleans(), st.integers(0, 99))
+@given(ROWS, st.integers(2, 8), st.floats(0.01, 1.0), st.sampled_from(["none", "last", "prefix"]), st.integers(0, 99))
 def test_masked_items_are_asked_for_where_they_stood(
-    rows: list[list[int]], max_length: int, probability: float, last_copy: bool, seed: int
+    rows: list[list[int]], max_length: int, probability: float, copies: Copies, seed: int
 ) -> None:
-    head = BERT4Rec(max_length=max_length, mask_probability=probability, kept=0, replaced=0, last_copy=last_copy)
+    head = BERT4Rec(max_length=max_length, mask_probability=probability, kept=0, replaced=0, copies=copies)
     made = head.examples(sequences(rows), ITEMS, np.random.default_rng(seed))
     assert (made.inputs.items[made.places] == ITEMS).all()
     assert (made.inputs.items == ITEMS).sum() == len(made.places)
     restored = made.inputs.items.copy()
     restored[made.places] = made.targets
-    wanted = [row[-max_length:] for row in rows] * (2 if last_copy else 1)
+    wanted = [row[-max_length:] for row in rows] * (1 if copies == "none" else 2)
+    assert made.inputs.users == len(wanted)
     for row, target in zip(made.rows, made.targets, strict=True):
         assert target in wanted[row]
     for row, expected in enumerate(wanted):
         start, stop = made.inputs.offsets[row : row + 2]
+        if row >= len(rows) and copies == "prefix":
+            assert min(2, len(expected)) <= stop - start <= len(expected)
+            expected = expected[: stop - start]
         assert restored[start:stop].tolist() == expected
         chosen = made.places[(made.places >= start) & (made.places < stop)] - start
         assert len(chosen), "a sequence asks for nothing"
@@ -126,7 +131,7 @@ def test_masked_items_are_asked_for_where_they_stood(
 
 
 def test_shares_of_masked_kept_and_replaced_items() -> None:
-    head = BERT4Rec(max_length=50, mask_probability=0.4, kept=0.3, replaced=0.2, last_copy=False)
+    head = BERT4Rec(max_length=50, mask_probability=0.4, kept=0.3, replaced=0.2, copies="none")
     rows = [[7] * 50] * 400
     made = head.examples(sequences(rows), ITEMS, np.random.default_rng(0))
     shown = made.inputs.items[made.places]
@@ -200,3 +205,11 @@ def test_dropout_on_equal_padding_keys_has_the_mean_and_spread_of_single_ones() 
     assert share.mean().item() == pytest.approx(1, abs=0.02)
     # The mean of four draws that are 0 or 2 with equal chance.
     assert share.std().item() == pytest.approx(math.sqrt(1 / 4), abs=0.02)
+
+
+def test_prefixes_end_at_every_item_in_turn() -> None:
+    head = BERT4Rec(max_length=9, mask_probability=0.01, copies="prefix")
+    made = head.examples(sequences([[1, 2, 3, 4, 5]] * 2000), ITEMS, np.random.default_rng(0))
+    ends = np.bincount(made.inputs.lengths[2000:], minlength=6)
+    assert ends[:2].sum() == 0
+    assert np.allclose(ends[2:] / 2000, 1 / 4, atol=0.05)

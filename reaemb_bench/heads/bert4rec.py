@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -41,8 +41,9 @@ class BERT4Rec(Component):
     """Share of those that show their own item."""
     replaced: float = Field(default=0.1, ge=0, le=1)
     """Share of those that show a random item; all others show the mask."""
-    last_copy: bool = True
-    """Whether each sequence comes a second time with only its last item masked, as it will be asked in the end."""
+    copies: Literal["none", "last", "prefix"] = "prefix"
+    """Whether each sequence comes a second time with only its last item masked, as it will be asked in the end: whole,
+    as in the paper's code (`last`), or cut behind a random item."""
     attend_padding: bool = False
     """Whether attention reads the padding up to `max_length`, whose states are zero, and positions go on counting when
     the mask pushes the oldest item out (defect D12 of the paper's code)."""
@@ -75,7 +76,7 @@ class BERT4Rec(Component):
             probability=self.mask_probability,
             kept=self.kept,
             replaced=self.replaced,
-            last_copy=self.last_copy,
+            copies=self.copies,
         )
 
     def question(self, histories: Sequences, items: int, device: torch.device) -> Packed:

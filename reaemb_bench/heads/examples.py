@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from reaemb_bench.artifacts import Int64, Sequences
 from reaemb_bench.heads.packing import newest
+
+Copies = Literal["none", "last", "prefix"]
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,13 @@ def masked_items(
     probability: float,
     kept: float,
     replaced: float,
-    last_copy: bool,
+    copies: Copies,
 ) -> Examples:
     """Positions chosen at random are to be restored; item number `items` is the mask.
 
     Each of the most recent `max_length` positions is chosen with `probability`, and the last one where none is. Of the
-    chosen, a share `kept` still shows its item, a share `replaced` a random one, the others the mask. last_copy: each
-    sequence comes a second time with its last item masked.
+    chosen, a share `kept` still shows its item, a share `replaced` a random one, the others the mask. copies: each
+    sequence comes a second time, whole (`last`) or cut behind a random item (`prefix`), with its last item masked.
     """
     read = newest(sequences, max_length)
     chosen = generator.random(len(read.items)) < probability
@@ -67,14 +70,22 @@ def masked_items(
     shown[places] = np.where(fate < kept, read.items[places], np.where(fate < kept + replaced, random, items))
     rows = read.owners[places]
     targets = read.items[places].astype(np.int64)
-    if not last_copy:
+    if copies == "none":
         return Examples(Sequences(shown, read.offsets), places, targets, rows)
-    final = read.offsets[1:] - 1
-    copy = read.items.copy()
-    copy[final] = items
+    again = read if copies == "last" else _prefixes(read, generator)
+    final = again.offsets[1:] - 1
+    hidden = again.items.copy()
+    hidden[final] = items
     return Examples(
-        Sequences(np.concatenate([shown, copy]), np.concatenate([read.offsets, read.offsets[1:] + len(shown)])),
+        Sequences(np.concatenate([shown, hidden]), np.concatenate([read.offsets, again.offsets[1:] + len(shown)])),
         np.concatenate([places, final + len(shown)]),
-        np.concatenate([targets, read.items[final].astype(np.int64)]),
+        np.concatenate([targets, again.items[final].astype(np.int64)]),
         np.concatenate([rows, np.arange(read.users)]),
     )
+
+
+def _prefixes(sequences: Sequences, generator: np.random.Generator) -> Sequences:
+    """Each sequence up to a random item, the first one only where there is no other."""
+    lengths = generator.integers(np.minimum(sequences.lengths, 2), sequences.lengths, endpoint=True)
+    kept = np.arange(len(sequences.items)) < np.repeat(sequences.offsets[:-1] + lengths, sequences.lengths)
+    return Sequences(sequences.items[kept], np.concatenate([[0], np.cumsum(lengths)]))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reaemb_bench.artifacts import Sequences
 from reaemb_bench.component import Component
@@ -37,7 +37,13 @@ class GRU4Rec(Component):
     """Positions that are trained to predict the next item: `last` is what the paper's code does (defect D14)."""
     read_padding: bool = False
     """Whether the network first reads padding, a trained vector, up to `max_length` (defect D12 of the paper's code).
-    The state after n of them is the same for everybody and computed once."""
+    The state after n of them is the same for everybody and computed once. Only with one layer."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.read_padding and self.layers > 1:
+            raise ValueError(f"read_padding goes with one layer, not layers = {self.layers}")
+        return self
 
     def build(self, table: nn.Module) -> nn.Module:
         """The network over `table`, whose forward() gives item vectors (items, hidden)."""

@@ -49,11 +49,10 @@ class Recurrent(nn.Module):
         """The state (layers, users, hidden) after the padding that stands before each history."""
         if self.padded_to is None or self.padding is None:
             return None
-        step = self.padding.view(1, 1, -1)
-        states = [self.padding.new_zeros(self.gru.num_layers, 1, self.gru.hidden_size)]
-        for _ in range(self.padded_to):
-            states.append(self.gru(step, states[-1])[1])
-        return torch.cat(states, dim=1).index_select(1, self.padded_to - lengths)
+        # With one layer a state is an output: one call gives those after 1, 2, ..., and none is needed after 0.
+        after, _ = self.gru(self.padding.expand(self.padded_to, 1, -1))
+        states = torch.cat([torch.zeros_like(after[:1]), after])
+        return states.index_select(0, self.padded_to - lengths).transpose(0, 1)
 
 
 def _by_time(packed: Packed) -> tuple[Tensor, Tensor, Tensor]:
