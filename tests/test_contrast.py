@@ -1,8 +1,13 @@
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from reaemb_bench.encoding.contrastive import batches, view_pairs
+from reaemb_bench.encoding.contrastive import ContrastiveLearner, batches, view_pairs
 from reaemb_bench.encoding.folder import open_encoder, read_parts
 from reaemb_bench.encoding.views import two_views
 from reaemb_bench.errors import UserError
@@ -74,11 +79,8 @@ def test_the_micro_batch_does_not_change_the_loss_curve(tmp_path, settings):
 
 
 def test_dropout_masks_are_the_same_in_both_forwards(tmp_path):
-    from reaemb_bench.encoding import contrastive
-    from reaemb_bench.registry import build as make
-
     model = open_encoder(encoder(tmp_path), CPU)
-    learner = contrastive.ContrastiveLearner(make("step", "contrast"), model, micro_batch=2)
+    learner = ContrastiveLearner(build("step", "contrast"), model, micro_batch=2)
     for name, weight in model.causal_lm.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight)
@@ -170,20 +172,94 @@ def test_half_precision_trains(tmp_path):
     assert np.isfinite([tick.values["loss"] for tick in ticks]).all()
 
 
-def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setattr("reaemb_bench.encoding.checkpoint.SECONDS", 0.0)
-    made = encoder(tmp_path / "llm")
-    whole, losses = train(tmp_path / "whole", made)
+SETTINGS = {"use": "contrast", "steps": 4, "batch_size": 10, "learning_rate": 5e-3}
+
+
+def same_files(one, two):
+    names = ("reasoner.safetensors", "adapter/adapter_model.safetensors", "encoder.json")
+    return all((one.folder / name).read_bytes() == (two.folder / name).read_bytes() for name in names)
+
+
+def interrupted(folder, made, step):
+    """Train into `folder` until an interruption in `step`, then give the checkpoints, oldest first."""
 
     class Stop(list):
         def append(self, tick):
-            if tick.done == 3:
+            if tick.done == step:
                 raise KeyboardInterrupt
 
-    step = build("step", {"use": "contrast", "steps": 4, "batch_size": 10, "learning_rate": 5e-3})
     with pytest.raises(KeyboardInterrupt):
-        step.run(corpus(), made, context(tmp_path / "broken", Stop()))
+        build("step", SETTINGS).run(corpus(), made, context(folder, Stop()))
+    return sorted(folder.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch, step):
+    monkeypatch.setattr("reaemb_bench.encoding.checkpoint.SECONDS", 0.0)
+    made = encoder(tmp_path / "llm")
+    whole, losses = train(tmp_path / "whole", made)
+    interrupted(tmp_path / "broken", made, step)
     resumed, again = train(tmp_path / "broken", made)
     assert again == losses
-    for name in ("reasoner.safetensors", "adapter/adapter_model.safetensors", "encoder.json"):
-        assert (whole.folder / name).read_bytes() == (resumed.folder / name).read_bytes()
+    assert same_files(whole, resumed)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, flip])
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, damage, damaged):
+    monkeypatch.setattr("reaemb_bench.encoding.checkpoint.SECONDS", 0.0)
+    made = encoder(tmp_path / "llm")
+    whole, losses = train(tmp_path / "whole", made)
+    kept = interrupted(tmp_path / "broken", made, 3)
+    assert [file.name.split("-")[1] for file in kept] == ["00000002", "00000003"]
+    for file in kept[-damaged:]:
+        damage(file)
+    steps = []
+    plain = ContrastiveLearner.step
+    monkeypatch.setattr(
+        ContrastiveLearner, "step", lambda self, number, pairs: steps.append(number) or plain(self, number, pairs)
+    )
+    resumed, again = train(tmp_path / "broken", made)
+    assert steps == ([3, 4] if damaged == 1 else [1, 2, 3, 4])
+    assert again == losses
+    assert same_files(whole, resumed)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from reaemb_bench.artifacts import Encoder
+from reaemb_bench.encoding import checkpoint
+from reaemb_bench.registry import build
+from tests.encoding_helpers import context, corpus
+
+class Kill(list):
+    def append(self, tick):
+        if tick.done == 3:
+            os.kill(os.getpid(), 9)
+
+checkpoint.SECONDS = 0.0
+build("step", {settings}).run(corpus(), Encoder(Path(sys.argv[1])), context(Path(sys.argv[2]), Kill()))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_with_the_same_bits(tmp_path):
+    made = encoder(tmp_path / "llm")
+    whole, losses = train(tmp_path / "whole", made)
+    words = [sys.executable, "-c", KILLED.format(settings=SETTINGS), str(made.folder), str(tmp_path / "broken")]
+    ended = subprocess.run(words, cwd=Path(__file__).parent.parent, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    resumed, again = train(tmp_path / "broken", made)
+    assert again == losses
+    assert same_files(whole, resumed)
