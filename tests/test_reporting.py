@@ -13,7 +13,7 @@ from reaemb_bench.artifacts import Floors, Ranks
 from reaemb_bench.errors import UserError
 from reaemb_bench.evaluation.significance import Comparison
 from reaemb_bench.reporting import markdown, terminal
-from reaemb_bench.reporting.results import results_table
+from reaemb_bench.reporting.results import lists_table, results_table
 from reaemb_bench.reporting.table import Cell, Column, Row, Table, mark_best, number
 from reaemb_bench.reporting.verdicts import sentence, verdicts
 
@@ -263,3 +263,20 @@ def test_verdicts_of_equal_methods_are_rarely_wrong_though_the_best_is_picked_by
         methods = {name: [ranks(rng.geometric(0.1, 60).tolist())] for name in "abcde"}
         wrong += any("beats" in line for line in verdicts(methods, {}, k=10))
     assert wrong <= binom.ppf(0.999, 60, 0.05)
+
+
+def test_lists_say_how_even_and_how_popular_they_are() -> None:
+    short = np.full((2, 10), -1, dtype=np.int32)
+    short[:, :2] = [0, 1]
+    same = replace(ranks([0, 1]), recommended=short, item_popularity=np.array([40, 30, 5, 0]))
+    lone = short.copy()
+    lone[1, :2] = [2, -1]
+    other = replace(same, recommended=lone)
+    table = lists_table({"same": [same]}, Floors({"other": other}))
+    assert table is not None
+    numbers = {row.name: [cell.value for cell in row.cells] for row in table.rows}
+    assert numbers["same"] == [0.5, 0.5, 35, 0]
+    # Half of an average list is the lone item of the second list.
+    assert numbers["other"] == [0.75, pytest.approx(0.25), (35 + 5) / 2, 0.5]
+    assert not any(cell.best for row in table.rows for cell in row.cells), "no direction is the better one"
+    assert lists_table({"none": [ranks([0, 1])]}, None) is None

@@ -163,7 +163,7 @@ def _report(
         return
     from reaemb_bench.evaluation.summary import summarise
     from reaemb_bench.reporting import markdown, terminal
-    from reaemb_bench.reporting.results import results_table
+    from reaemb_bench.reporting.results import lists_table, results_table
 
     recipe = plans[0].recipe
     only = len(by_plan[0]) == 1
@@ -178,13 +178,17 @@ def _report(
         embedder_seed=recipe.embedder_seed,
     )
     table = expected.noted(table, users=len(next(iter(by_plan[0].values())).users))
-    screen.print(terminal.render(table))
+    lists = lists_table(named, floors)
+    tables = [table] if lists is None else [table, lists]
+    for each_table in tables:
+        screen.print(terminal.render(each_table))
     for ranks_by_step, tracker in zip(by_plan, trackers, strict=True):
         if tracker is None:
             continue
         for step, ranks in ranks_by_step.items():
             tracker.step_results(step, summarise(ranks))
-        tracker.results(summarise(list(ranks_by_step.values())[-1]), markdown.render(table))
+        shown = "\n".join(markdown.render(each_table) for each_table in tables)
+        tracker.results(summarise(list(ranks_by_step.values())[-1]), shown)
 
 
 def _sampled(planned: Plan, results: Store) -> int | None:

@@ -23,6 +23,12 @@ _COLUMNS = {
     f"sampled/hr@{K}": Column(f"HR@{K}", "sampled"),
     f"sampled/ndcg@{K}": Column(f"NDCG@{K}", "sampled"),
 }
+_LISTS = {
+    f"full/coverage@{K}": Column("coverage"),
+    f"full/gini@{K}": Column("Gini"),
+    f"full/popularity@{K}": Column("popularity"),
+    f"full/tail_share@{K}": Column("tail share"),
+}
 
 
 def results_table(
@@ -56,6 +62,20 @@ def results_table(
     return Table(title, _columns(sampled), mark_best(rows), tuple(notes))
 
 
+def lists_table(named: Mapping[str, Sequence[Ranks]], floors: Floors | None, tail: int = TAIL) -> Table | None:
+    """What the methods of `results_table` recommend, whether or not it was wanted; None where no lists are stored."""
+    by_floor = floors.by_name if floors is not None else {}
+    rows = [_row(name, seeds, tail, SHORT, of=_LISTS) for name, seeds in named.items()]
+    rows += [_row(name, [ranks], tail, SHORT, floor=True, of=_LISTS) for name, ranks in by_floor.items()]
+    if all(cell.missing for row in rows for cell in row.cells):
+        return None
+    notes = (
+        f"of each user's {K} best items: share of the catalogue in any list, Gini index of how often its items are "
+        f"listed (0: all equally often), mean training interactions, share of items with 1 to {tail - 1} of them",
+    )
+    return Table(f"Lists of {K}", tuple(_LISTS.values()), tuple(rows), notes)
+
+
 def _check_comparable(everything: Sequence[Ranks]) -> None:
     for ranks in everything[1:]:
         first = everything[0]
@@ -72,9 +92,18 @@ def _columns(sampled: int | None) -> tuple[Column, ...]:
     )
 
 
-def _row(name: str, seeds: Sequence[Ranks], tail: int, short: int, *, floor: bool = False, leaks: bool = False) -> Row:
+def _row(
+    name: str,
+    seeds: Sequence[Ranks],
+    tail: int,
+    short: int,
+    *,
+    floor: bool = False,
+    leaks: bool = False,
+    of: Mapping[str, Column] = _COLUMNS,
+) -> Row:
     spread = over_seeds([summarise(ranks, (K,), tail, short) for ranks in seeds])
-    cells = tuple(Cell(spread[key].mean, spread[key].sd) if key in spread else Cell(None) for key in _COLUMNS)
+    cells = tuple(Cell(spread[key].mean, spread[key].sd) if key in spread else Cell(None) for key in of)
     return Row(name, cells, floor, leaks)
 
 
