@@ -96,9 +96,7 @@ class Learner:
         """Vectors (n * times, d) of prompts, each with `times` of the thoughts in a row, in micro-batches."""
         size = max(1, self.micro_batch // times)
         parts = [
-            self.model.complete(
-                rows(prefix, start, start + size).repeat(times), thoughts[start * times : (start + size) * times]
-            )
+            self.model.complete(rows(prefix, start, start + size), thoughts[start * times : (start + size) * times])
             for start in range(0, len(prefix.ids), size)
         ]
         return torch.cat(parts)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from reaemb_bench.artifacts import Int64
-from reaemb_bench.encoding.model import Prefix, ThoughtModel, Tokens
+from reaemb_bench.encoding.model import Beginning, Prefix, ThoughtModel, Tokens
 from reaemb_bench.reinforcement.shelves import Layout, Room, fill_files, lay_out, make_room
 
 _BLOCK = 8
@@ -50,7 +50,9 @@ class Prompts:
         self._lengths = np.array([len(row) for row in rows])
         self._offsets = np.cumsum(self._lengths) - self._lengths
         self._ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
-        self._common = _common([rows[item] for item in items])
+        with torch.no_grad():
+            self._beginning = model.begin([rows[item] for item in items])
+        self._common = 0 if self._beginning is None else len(self._beginning.ids)
         order = items[np.lexsort((items, self._lengths[items]))]
         size = min(micro_batch, _BLOCK)
         self._blocks = [order[start : start + size] for start in range(0, len(order), size)]
@@ -94,7 +96,8 @@ class Prompts:
     def _fill(self, first: Prefix, room: Room) -> None:
         """Read all blocks for which there is room; first: block 0, read."""
         tails = _tails(first, self._common)
-        head = torch.cat([tails.new_zeros(1, tails.shape[1]), _rows(first)[0, first.mask[0].bool()][: self._common]])
+        zeros = tails.new_zeros(1, tails.shape[1])
+        head = zeros if self._beginning is None else torch.cat([zeros, _rows(self._beginning)[0]])
         tokens = [int((self._lengths[block] - self._common).sum()) for block in self._blocks]
         per_token = tails.shape[1] * tails.element_size()
         layout = lay_out([count * per_token for count in tokens], room.memory - head.nbytes, room.disk, room.shard)
@@ -143,7 +146,8 @@ class Prompts:
     @torch.no_grad()
     def _prefix(self, block: int) -> Prefix:
         self.reads += len(self._blocks[block])
-        return self._model.prefix(self._model.tokens([self._rows[item] for item in self._blocks[block]]))
+        tokens = self._model.tokens([self._rows[item] for item in self._blocks[block]])
+        return self._model.prefix(tokens, self._beginning)
 
     def _describe(self, block: int) -> str:
         """What the rows of a block are made from, beside the weights, which are the same in all of a step's runs."""
@@ -151,18 +155,10 @@ class Prompts:
         return json.dumps([rows, self._common, str(self._shelves[0].dtype), str(self._model.device)])
 
 
-def _common(rows: Sequence[Sequence[int]]) -> int:
-    """With how many tokens all prompts begin."""
-    # What the first and the last in order have in common, all between them have too.
-    first, last = min(rows, key=list), max(rows, key=list)
-    differs = (place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
-    return next(differs, min(len(first), len(last)))
-
-
-def _rows(prefix: Prefix) -> Tensor:
+def _rows(read: Prefix | Beginning) -> Tensor:
     """(n, L, numbers a token)."""
-    parts = [part.transpose(1, 2).flatten(2) for block in prefix.cache for part in block]
-    return torch.cat([prefix.states, *parts], dim=2)
+    parts = [part.transpose(1, 2).flatten(2) for block in read.cache for part in block]
+    return torch.cat([read.states, *parts], dim=2)
 
 
 def _tails(prefix: Prefix, common: int) -> Tensor:

@@ -1,0 +1,41 @@
+"""The command line, killed without warning inside a step: `python dying_run.py crrl steps 5 0.3 run recipe.toml ...`.
+
+Here that is 0.3 times the length of a tick after step crrl has reported that 5 of its steps are done. Checkpoints are
+written as often as they can be.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+
+from reaemb_bench import pipeline
+from reaemb_bench.cli.app import main
+from reaemb_bench.context import Tick
+from reaemb_bench.encoding import checkpoint as of_contrast
+from reaemb_bench.reinforcement import checkpoint as of_reinforcement
+
+
+def die_in(step: str, unit: str, done: int, wait: float) -> None:
+    last = time.monotonic()
+
+    def ticked(job: pipeline.Job, tick: Tick) -> pipeline.Ticked:
+        nonlocal last
+        now = time.monotonic()
+        if (job.name, tick.unit, tick.done) == (step, unit, done):
+            threading.Timer(wait * (now - last), os.kill, (os.getpid(), signal.SIGKILL)).start()
+        last = now
+        return told(job, tick)
+
+    told = pipeline.Ticked
+    pipeline.Ticked = ticked  # type: ignore[assignment, misc]
+
+
+if __name__ == "__main__":
+    of_contrast.SECONDS = of_reinforcement.SECONDS = 0.0
+    die_in(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
+    sys.argv = ["reaemb-bench", *sys.argv[5:]]
+    main()
