@@ -29,7 +29,7 @@ HEADS = {
     "gru4rec": {"use": "gru4rec", **SMALL, "layers": 2},
     "gru4rec of the paper": {"use": "gru4rec", **SMALL, "bias": False, "projected": False, "read_padding": True},
     "bert4rec": {"use": "bert4rec", **SMALL},
-    "bert4rec without masks": {"use": "bert4rec", **SMALL, "attend_padding": True},
+    "bert4rec without masks": {"use": "bert4rec", **SMALL, "count_from": "oldest", "attend_padding": True},
 }
 
 
@@ -213,3 +213,20 @@ def test_prefixes_end_at_every_item_in_turn() -> None:
     ends = np.bincount(made.inputs.lengths[2000:], minlength=6)
     assert ends[:2].sum() == 0
     assert np.allclose(ends[2:] / 2000, 1 / 4, atol=0.05)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_gated_units_are_those_of_torch(bias: bool) -> None:
+    head = GRU4Rec(**{**SMALL, "max_length": 20}, layers=2, bias=bias)
+    torch.manual_seed(0)
+    network = head.build(nn.Identity()).eval()
+    vectors = torch.randn(ITEMS, 16, requires_grad=True)
+    rows = [[1, 2, 3], [4, 5, 6, 7, 8, 9], [10], [11, 12, 13]]
+    weight = torch.randn(sum(map(len, rows)), 16)
+    ours = everywhere(network, pack(sequences(rows), 20, CPU), vectors)
+    alone = [network.output(network.gru(vectors[row])[0]) for row in rows]
+    trained = [vectors, *network.gru.parameters()]
+    torch.testing.assert_close(ours, torch.cat(alone), atol=1e-6, rtol=0)
+    got = torch.autograd.grad((ours * weight).sum(), trained)
+    wanted = torch.autograd.grad((torch.cat(alone) * weight).sum(), trained)
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)

@@ -36,7 +36,7 @@ def test_sasrec_without_masks() -> None:
 
 def test_bert4rec_without_masks() -> None:
     given = fixture("bert4rec")
-    head = BERT4Rec(hidden=16, max_length=12, dropout=0, attend_padding=True)
+    head = BERT4Rec(hidden=16, max_length=12, dropout=0, count_from="oldest", attend_padding=True)
     network, table = head.build(nn.Identity()).eval(), given["weight.item_emb.weight"]
     # Their mask is row 31 of the table; here it is a parameter of the head, and item number 30.
     network.load_state_dict({**attention_weights(given, 14), "mask": table[31]})

@@ -18,7 +18,7 @@ SAME: dict[Head, dict[str, Any]] = {
     "sasrec": {"causal": False, "attend_padding": True},
     # The plain network has one layer and no dropout.
     "gru4rec": {"bias": False, "projected": False, "targets": "last", "read_padding": True, "dropout": 0.0},
-    "bert4rec": {"mask_probability": 0.6, "copies": "last", "attend_padding": True},
+    "bert4rec": {"mask_probability": 0.6, "copies": "last", "count_from": "oldest", "attend_padding": True},
 }
 """What makes a head compute the plain network's function."""
 

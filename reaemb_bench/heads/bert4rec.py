@@ -44,6 +44,9 @@ class BERT4Rec(Component):
     copies: Literal["none", "last", "prefix"] = "prefix"
     """Whether each sequence comes a second time with only its last item masked, as it will be asked in the end: whole,
     as in the paper's code (`last`), or cut behind a random item."""
+    count_from: Literal["oldest", "newest"] = "newest"
+    """What is read at position 1. Counted from the newest, the mask that asks for the next item stands at 1 in every
+    history; the paper's code counts from the oldest."""
     attend_padding: bool = False
     """Whether attention reads the padding up to `max_length`, whose states are zero, and positions go on counting when
     the mask pushes the oldest item out (defect D12 of the paper's code)."""
@@ -61,6 +64,7 @@ class BERT4Rec(Component):
             dropout=self.dropout,
             causal=False,
             attend_padding=self.attend_padding,
+            count_from=self.count_from,
             masks=True,
         )
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from reaemb_bench.heads.gated import gated
 from reaemb_bench.heads.packing import Packed
 
 
@@ -38,21 +39,35 @@ class Recurrent(nn.Module):
         """States (places, hidden) after the items there; vectors (items, hidden), what `table()` gives."""
         order, sizes, users = _by_time(packed)
         read = self.dropout(F.embedding(packed.items.index_select(0, order), vectors))
-        # PackedSequence lays positions out by time, the longest histories first.
-        states, _ = self.gru(PackedSequence(read, sizes), self._start(packed.lengths.index_select(0, users)))
+        states = self._run(read, sizes, self._start(packed.lengths.index_select(0, users)))
         moved_to = torch.empty_like(order)
         moved_to[order] = torch.arange(len(order), device=order.device)
-        made: Tensor = self.output(states.data.index_select(0, moved_to[places]))
+        made: Tensor = self.output(states.index_select(0, moved_to[places]))
         return made
 
+    def _run(self, read: Tensor, sizes: Tensor, start: Tensor | None) -> Tensor:
+        """States (positions, hidden) of what was read, sorted by time; `sizes` users at each time step."""
+        if read.device.type != "cpu":
+            states: Tensor = self.gru(PackedSequence(read, sizes), start)[0].data
+            return states
+        zeros = read.new_zeros(int(sizes[0]), read.shape[1])
+        for layer in range(self.gru.num_layers):
+            weight_ih, weight_hh, *biases = self.gru.all_weights[layer]
+            bias_ih, bias_hh = biases or (None, weight_hh.new_zeros(len(weight_hh)))
+            began = zeros if start is None else start[layer]
+            if layer:
+                read = F.dropout(read, self.gru.dropout, self.training)
+            read = gated(F.linear(read, weight_ih, bias_ih), sizes.tolist(), began, weight_hh, bias_hh)
+        return read
+
     def _start(self, lengths: Tensor) -> Tensor | None:
-        """The state (layers, users, hidden) after the padding that stands before each history."""
+        """The state (1, users, hidden) after the padding that stands before each history."""
         if self.padded_to is None or self.padding is None:
             return None
-        # With one layer a state is an output: one call gives those after 1, 2, ..., and none is needed after 0.
-        after, _ = self.gru(self.padding.expand(self.padded_to, 1, -1))
+        alone = torch.ones(self.padded_to, dtype=torch.long)
+        after = self._run(self.padding.expand(self.padded_to, -1), alone, None)
         states = torch.cat([torch.zeros_like(after[:1]), after])
-        return states.index_select(0, self.padded_to - lengths).transpose(0, 1)
+        return states.index_select(0, self.padded_to - lengths)[None]
 
 
 def _by_time(packed: Packed) -> tuple[Tensor, Tensor, Tensor]:

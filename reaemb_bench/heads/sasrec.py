@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,9 @@ class SASRec(Component):
     causal: bool = True
     """Whether a position sees only what came before it. False is defect D2 of the paper's code: positions attend to
     the very items that they are trained to predict."""
+    count_from: Literal["oldest", "newest"] = "oldest"
+    """What is read at position 1. Counted from the newest, an item's position tells how far it is from the end of the
+    sequence and not from its beginning."""
     attend_padding: bool = False
     """Whether attention reads the padding up to `max_length`, whose states are zero (defect D12 of the paper's code).
     No padding is computed: its equal keys count as one."""
@@ -51,6 +54,7 @@ class SASRec(Component):
             dropout=self.dropout,
             causal=self.causal,
             attend_padding=self.attend_padding,
+            count_from=self.count_from,
             masks=False,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch.nn import functional as F
 
 from reaemb_bench.heads.attention import LAYER_NORM_EPSILON, Block
 from reaemb_bench.heads.packing import Packed
+
+CountFrom = Literal["oldest", "newest"]
 
 
 class SelfAttentive(nn.Module):
@@ -27,9 +30,11 @@ class SelfAttentive(nn.Module):
         causal: bool,
         attend_padding: bool,
         masks: bool,
+        count_from: CountFrom,
     ) -> None:
         super().__init__()
         self.table = table
+        self.count_from = count_from
         # Positions count from 1, and a mask may stand one behind the last.
         self.position = nn.Embedding(max_length + 2, hidden)
         self.dropout = nn.Dropout(dropout)
@@ -49,7 +54,10 @@ class SelfAttentive(nn.Module):
         else:
             read = F.embedding(packed.items.clamp(max=items - 1), vectors)
             read = torch.where((packed.items == items)[:, None], self.mask, read)
-        states = self.dropout(read * math.sqrt(vectors.shape[1]) + self.position(packed.positions))
+        positions = packed.positions
+        if self.count_from == "newest":
+            positions = packed.lengths.repeat_interleave(packed.lengths) + 1 - positions
+        states = self.dropout(read * math.sqrt(vectors.shape[1]) + self.position(positions))
         for block in self.blocks[:-1]:
             states = block(states, packed)
         # Behind the last attention nothing else is read.
