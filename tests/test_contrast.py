@@ -78,7 +78,19 @@ def test_the_micro_batch_does_not_change_the_loss_curve(tmp_path, settings):
     assert curves[0][0] != curves[0][-1]
 
 
-def test_dropout_masks_are_the_same_in_both_forwards(tmp_path):
+@pytest.mark.parametrize("settings", [{}, {"passes": 2}], ids=["default", "two passes"])
+def test_memory_for_graphs_changes_no_bit(tmp_path, monkeypatch, settings):
+    made = encoder(tmp_path / "llm")
+    runs = []
+    for kept in (1, 3, 100):
+        monkeypatch.setattr("reaemb_bench.encoding.contrastive.graphs_that_fit", lambda *_, kept=kept: kept)
+        runs.append(train(tmp_path / str(kept), made, 3, lora_dropout=0.1, **settings))
+    assert runs[0][1] == runs[1][1] == runs[2][1]
+    assert same_files(runs[0][0], runs[1][0]) and same_files(runs[0][0], runs[2][0])
+
+
+def test_dropout_masks_are_the_same_in_both_forwards(tmp_path, monkeypatch):
+    monkeypatch.setattr("reaemb_bench.encoding.contrastive.graphs_that_fit", lambda sizes, shape, device: 1)
     model = open_encoder(encoder(tmp_path), CPU)
     learner = ContrastiveLearner(build("step", "contrast"), model, micro_batch=2)
     for name, weight in model.causal_lm.named_parameters():
@@ -88,8 +100,8 @@ def test_dropout_masks_are_the_same_in_both_forwards(tmp_path):
     seen = []
     plain = learner._embed
 
-    def watched(rows, group):
-        vectors = plain(rows, group)
+    def watched(rows, group, beginning):
+        vectors = plain(rows, group, beginning)
         seen.append(vectors.detach().clone())
         return vectors
 

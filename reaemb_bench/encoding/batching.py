@@ -4,17 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
+from reaemb_bench.encoding.memory import Shape, free_memory
 from reaemb_bench.machine import Machine
 
+_USUAL = {"cpu": 32}
+_USUAL_ELSEWHERE = 64
+_SHARE = 0.5
+"""Of the free memory, what one micro-batch may take; the rest is for what was not counted."""
 
-def micro_batch(machine: Machine) -> int:
-    """Prompts a forward pass: the machine's setting, or 32 on a CPU and 64 elsewhere."""
-    return machine.micro_batch or (32 if machine.torch_device().type == "cpu" else 64)
+
+def micro_batch(machine: Machine, shape: Shape, longest: int, *, learns: bool) -> int:
+    """Prompts a pass: the machine's setting, or 32 on a CPU and 64 elsewhere, halved until they fit into memory.
+
+    longest: tokens of the longest prompt. learns: a graph is kept for the backward pass. Halving is rare and coarse,
+    so that the same machine gives the same bits.
+    """
+    if machine.micro_batch is not None:
+        return machine.micro_batch
+    device = machine.torch_device()
+    size = _USUAL.get(device.type, _USUAL_ELSEWHERE)
+    room = _SHARE * free_memory(str(device)) or float("inf")
+    per_prompt = longest * (shape.learnt_token if learns else shape.read_token)
+    while size > 1 and size * per_prompt > room:
+        size //= 2
+    return size
 
 
-def by_length(rows: Sequence[Sequence[int]], size: int) -> list[torch.Tensor]:
-    """Places of the rows in groups of at most `size`, longest first, so that a group needs little padding."""
+def graphs_that_fit(sizes: Sequence[int], shape: Shape, device: str) -> int:
+    """Of how many groups, counted from the last, the graph can be kept until the backward pass; at least one's.
+
+    sizes: tokens of each group, padding included. Results do not depend on it.
+    """
+    room = _SHARE * free_memory(device)
+    needed = np.cumsum(np.asarray(sizes[::-1], dtype=np.float64)) * shape.learnt_token
+    return max(1, int((needed <= room).sum()))
+
+
+def by_length(rows: Sequence[Sequence[int]], size: int, start: int) -> list[torch.Tensor]:
+    """Places of the rows in groups of at most `size`, longest first, that cost least in all.
+
+    A group costs as many tokens as its longest row has, times its rows, and `start` tokens more for being one.
+    """
     order = sorted(range(len(rows)), key=lambda place: (-len(rows[place]), place))
-    return [torch.tensor(order[start : start + size]) for start in range(0, len(order), size)]
+    lengths = np.array([len(rows[place]) for place in order], dtype=np.int64)
+    # cost[k]: the least for the first k rows; first[k]: where the last of their groups begins.
+    cost = np.zeros(len(rows) + 1, dtype=np.int64)
+    first = np.zeros(len(rows) + 1, dtype=np.int64)
+    for stop in range(1, len(rows) + 1):
+        begins = np.arange(max(0, stop - size), stop)
+        costs = cost[begins] + start + (stop - begins) * lengths[begins]
+        best = int(costs.argmin())
+        cost[stop], first[stop] = costs[best], begins[best]
+    groups = []
+    stop = len(rows)
+    while stop:
+        groups.append(torch.tensor(order[first[stop] : stop]))
+        stop = int(first[stop])
+    return groups[::-1]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from reaemb_bench.artifacts import Corpus
 from reaemb_bench.distributed import add_up, add_up_gradients, count, is_first, rank, share
 from reaemb_bench.encoding.backbone import quiet
-from reaemb_bench.encoding.batching import by_length
-from reaemb_bench.encoding.model import ThoughtModel, Tokens
+from reaemb_bench.encoding.batching import by_length, graphs_that_fit
+from reaemb_bench.encoding.model import Beginning, ThoughtModel, Tokens
 from reaemb_bench.encoding.views import two_views
 from reaemb_bench.errors import UserError
 
@@ -71,38 +71,55 @@ class ContrastiveLearner:
 
     def _accumulate(self, rows: list[list[int]], share_of_loss: float) -> float:
         """Add the gradients of one block of pairs (first views, then second views); gives its share of the loss."""
-        # Gradient caching (Gao et al., arXiv 2101.06983): vectors of all groups first, then each group again with
-        # the gradient of its vectors, under the same dropout masks. Memory holds the graph of one group at a time;
-        # the last group's is still there and needs no second forward. Several processes share the groups, and all of
-        # them compute the loss of all vectors.
+        # Gradient caching (Gao et al., arXiv 2101.06983): vectors of all groups first, then the backward pass of each
+        # group with the gradient of its vectors. The graphs of as many groups as fit into memory are kept for it; the
+        # others are computed again, under the same dropout masks. What all prompts begin with is read once and
+        # differentiated once, at the end. Several processes share the groups, and all of them compute the loss of all
+        # vectors.
         device = self.model.device
-        groups = share(by_length(rows, min(self.micro_batch, math.ceil(len(rows) / count()))))
+        beginning = self.model.begin(rows) if self.settings.passes == 1 else None
+        apart = None if beginning is None else beginning.apart()
+        size = min(self.micro_batch, math.ceil(len(rows) / count()))
+        groups = share(by_length(rows, size, self.model.start))
+        recomputed = len(groups) - self._graphs(rows, groups, apart)
         vectors = torch.zeros(len(rows), self.model.width, device=device)
-        states = []
-        with torch.no_grad():
-            for group in groups[:-1]:
-                states.append(_random_state(device))
-                vectors[group.to(device)] = self._embed(rows, group)
-        kept = [(group.to(device), self._embed(rows, group)) for group in groups[-1:]]
-        for group, part in kept:
-            vectors[group] = part.detach()
+        states, graphs = [], {}
+        for place, group in enumerate(groups):
+            states.append(_random_state(device))
+            with torch.set_grad_enabled(place >= recomputed):
+                part = self._embed(rows, group, apart)
+            vectors[group.to(device)] = part.detach()
+            if place >= recomputed:
+                graphs[place] = part
         add_up([vectors])
         vectors.requires_grad_()
         value = self._loss(vectors) * share_of_loss
         value.backward()  # type: ignore[no-untyped-call]
         assert vectors.grad is not None
-        for group, part in kept:
-            part.backward(vectors.grad[group])  # type: ignore[no-untyped-call]
         after = _random_state(device)
-        for group, state in zip(groups[:-1], states, strict=True):
-            _restore_random_state(state, device)
-            self._embed(rows, group).backward(vectors.grad[group.to(device)])  # type: ignore[no-untyped-call]
+        # In one order, whatever was kept, so that memory does not decide the last bits of a sum.
+        for place, group in enumerate(groups):
+            if place < recomputed:
+                _restore_random_state(states[place], device)
+                graphs[place] = self._embed(rows, group, apart)
+            graphs.pop(place).backward(vectors.grad[group.to(device)])  # type: ignore[no-untyped-call]
         _restore_random_state(after, device)
+        if beginning is not None and apart is not None:
+            _pass_on(apart, beginning)
         return value.item()
 
-    def _embed(self, rows: list[list[int]], group: Tensor) -> Tensor:
+    def _graphs(self, rows: list[list[int]], groups: Sequence[Tensor], beginning: Beginning | None) -> int:
+        """Of how many of the last groups the graphs fit into memory."""
+        common = 0 if beginning is None else len(beginning.ids)
+        extra = self.model.thoughts + 1 - common
+        sizes = [len(group) * (max(len(rows[place]) for place in group.tolist()) + extra) for group in groups]
+        return graphs_that_fit(sizes, self.model.shape, str(self.model.device))
+
+    def _embed(self, rows: list[list[int]], group: Tensor, beginning: Beginning | None) -> Tensor:
         tokens = self.model.tokens([rows[place] for place in group.tolist()])
-        return self.model.embed(tokens) if self.settings.passes == 1 else _embed_twice(self.model, tokens)
+        if self.settings.passes == 2:
+            return _embed_twice(self.model, tokens)
+        return self.model.embed(tokens, beginning)
 
     def _loss(self, vectors: Tensor) -> Tensor:
         half = len(vectors) // 2
@@ -152,6 +169,14 @@ def _embed_twice(model: ThoughtModel, tokens: Tokens) -> Tensor:
     with torch.no_grad():
         first = model.prefix(tokens, share=False)
     return model.complete(model.prefix(tokens, share=False), model.think(first))
+
+
+def _pass_on(apart: Beginning, beginning: Beginning) -> None:
+    """Give the gradients that tensors set apart have gathered to those that they were copied from."""
+    pairs = zip(beginning.tensors, apart.tensors, strict=True)
+    used = [(tensor, copy.grad) for tensor, copy in pairs if copy.grad is not None and tensor.requires_grad]
+    if used:
+        torch.autograd.backward([tensor for tensor, _ in used], [gradient for _, gradient in used])
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

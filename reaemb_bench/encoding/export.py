@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -53,13 +54,17 @@ def embed_all(model: ThoughtModel, rows: list[list[int]], context: Context, firs
     messages. Raises UserError where a vector is not finite.
     """
     made = torch.zeros(len(rows), model.width, device=model.device)
-    size = min(micro_batch(context.machine), math.ceil(len(rows) / count()))
-    done = 0
+    longest = max(map(len, rows)) + model.thoughts + 1
+    # Hosts may differ in free memory, but all processes must share the same groups.
+    room = from_first(micro_batch(context.machine, model.shape, longest, learns=False))[0]
+    groups = by_length(rows, min(room, math.ceil(len(rows) / count())), model.start)
     with torch.inference_mode():
-        for group in share(by_length(rows, size)):
-            made[group.to(made.device)] = model.embed(model.tokens([rows[place] for place in group.tolist()])).float()
-            done = min(done + len(group) * count(), len(rows))
+        beginning = model.begin(rows)
+        for group, done in share(list(zip(groups, accumulate(map(len, groups)), strict=True))):
+            tokens = model.tokens([rows[place] for place in group.tolist()])
+            made[group.to(made.device)] = model.embed(tokens, beginning).float()
             context.report(Tick(done, len(rows), "items"))
+        context.report(Tick(len(rows), len(rows), "items"))
         add_up([made])
     values: Float32 = made.cpu().numpy()
     if not np.isfinite(values).all():

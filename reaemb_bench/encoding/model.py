@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from reaemb_bench.encoding.memory import Shape
 from reaemb_bench.encoding.template import Template
 from reaemb_bench.kinds import Pooling
 
@@ -144,6 +145,16 @@ class ThoughtModel(nn.Module):
     def width(self) -> int:
         """Hidden size d of the language model."""
         return int(self._embeddings.weight.shape[1])
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of the language model."""
+        return Shape.of(self.causal_lm.config, self._embeddings.weight.element_size())
+
+    @property
+    def start(self) -> int:
+        """What starting one more pass costs, in tokens; see `batching.by_length`."""
+        return self.shape.start(self.device.type)
 
     @property
     def _embeddings(self) -> Any:

@@ -14,6 +14,9 @@ from reaemb_bench.distributed import from_first, is_first
 from reaemb_bench.errors import UserError
 from reaemb_bench.kinds import AnyLoss
 
+_LONG_TEXTS = 16
+"""Texts that are tokenised to know how much memory a prompt takes."""
+
 
 class Contrast(Step):
     """Train LoRA, the reasoner and a temperature so that two views of an item's attributes meet.
@@ -80,7 +83,12 @@ class Contrast(Step):
 
         model = open_encoder(encoder, context.machine)
         model.template = replace(model.template, padding=self.padding or model.template.padding)
-        learner = ContrastiveLearner(self, model, micro_batch(context.machine))
+        # Most characters are not always most tokens, but hardly ever are they far from it.
+        longest = model.tokenize(sorted(corpus.texts, key=len)[-_LONG_TEXTS:])
+        length = max(map(len, longest)) + model.thoughts + 1
+        # Hosts may differ in free memory, but all processes must share the same groups.
+        room = from_first(micro_batch(context.machine, model.shape, length, learns=True))[0]
+        learner = ContrastiveLearner(self, model, room)
         model.train()
         checkpoints = Checkpoints(context.scratch, learner.parameters, learner.optimiser)
         curve, learner.tokens = checkpoints.restore()
