@@ -136,7 +136,7 @@ def test_room_for_prompts_changes_nothing_but_the_work(
         assert watched.ticks[-4:] == seen["memory"].ticks[-4:]
     facts = {name: watched.notes for name, watched in seen.items()}
     assert facts["memory"]["prompt_disk_mb"] == 0
-    assert not (tmp_path / "memory" / "prompts").exists()
+    assert not (tmp_path / "memory" / "prompts-0").exists()
     assert float(facts["disk"]["prompt_disk_mb"]) > float(facts["both"]["prompt_disk_mb"]) > 0.04
     assert facts["both"]["prompts_without_room"] == 0
     assert 0 < int(facts["some"]["prompts_without_room"]) < ITEMS

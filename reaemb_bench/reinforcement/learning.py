@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from reaemb_bench.artifacts import Corpus, Int64
 from reaemb_bench.context import Context, Tick
 from reaemb_bench.data.candidates import Candidates
+from reaemb_bench.distributed import add_up, add_up_gradients, count, from_first, is_first, rank
 from reaemb_bench.encoding.model import Prefix, ThoughtModel
 from reaemb_bench.errors import UserError
-from reaemb_bench.policies.rollouts import Rollouts
+from reaemb_bench.policies.rollouts import LogDensity, Rollouts
 from reaemb_bench.reinforcement.checkpoint import Checkpoints
 from reaemb_bench.reinforcement.prompts import Prompts
+from reaemb_bench.reinforcement.sharing import of_all, own_groups, share_of
 from reaemb_bench.reinforcement.shelves import Room
 
 if TYPE_CHECKING:
@@ -34,7 +37,11 @@ _MICRO_BATCH = 32
 
 @dataclass(frozen=True)
 class Sample:
-    """What a step samples and then learns from. prefix: the g items' prompts; rewards, advantages: (g, G)."""
+    """What a step samples and then learns from.
+
+    prefix: the prompts of the g items that this process rolls out. advantages: (g, G). rewards: (groups, G), those of
+    all processes.
+    """
 
     prefix: Prefix
     rollouts: Rollouts
@@ -56,11 +63,11 @@ class Learner:
         return self.settings.noise * self.model.thought_scale
 
     def noise(self, groups: int, generator: torch.Generator) -> Tensor:
-        """(n, j, d): Gaussian noise, zero for the first rollout of each group. Drawn on the CPU, alike everywhere."""
+        """(g, G, j, d): Gaussian noise, zero for the first of each group. Drawn on the CPU, alike everywhere."""
         shape = (groups, self.settings.group, self.model.thoughts, self.model.width)
         drawn = torch.randn(shape, generator=generator) * self.sigma
         drawn[:, 0] = 0
-        return drawn.flatten(0, 1).to(self.model.device)
+        return drawn.to(self.model.device)
 
     @torch.no_grad()
     def vectors(self, prefix: Prefix) -> Tensor:
@@ -68,29 +75,40 @@ class Learner:
         return self._complete(prefix, self.model.think(prefix), 1)
 
     @torch.no_grad()
-    def sample(self, prefix: Prefix, noise: Tensor, candidates: Tensor, weights: Tensor) -> Sample:
-        """Roll out and judge: noise (n, j, d), candidates (g, N, d), weights (g, N), the positives' shares."""
+    def sample(
+        self, prefix: Prefix, noise: Tensor, candidates: Tensor, weights: Tensor, groups: int | None = None
+    ) -> Sample:
+        """Roll out and judge: noise (n, j, d), candidates (g, N, d), weights (g, N), the positives' shares.
+
+        groups: how many groups all processes roll out in this step; None says that these are all.
+        """
         group = self.settings.group
+        groups = len(candidates) if groups is None else groups
         actions = self.model.think(prefix).repeat_interleave(group, dim=0) + noise
         vectors = self._complete(prefix, actions, group).view(-1, group, self.model.width)
         scores = vectors @ candidates.transpose(1, 2)
         rewards = self.settings.reward.reward(scores, weights.unsqueeze(1))
         # Ranks of scores that are not numbers look like numbers, so the scores decide.
-        rewards = rewards.where(scores.isfinite().all(-1), torch.nan)
+        rewards = of_all(rewards.where(scores.isfinite().all(-1), torch.nan), groups)
         sampled = torch.ones(len(noise), dtype=torch.bool, device=noise.device)
         sampled[::group] = False
         rollouts = Rollouts(actions, noise, self.sigma, sampled)
-        return Sample(prefix, rollouts, rewards, self.settings.advantage.advantage(rewards))
+        # Some advantages compare with the rewards of the whole step.
+        advantages = self.settings.advantage.advantage(rewards)[torch.from_numpy(own_groups(groups)).to(rewards.device)]
+        return Sample(prefix, rollouts, rewards, advantages)
 
     def losses(self, sample: Sample) -> Iterator[Tensor]:
-        """The policy's loss for each iteration over a sample; the caller updates the reasoner in between."""
+        """The policy's loss for each iteration over a sample; the caller updates the reasoner in between.
+
+        Of several processes each gives its part of the loss, and the parts add up to it.
+        """
         policy, group = self.settings.policy, self.settings.group
         old = None
         for _ in range(self.settings.iterations):
             means = self.model.think(sample.prefix).repeat_interleave(group, dim=0)
             new = policy.log_density(self.model, sample.prefix, means, sample.rollouts)
             old = new.values.detach() if old is None else old
-            yield policy.loss(new, old, sample.advantages.flatten())
+            yield policy.loss(new, old, sample.advantages.flatten()) * share_of(_terms(new), len(sample.rewards))
 
     def _complete(self, prefix: Prefix, thoughts: Tensor, times: int) -> Tensor:
         """Vectors (n * times, d) of prompts, each with `times` of the thoughts in a row, in micro-batches."""
@@ -129,6 +147,8 @@ def reinforce(
     order = batches(len(candidates.items), settings, context.seed)
     rate = _Schedule(settings.warmup, len(order) * settings.iterations)
     curve = checkpoints.restore()
+    if from_first(len(curve)) != [len(curve)]:
+        raise UserError("this process finds another checkpoint than process 0; give all hosts the same --store")
     if len(curve) < len(order):
         prompts = _read_prompts(learner, corpus, candidates, order, context)
     for step in range(1, len(order) + 1):
@@ -143,7 +163,8 @@ def reinforce(
                     f"reinforce: the loss is {loss} in step {step} (items {names}); lower its learning_rate"
                 )
             curve.append({**_measured(learner, sample), "loss": loss})
-            checkpoints.save(curve)
+            if is_first():
+                checkpoints.save(curve)
         context.report(Tick(step, len(order), "steps", curve[step - 1]))
     reasoner.requires_grad_(False)
 
@@ -168,10 +189,13 @@ def _step_seed(seed: int, step: int) -> int:
 def _read_prompts(
     learner: Learner, corpus: Corpus, candidates: Candidates, order: list[Int64], context: Context
 ) -> Prompts:
-    """The prompts of all items that the stage rolls out or ranks."""
-    settings, places = learner.settings, np.unique(np.concatenate(order))
-    items = np.unique(np.concatenate([candidates.items[places], candidates.lists[places].ravel()]))
-    room = Room(settings.cache_gb * 1e9, settings.cache_disk_gb * 1e9, context.scratch / "prompts")
+    """The prompts of all items that this process rolls out or embeds as candidates in the stage."""
+    settings = learner.settings
+    rolled_out = candidates.items[np.concatenate([chosen[own_groups(len(chosen))] for chosen in order])]
+    ranked = np.unique(candidates.lists[np.unique(np.concatenate(order))])
+    items = np.unique(np.concatenate([rolled_out, ranked[_embeds(ranked)]]))
+    folder = context.scratch / f"prompts-{rank()}"
+    room = Room(settings.cache_gb * 1e9, settings.cache_disk_gb * 1e9, folder)
     prompts = Prompts(
         learner.model,
         learner.model.tokenize(corpus.texts, settings.max_length),
@@ -195,12 +219,15 @@ def _learned(learner: Learner, sample: Sample, optimiser: torch.optim.Optimizer,
     settings, loss = learner.settings, math.nan
     [group] = optimiser.param_groups
     for iteration, value in enumerate(learner.losses(sample)):
-        loss = value.item()
+        total = value.detach().clone()
+        add_up([total])
+        loss = total.item()
         if not math.isfinite(loss):
             break
         group["lr"] = settings.learning_rate * rate((step - 1) * settings.iterations + iteration)
         optimiser.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
+        add_up_gradients(group["params"])
         torch.nn.utils.clip_grad_norm_(group["params"], settings.gradient_clip)
         optimiser.step()
     return loss
@@ -216,19 +243,38 @@ def rows(prefix: Prefix, start: int, stop: int) -> Prefix:
 def _sampled(
     learner: Learner, prompts: Prompts, candidates: Candidates, chosen: Int64, generator: torch.Generator
 ) -> Sample:
-    """Roll out the items at places `chosen` of `candidates`; a candidate they share is embedded once."""
-    device = learner.model.device
+    """Roll out the items at places `chosen` of `candidates`, or this process's share of them."""
+    device, own = learner.model.device, own_groups(len(chosen))
     needed, places = np.unique(candidates.lists[chosen], return_inverse=True)
-    vectors = torch.cat(
-        [
-            learner.vectors(prompts(needed[start : start + learner.micro_batch]))
-            for start in range(0, len(needed), learner.micro_batch)
-        ]
-    )
-    lists = vectors[torch.from_numpy(places.reshape(len(chosen), -1)).to(device)]
-    counts = torch.from_numpy(candidates.counts[chosen]).to(device, torch.float32)
-    noise = learner.noise(len(chosen), generator)
-    return learner.sample(prompts(candidates.items[chosen]), noise, lists, counts / counts.sum(1, keepdim=True))
+    places = places.reshape(len(chosen), -1)[own]
+    lists = _vectors(learner, prompts, needed)[torch.from_numpy(places).to(device)]
+    counts = torch.from_numpy(candidates.counts[chosen[own]]).to(device, torch.float32)
+    noise = learner.noise(len(chosen), generator)[torch.from_numpy(own).to(device)].flatten(0, 1)
+    prefix = prompts(candidates.items[chosen[own]])
+    return learner.sample(prefix, noise, lists, counts / counts.sum(1, keepdim=True), len(chosen))
+
+
+def _vectors(learner: Learner, prompts: Prompts, items: Int64) -> Tensor:
+    """Clean vectors (n, d) of different items, each embedded once, by one process."""
+    made = torch.zeros(len(items), learner.model.width, device=learner.model.device)
+    own = np.flatnonzero(_embeds(items))
+    for start in range(0, len(own), learner.micro_batch):
+        some = own[start : start + learner.micro_batch]
+        made[torch.from_numpy(some).to(made.device)] = learner.vectors(prompts(items[some]))
+    add_up([made])
+    return made
+
+
+def _embeds(items: Int64) -> npt.NDArray[np.bool_]:
+    """Which of these items this process embeds where they are ranked: always the same, so that it reads no others."""
+    mine: npt.NDArray[np.bool_] = items % count() == rank()
+    return mine
+
+
+def _terms(density: LogDensity) -> Tensor:
+    """How many terms the objective is a mean of, a scalar."""
+    counted = density.counted.sum()
+    return counted if density.settled is None else counted + density.settled.sum()
 
 
 @torch.no_grad()
@@ -239,6 +285,7 @@ def _measured(learner: Learner, sample: Sample) -> dict[str, float]:
     """
     before = sample.rollouts.actions[:: learner.settings.group]
     moved = (learner.model.think(sample.prefix) - before).flatten(1).norm(dim=1)
+    moved = of_all(moved, len(sample.rewards))
     spread = sample.rewards.amax(1) - sample.rewards.amin(1)
     return {
         "reward": float(sample.rewards.mean()),

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from reaemb_bench.artifacts import Corpus, Encoder, Holdout, Sequences
 from reaemb_bench.component import Randomness, Sight, Step
 from reaemb_bench.context import Context
+from reaemb_bench.distributed import is_first
 from reaemb_bench.kinds import AnyAdvantage, AnyPolicy, AnyReward
 
 _CACHE = ("cache_gb", "cache_disk_gb")
@@ -19,6 +20,7 @@ class Reinforcement(Step):
     """The settings of both reinforcement steps."""
 
     randomness: ClassVar[Randomness] = "embedder"
+    together: ClassVar[bool] = True
 
     reward: AnyReward = cast("AnyReward", "softmax-likelihood")
     """How a rollout's ranking of its candidates is judged."""
@@ -55,10 +57,10 @@ class Reinforcement(Step):
     max_length: int | None = Field(default=None, ge=8)
     """Most tokens of a prompt, thoughts and EOS counted; None keeps the encoder's own limit."""
     cache_gb: float = Field(default=4.0, ge=0)
-    """Main memory for what the language model says of the prompts, in 10^9 bytes; it changes no number."""
+    """Main memory for what the language model says of the prompts, in 10^9 bytes a process; it changes no number."""
     cache_disk_gb: float = Field(default=50.0, ge=0)
-    """Disk for what does not fit into `cache_gb`, in the store's folder until the step is done, in 10^9 bytes; it
-    changes no number. Prompts beyond it are read again at every use; 0 writes nothing."""
+    """Disk for what does not fit into `cache_gb`, in the store's folder until the step is done, in 10^9 bytes a
+    process; it changes no number. Prompts beyond it are read again at every use; 0 writes nothing."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -119,6 +121,8 @@ def _run(settings: Reinforcement, corpus: Corpus, histories: Sequences, encoder:
     drawn = draw_candidates(pairs, settings.positives, settings.candidates, context.seed)
     model = open_encoder(encoder, context.machine)
     reinforce(model, corpus, drawn, settings, context)
+    if not is_first():
+        return encoder
     assert model.reasoner is not None
     folder = context.scratch / "encoder"
     # An interrupted run may have left one behind.
