@@ -10,12 +10,15 @@ from safetensors.torch import load_file, save_file
 
 from reaemb_bench.artifacts import Corpus, Encoder, Holdout, Sequences
 from reaemb_bench.context import Context, Tick
+from reaemb_bench.data.candidates import draw_candidates
+from reaemb_bench.data.cooccurrence import cooccurrence
 from reaemb_bench.encoding.folder import REASONER, open_encoder
+from reaemb_bench.encoding.model import Prefix, ThoughtModel
 from reaemb_bench.errors import RecipeError, UserError
 from reaemb_bench.machine import Machine
 from reaemb_bench.pipeline import signature
 from reaemb_bench.registry import build
-from reaemb_bench.reinforcement.learning import rows
+from reaemb_bench.reinforcement.learning import Learner, batches, rows
 from reaemb_bench.reinforcement.prompts import Prompts
 from reaemb_bench.reinforcement.shelves import Room
 from reaemb_bench.steps.llm import LanguageModel
@@ -171,6 +174,58 @@ def test_kept_prompts_are_what_the_model_reads(before: str, reasoner: str, corpu
     torch.testing.assert_close(
         model.complete(part, model.think(part)), model.complete(fresh, model.think(fresh))[1:3], rtol=1e-4, atol=1e-5
     )
+
+
+def test_a_step_completes_each_candidate_and_each_rollout_once(
+    corpus: Corpus, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    completed: list[int] = []
+    complete = ThoughtModel.complete
+
+    def counted(model: ThoughtModel, prefix: Prefix, thoughts: torch.Tensor) -> torch.Tensor:
+        completed.append(len(thoughts))
+        return complete(model, prefix, thoughts)
+
+    monkeypatch.setattr(ThoughtModel, "complete", counted)
+    settings = Reinforce(steps=1)
+    settings.run(corpus, encoder, Watched(tmp_path / "run").context())
+    drawn = draw_candidates(cooccurrence(corpus.training, ITEMS), 1, settings.candidates, seed=1)
+    [chosen] = batches(len(drawn.items), settings, seed=1)
+    distinct = len(np.unique(drawn.lists[chosen]))
+    assert distinct < drawn.lists[chosen].size
+    assert sum(completed) == distinct + settings.rollouts_per_step
+
+
+def test_the_gaussian_policy_learns_without_the_language_model(
+    corpus: Corpus, encoder: Encoder, tmp_path: Path
+) -> None:
+    passes = {}
+    for policy in ("gaussian", "token-logprob-paper"):
+        model = open_encoder(encoder, Machine(device="cpu"))
+        step = build("step", {"use": "reinforce", "policy": policy, "iterations": 3})
+        assert isinstance(step, Reinforce)
+        learner = Learner(model, step)
+        prefix = model.prefix(model.tokens(model.tokenize(corpus.texts[:4])))
+        noise = learner.noise(4, torch.Generator().manual_seed(0)).flatten(0, 1)
+        sample = learner.sample(prefix, noise, torch.randn(4, 10, 32), torch.eye(10)[:1].expand(4, -1))
+        passed: list[object] = []
+        model.causal_lm.get_decoder().register_forward_hook(lambda *_, passed=passed: passed.append(_))
+        assert len(list(learner.losses(sample))) == 3
+        passes[policy] = len(passed)
+    assert passes == {"gaussian": 0, "token-logprob-paper": 3}
+
+
+def test_an_epoch_rolls_every_item_out_once_and_epochs_differ() -> None:
+    settings = Reinforce(epochs=2)
+    drawn = batches(10, settings, seed=3)
+    assert [len(each) for each in drawn] == [4, 4, 2, 4, 4, 2]
+    first, second = (np.concatenate(drawn[start : start + 3]).tolist() for start in (0, 3))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    # What a step rolls out does not depend on how long the stage is.
+    shorter = batches(10, Reinforce(steps=4), seed=3)
+    assert all(np.array_equal(one, other) for one, other in zip(shorter, drawn, strict=False))
+    assert len(shorter) == 4
 
 
 def holdout(corpus: Corpus, shift: int) -> Holdout:
