@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +21,10 @@ from reaemb_bench.pipeline import execute, fetch_all, plan
 from reaemb_bench.recipe import Recipe, load
 from reaemb_bench.store import Store
 from tests.encoding_helpers import corpus  # noqa: F401 - sets torch's threads before anything runs
+from tests.uneven_processes import MICRO_BATCH
 
 FAILING = Path(__file__).parent / "failing_step.py"
-MICRO_BATCH = 3
+UNEVEN = Path(__file__).parent / "uneven_processes.py"
 
 RECIPE = """
 steps = ["prepare", "llm", "lrcl", "again", "encode", "reduce", "train", "rank"]
@@ -67,22 +70,22 @@ class Together(NamedTuple):
     printed: str
 
 
-def torchrun(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def torchrun(folder: Path, *more: str, start: Sequence[str] = ("-m", "reaemb_bench")) -> CompletedProcess[str]:
     """`torchrun --nproc-per-node 2 -m reaemb_bench run recipe.toml` in `folder`."""
     words = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-        *("-m", "reaemb_bench", "run", "recipe.toml", "--device", "cpu", "--micro-batch", str(MICRO_BATCH), *more),
+        *(*start, "run", "recipe.toml", "--device", "cpu", *more),
     ]
     root = str(Path(__file__).parent.parent)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "REAEMB_BENCH_MLFLOW": "", "PYTHONPATH": root}
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False)
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
     folder = tmp_path_factory.mktemp("together")
     (folder / "recipe.toml").write_text(RECIPE, encoding="utf-8")
-    ended = torchrun(folder, "--store", "store")
+    ended = torchrun(folder, "--store", "store", start=[str(UNEVEN)])
     assert ended.returncode == 0, ended.stderr
     return Together(load(folder / "recipe.toml"), Store(folder / "store"), ended.stdout)
 
