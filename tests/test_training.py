@@ -139,3 +139,18 @@ def test_vectors_that_do_not_fit_are_refused(tmp_path: Path, table: object, widt
     step = Train.model_validate({"items": table, "head": {"use": "sasrec", "hidden": 16}})
     with pytest.raises(UserError, match=message):
         step.run(corpus, signal, vectors, context(tmp_path))
+
+
+def test_a_falling_learning_rate_takes_shorter_steps_from_the_second_on(tmp_path: Path) -> None:
+    corpus, signal = cyclic()
+    curves = []
+    for decay, epochs in ((False, 4), (True, 4), (True, 4000)):
+        ticks: list[Tick] = []
+        settings = {"head": HEADS["sasrec"], "patience": 1, "batch_size": 60, "decay": decay, "epochs": epochs}
+        TrainIds.model_validate(settings).run(corpus, signal, context(tmp_path, ticks=ticks))
+        curves.append([tick.values["loss"] for tick in ticks[:3]])
+    steady, falling, barely_falling = curves
+    # One step an epoch, whose loss is that before the step: the first step is as long, the second shorter.
+    assert falling[:2] == steady[:2]
+    assert falling[2] > steady[2]
+    assert barely_falling[2] == pytest.approx(steady[2], rel=1e-3)

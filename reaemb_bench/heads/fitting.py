@@ -111,6 +111,9 @@ def _fit_epochs(
     network.train()
     for update in training(optimiser, settings.epochs, batches, loss):
         total += update.loss
+        if settings.decay:
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate * (1 - update.step / update.steps)
         if not update.ends_epoch:
             continue
         in_epoch = update.steps // settings.epochs

@@ -26,6 +26,8 @@ class TrainSettings(Step):
     """Users a step."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Adam's learning rate."""
+    decay: bool = False
+    """Whether the learning rate falls along a line, to 0 behind the last of `epochs`."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Adam's L2 penalty."""
     epochs: int = Field(default=200, ge=1)
