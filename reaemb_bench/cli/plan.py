@@ -9,9 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from reaemb_bench.cli.memory import estimate, told
 from reaemb_bench.cli.options import (
     DEFAULT_RECIPE,
     Drops,
+    MicroBatch,
+    Precision,
     RecipePlace,
     Sets,
     StorePlace,
@@ -30,11 +33,17 @@ _LEAKS = "⚠ looks at held-out data"
 
 
 def plan(
-    recipe: RecipePlace = DEFAULT_RECIPE, sets: Sets = None, drops: Drops = None, store: StorePlace = None
+    recipe: RecipePlace = DEFAULT_RECIPE,
+    sets: Sets = None,
+    drops: Drops = None,
+    store: StorePlace = None,
+    precision: Precision = "auto",
+    micro_batch: MicroBatch = None,
 ) -> None:
-    """Show which steps would run and which are cached, and why."""
+    """Show which steps would run and which are cached, and why; and what the language model takes of memory."""
     read = load(recipe, sets or (), drops or ())
-    results = Store(machine_from(store=store).store)
+    machine = machine_from(store=store, precision=precision, micro_batch=micro_batch)
+    results = Store(machine.store)
     screen = console()
     for seed in read.seeds:
         planned = plan_recipe(read, seed)
@@ -44,6 +53,9 @@ def plan(
         screen.print(_table(planned, needed, results))
         screen.print()
     _print_facts(read, screen)
+    found = estimate(plan_recipe(read, read.seeds[0]), results, machine)
+    if found is not None:
+        screen.print(*told(found), sep="\n", markup=False, highlight=False)
 
 
 def _table(planned: Plan, needed: frozenset[str], results: Store) -> Table:
