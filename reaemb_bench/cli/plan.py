@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reaemb_bench.cli.memory import estimate, told
 from reaemb_bench.cli.options import (
     DEFAULT_RECIPE,
     Drops,
@@ -53,6 +52,9 @@ def plan(
         screen.print(_table(planned, needed, results))
         screen.print()
     _print_facts(read, screen)
+    # Here, because it imports torch, which is slow.
+    from reaemb_bench.cli.memory import estimate, told
+
     found = estimate(plan_recipe(read, read.seeds[0]), results, machine)
     if found is not None:
         screen.print(*told(found), sep="\n", markup=False, highlight=False)
