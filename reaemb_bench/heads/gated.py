@@ -32,44 +32,50 @@ class _Gated(torch.autograd.Function):
     ) -> Tensor:
         """Step by step; gates are kept for backward."""
         hidden = weight.shape[1]
-        before = inputs.new_empty(len(inputs), hidden)
-        gates = inputs.new_empty(len(inputs), 4 * hidden)
-        states = inputs.new_empty(len(inputs), hidden)
-        state, place = start, 0
-        for size in sizes:
-            rows = slice(place, place + size)
-            before[rows] = state[:size]
-            said = torch.addmm(bias, before[rows], weight.T)
-            both = torch.sigmoid(inputs[rows, : 2 * hidden] + said[:, : 2 * hidden])
-            reset, update = both.chunk(2, dim=1)
-            remembered = said[:, 2 * hidden :]
-            new = torch.tanh(torch.addcmul(inputs[rows, 2 * hidden :], reset, remembered))
-            torch.lerp(new, before[rows], update, out=states[rows])
-            torch.cat([both, new, remembered], dim=1, out=gates[rows])
-            state, place = states[rows], place + size
+        said = torch.empty_like(inputs)
+        gates = inputs.new_empty(len(inputs), 2 * hidden)
+        new = inputs.new_empty(len(inputs), hidden)
+        states = torch.empty_like(new)
+        state, turned = start, weight.T
+        for heard, own, both, fresh, made in _by_step(sizes, inputs, said, gates, new, states):
+            before = state[: len(heard)]
+            torch.addmm(bias, before, turned, out=own)
+            torch.add(heard[:, : 2 * hidden], own[:, : 2 * hidden], out=both).sigmoid_()
+            torch.addcmul(heard[:, 2 * hidden :], both[:, :hidden], own[:, 2 * hidden :], out=fresh).tanh_()
+            state = torch.lerp(fresh, before, both[:, hidden:], out=made)
         ctx.sizes = sizes
-        ctx.users = len(start)
-        ctx.save_for_backward(before, gates, weight)
+        ctx.save_for_backward(said[:, 2 * hidden :], gates, new, states, start, weight)
         return states
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, Tensor, Tensor, Tensor]:
-        """Back through time; weights' gradients are products over all positions at once."""
-        before, gates, weight = ctx.saved_tensors
-        hidden = weight.shape[1]
-        of_inputs = before.new_empty(len(before), 3 * hidden)
-        of_said = torch.empty_like(of_inputs)
-        of_state = before.new_zeros(ctx.users, hidden)
-        place = len(before)
-        for size in reversed(ctx.sizes):
-            rows = slice(place - size, place)
-            reset, update, new, remembered = gates[rows].chunk(4, dim=1)
-            arriving = of_state[:size] + upstream[0][rows]
-            of_new = arriving * (1 - update) * (1 - new * new)
-            of_update = arriving * (before[rows] - new) * update * (1 - update)
-            of_reset = of_new * remembered * reset * (1 - reset)
-            torch.cat([of_reset, of_update, of_new], dim=1, out=of_inputs[rows])
-            torch.cat([of_reset, of_update, of_new * reset], dim=1, out=of_said[rows])
-            of_state[:size] = torch.addmm(arriving * update, of_said[rows], weight)
-            place -= size
-        return of_inputs, None, of_state, of_said.T @ before, of_said.sum(dim=0)
+        """Back through time; only what runs from state to state goes step by step."""
+        remembered, gates, new, states, start, weight = ctx.saved_tensors
+        hidden, sizes = weight.shape[1], ctx.sizes
+        reset, update = gates.chunk(2, dim=1)
+        before = torch.cat([start[: sizes[0]], *_carried(states, sizes)])
+        of_new = (1 - update) * (1 - new * new)
+        # What a state's gradient is multiplied with on its way to reset, update and new gate.
+        factors = torch.stack(
+            [of_new * remembered * reset * (1 - reset), (before - new) * update * (1 - update), of_new * reset], dim=1
+        )
+        arriving, of_said = torch.empty_like(states), torch.empty_like(factors)
+        of_state = torch.zeros_like(start)
+        for down, come, factor, made, kept in _by_step(sizes, upstream[0], arriving, factors, of_said, update)[::-1]:
+            size = len(down)
+            torch.add(of_state[:size], down, out=come)
+            torch.mul(come[:, None], factor, out=made)
+            torch.addmm(come * kept, made.view(size, -1), weight, out=of_state[:size])
+        said = of_said.view(len(states), -1)
+        of_inputs = torch.cat([said[:, : 2 * hidden], arriving * of_new], dim=1)
+        return of_inputs, None, of_state, said.T @ before, said.sum(dim=0)
+
+
+def _by_step(sizes: Sequence[int], *tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    """The rows of each time step, of all tensors."""
+    return list(zip(*(torch.split(tensor, list(sizes)) for tensor in tensors), strict=True))
+
+
+def _carried(states: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """The states before each time step but the first, of the users who have it."""
+    return [made[:size] for made, size in zip(torch.split(states, list(sizes)), sizes[1:], strict=False)]

@@ -64,6 +64,7 @@ class Recurrent(nn.Module):
         """The state (1, users, hidden) after the padding that stands before each history."""
         if self.padded_to is None or self.padding is None:
             return None
+        # With one layer a state is an output: one call gives those after 1, 2, ... of them.
         alone = torch.ones(self.padded_to, dtype=torch.long)
         after = self._run(self.padding.expand(self.padded_to, -1), alone, None)
         states = torch.cat([torch.zeros_like(after[:1]), after])
