@@ -118,16 +118,20 @@ def test_masked_items_are_asked_for_where_they_stood(
     assert made.inputs.users == len(wanted)
     for row, target in zip(made.rows, made.targets, strict=True):
         assert target in wanted[row]
+    owners: list[int] = []
     for row, expected in enumerate(wanted):
         start, stop = made.inputs.offsets[row : row + 2]
         if row >= len(rows) and copies == "prefix":
+            expected = wanted[made.rows[made.places == stop - 1].item()]
             assert min(2, len(expected)) <= stop - start <= len(expected)
             expected = expected[: stop - start]
         assert restored[start:stop].tolist() == expected
         chosen = made.places[(made.places >= start) & (made.places < stop)] - start
         assert len(chosen), "a sequence asks for nothing"
         if row >= len(rows):
+            owners.append(made.rows[made.places == stop - 1].item())
             assert chosen.tolist() == [len(expected) - 1]
+    assert sorted(owners) == (list(range(len(rows))) if copies != "none" else [])
 
 
 def test_shares_of_masked_kept_and_replaced_items() -> None:
@@ -210,7 +214,9 @@ def test_dropout_on_equal_padding_keys_has_the_mean_and_spread_of_single_ones() 
 def test_prefixes_end_at_every_item_in_turn() -> None:
     head = BERT4Rec(max_length=9, mask_probability=0.01, copies="prefix")
     made = head.examples(sequences([[1, 2, 3, 4, 5]] * 2000), ITEMS, np.random.default_rng(0))
-    ends = np.bincount(made.inputs.lengths[2000:], minlength=6)
+    lengths = made.inputs.lengths[2000:]
+    assert (np.diff(lengths) >= 0).all(), "prefixes of unequal length side by side cost a grid each"
+    ends = np.bincount(lengths, minlength=6)
     assert ends[:2].sum() == 0
     assert np.allclose(ends[2:] / 2000, 1 / 4, atol=0.05)
 

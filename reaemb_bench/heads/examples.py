@@ -72,7 +72,7 @@ def masked_items(
     targets = read.items[places].astype(np.int64)
     if copies == "none":
         return Examples(Sequences(shown, read.offsets), places, targets, rows)
-    again = read if copies == "last" else _prefixes(read, generator)
+    again, owners = (read, np.arange(read.users)) if copies == "last" else _prefixes(read, generator)
     final = again.offsets[1:] - 1
     hidden = again.items.copy()
     hidden[final] = items
@@ -80,12 +80,15 @@ def masked_items(
         Sequences(np.concatenate([shown, hidden]), np.concatenate([read.offsets, again.offsets[1:] + len(shown)])),
         np.concatenate([places, final + len(shown)]),
         np.concatenate([targets, again.items[final].astype(np.int64)]),
-        np.concatenate([rows, np.arange(read.users)]),
+        np.concatenate([rows, owners]),
     )
 
 
-def _prefixes(sequences: Sequences, generator: np.random.Generator) -> Sequences:
-    """Each sequence up to a random item, the first one only where there is no other."""
+def _prefixes(sequences: Sequences, generator: np.random.Generator) -> tuple[Sequences, Int64]:
+    """Each sequence up to a random item, the first one only where there is no other; by length, and whose they are."""
     lengths = generator.integers(np.minimum(sequences.lengths, 2), sequences.lengths, endpoint=True)
     kept = np.arange(len(sequences.items)) < np.repeat(sequences.offsets[:-1] + lengths, sequences.lengths)
-    return Sequences(sequences.items[kept], np.concatenate([[0], np.cumsum(lengths)]))
+    prefixes = Sequences(sequences.items[kept], np.concatenate([[0], np.cumsum(lengths)]))
+    # Neighbours of similar length share a grid in attention.
+    order = np.argsort(lengths, kind="stable")
+    return prefixes.select(order), order
