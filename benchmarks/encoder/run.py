@@ -1,0 +1,287 @@
+"""Compare the steps of the language model with the plain way through it, side by side in one process.
+
+Before anything is timed, both ways must give the same numbers in float32: values within 1e-5, gradients within 1e-4 of
+their norm. Then they run in turn, several times over, and the middle one of the times counts. Multiplications and
+additions are counted too: they depend on neither the machine nor its load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from benchmarks.measuring import clocked, limit_threads, machine, written
+
+if TYPE_CHECKING:
+    from benchmarks.encoder.models import Name
+    from benchmarks.encoder.stages import Outcome, Pair
+    from reaemb_bench.artifacts import Corpus
+    from reaemb_bench.machine import Machine
+
+RESULTS = Path(__file__).parents[1] / "results"
+Stage = Literal["encode", "lrcl", "crrl", "crrl-first", "crrl-paper"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+WORDS: dict[Stage, str] = {
+    "encode": "encode",
+    "lrcl": "LRCL step",
+    "crrl": "CRRL step",
+    "crrl-first": "CRRL step, prompts unread",
+    "crrl-paper": "CRRL step, paper's policy",
+}
+VALUES, GRADIENTS = 1e-5, 1e-4
+Measured = dict[str, Any]
+
+
+def main() -> None:
+    """Measure, write the result file, print the table."""
+    told = arguments()
+    limit_threads(told.threads)
+    import torch
+
+    from reaemb_bench.machine import Machine
+
+    torch.set_num_threads(told.threads)
+    device = Machine(device=told.device, precision=told.precision, micro_batch=told.micro_batch)
+    result: Measured = {
+        "machine": {**machine(), "device": _device_name(device)},
+        "settings": {
+            name: getattr(told, name)
+            for name in ("items", "pairs", "groups", "layers", "vocabulary", "batch", "micro_batch", "precision")
+        }
+        | {"repeats": told.repeats, "G": 8, "N": 10, "iterations": 2},
+        "rows": [],
+    }
+    for folder in [*([None] if told.movielens else []), *told.data]:
+        corpus = texts(folder)
+        for name in told.models:
+            for stage in told.stages:
+                result["rows"].append(row(stage, name, corpus, device, told))
+                written(result, told.out)
+    if told.markdown:
+        print(*markdown(result), sep="\n")
+    else:
+        show(result)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    from benchmarks.encoder.models import NAMES
+
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--movielens", action=argparse.BooleanOptionalAction, default=True, help="texts of MovieLens")
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders of interactions.csv and items.jsonl")
+    parser.add_argument("--models", nargs="+", choices=NAMES, default=["tiny", "smollm2-135m"])
+    parser.add_argument("--layers", type=int, help="blocks to keep; without it, all (tiny has 2)")
+    parser.add_argument("--vocabulary", type=int, help="vocabulary of random weights; without it, the published one")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--items", type=int, default=64, help="texts that are encoded")
+    parser.add_argument("--pairs", type=int, default=32, help="pairs of views of an LRCL step")
+    parser.add_argument("--groups", type=int, default=2, help="items of a CRRL step")
+    parser.add_argument("--batch", type=int, default=32, help="sequences at once, the plain way")
+    parser.add_argument("--micro-batch", type=int, help="prompts at once, our way; without it, ours chooses")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="what is timed")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of both ways")
+    parser.add_argument("--repeats", type=int, default=3, help="times that both ways run")
+    parser.add_argument("--out", type=Path, default=RESULTS / "encoder.json")
+    parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
+    return parser.parse_args()
+
+
+def texts(folder: Path | None) -> Corpus:
+    """A corpus with the prompts' real texts: MovieLens-100K, or items with title and categories."""
+    from benchmarks.recommenders.data import prepared
+
+    if folder is None:
+        return prepared({"use": "movielens-100k"})[0]
+    source = {
+        "use": "table",
+        "interactions": str(folder / "interactions.csv"),
+        "items": str(folder / "items.jsonl"),
+        "user": "user_id",
+        "item": "item_id",
+        "timestamp": "position",
+        "item_key": "item_id",
+        "title": "title",
+        "attributes": ["title", "categories"],
+    }
+    return prepared(source)[0]
+
+
+def row(stage: Stage, name: Name, corpus: Corpus, device: Machine, told: argparse.Namespace) -> Measured:
+    """One row of the table: what both ways cost, and how far apart their numbers are."""
+    checked = device.model_copy(update={"precision": "float32"})
+    apart = agreement(pair(stage, name, corpus, checked, told))
+    two = pair(stage, name, corpus, device, told)
+    work = {side: _flops(run) for side, run in (("plain", two.plain), ("ours", two.ours))}
+    times: dict[str, list[tuple[float, float]]] = {"plain": [], "ours": []}
+    for repeat in range(told.repeats):
+        for side, run in (("plain", two.plain), ("ours", two.ours)):
+            two.settle()
+            times[side].append(_timed(run, device))
+            print(f"{repeat + 1}/{told.repeats} {stage} {name} {side}: {times[side][-1][0]:.2f} s", file=sys.stderr)
+    sides = {side: _middle(times[side], work[side]) for side in times}
+    return {
+        "stage": stage,
+        "model": name,
+        "data": corpus.name,
+        "prompts": two.prompts,
+        "tokens": two.tokens,
+        **sides,
+        "apart": apart,
+    }
+
+
+def pair(stage: Stage, name: Name, corpus: Corpus, device: Machine, told: argparse.Namespace) -> Pair:
+    """Both ways of a step, from fresh weights."""
+    from benchmarks.encoder import stages
+    from benchmarks.encoder.models import model
+    from reaemb_bench.policies.gaussian import Gaussian
+    from reaemb_bench.policies.token_logprob_paper import TokenLogprobPaper
+    from reaemb_bench.poolings.poolings import Mean, Thought
+
+    # Behind a mean over all tokens, random thoughts change rewards by little more than rounding does.
+    pooling = Thought() if stage.startswith("crrl") else Mean()
+    made = model(name, corpus, device, told.layers if name != "tiny" else None, told.vocabulary, pooling)
+    if stage == "encode":
+        return stages.encode(made, corpus, device, told.items, told.batch)
+    if stage == "lrcl":
+        return stages.lrcl(made, corpus, device, told.pairs)
+    policy = TokenLogprobPaper() if stage == "crrl-paper" else Gaussian()
+    first = stage == "crrl-first"
+    return stages.crrl(made, corpus, device, told.groups, told.batch, policy=policy, first=first)
+
+
+def agreement(two: Pair) -> Measured:
+    """How far apart the numbers of both ways are. Raises SystemExit where they are not the same."""
+    two.settle()
+    plain = two.plain()
+    two.settle()
+    ours = two.ours()
+    two.settle()
+    values = float((plain.values - ours.values).abs().max())
+    gradients = _gradients_apart(plain, ours)
+    # Rounding grows with the numbers it happens to; vectors of real models are far from 1.
+    if values > VALUES * max(1.0, float(plain.values.abs().max())) or gradients > GRADIENTS:
+        raise SystemExit(f"the two ways differ: values by {values:.1e}, gradients by {gradients:.1e} of their norm")
+    return {"values": values, "gradients": gradients if plain.gradients else None}
+
+
+def _gradients_apart(plain: Outcome, ours: Outcome) -> float:
+    """The norm of the difference of all gradients together, as a share of their norm."""
+    if len(plain.gradients) != len(ours.gradients):
+        raise SystemExit("the two ways differ in which weights have gradients")
+    apart = sum(float((one - two).square().sum()) for one, two in zip(plain.gradients, ours.gradients, strict=True))
+    size = sum(float(one.square().sum()) for one in plain.gradients)
+    if plain.gradients and not size:
+        raise SystemExit("all gradients are zero: there is nothing to compare")
+    return (apart / size) ** 0.5 if size else 0.0
+
+
+def _flops(run: Callable[[], Outcome]) -> int:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
+
+
+def _timed(run: Callable[[], Outcome], device: Machine) -> tuple[float, float]:
+    import torch
+
+    cuda = device.torch_device().type == "cuda"
+    if cuda:
+        torch.cuda.synchronize()
+    with clocked() as spent:
+        run()
+        if cuda:
+            torch.cuda.synchronize()
+    return spent.wall, spent.cpu
+
+
+def _middle(times: list[tuple[float, float]], flops: int) -> Measured:
+    walls = [wall for wall, _ in times]
+    return {
+        "wall_seconds": statistics.median(walls),
+        "wall_seconds_range": [min(walls), max(walls)],
+        "cpu_seconds": statistics.median(cpu for _, cpu in times),
+        "flops": flops,
+    }
+
+
+def _device_name(device: Machine) -> str:
+    import torch
+
+    chosen = device.torch_device()
+    return torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else chosen.type
+
+
+HEADINGS = ("texts", "model", "step", "prompts", "plain s", "ours s", "times", "plain GFLOP", "ours GFLOP", "times")
+
+
+def cells(row: Measured) -> list[str]:
+    """A row of the table."""
+    plain, ours = row["plain"], row["ours"]
+    return [
+        row["data"],
+        row["model"],
+        WORDS[row["stage"]],
+        f"{row['prompts']}",
+        f"{plain['wall_seconds']:,.2f}",
+        f"{ours['wall_seconds']:,.3f}",
+        f"{plain['wall_seconds'] / ours['wall_seconds']:,.1f}x",
+        f"{plain['flops'] / 1e9:,.1f}",
+        f"{ours['flops'] / 1e9:,.2f}",
+        f"{plain['flops'] / ours['flops']:,.1f}x",
+    ]
+
+
+def notes(result: Measured) -> Iterator[str]:
+    """What the table's reader must know."""
+    where, settings = result["machine"], result["settings"]
+    blocks = settings["layers"] or "all"
+    values = max(row["apart"]["values"] for row in result["rows"])
+    gradients = max(row["apart"]["gradients"] or 0 for row in result["rows"])
+    yield f"median of {settings['repeats']}; {blocks} blocks (tiny: 2); {settings['precision']}; G = 8, N = 10"
+    yield f"in float32 both ways agree: values within {values:.0e}, gradients within {gradients:.0e} of their norm"
+    yield (
+        f"{where['device']}: {where['processor']}, {where['threads']} of {where['cores']} cores, "
+        f"torch {where['torch']}, {where['date']}"
+    )
+
+
+def markdown(result: Measured) -> Iterator[str]:
+    """The table and its notes."""
+    yield "| " + " | ".join(HEADINGS) + " |"
+    yield "|" + "---|" * 3 + "---:|" * (len(HEADINGS) - 3)
+    for each in result["rows"]:
+        yield "| " + " | ".join(cells(each)) + " |"
+    yield ""
+    yield "; ".join(notes(result)) + "."
+
+
+def show(result: Measured) -> None:
+    """The table on the terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for place, heading in enumerate(HEADINGS):
+        grid.add_column(heading, justify="left" if place < 3 else "right", no_wrap=True)
+    for each in result["rows"]:
+        grid.add_row(*cells(each))
+    console = Console()
+    console.width = max(console.width, 130)
+    console.print(grid)
+    console.print(*notes(result), sep="\n", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
