@@ -14,9 +14,7 @@ from tests.conftest import TOYS, Said
 Command = Callable[..., Said]
 
 
-@pytest.mark.parametrize(
-    "words", [["--help"], ["list"], ["plan", "quickstart"], ["plan", "reaemb_full"], ["describe", "train"]]
-)
+@pytest.mark.parametrize("words", [["--help"], ["list"], ["plan", "reference/beauty_sasrec_ce"], ["describe", "train"]])
 def test_looking_around_imports_nothing_slow(words: list[str], tmp_path: Path) -> None:
     script = (
         "import sys\nfrom reaemb_bench.cli.app import main\n"

@@ -21,9 +21,11 @@ from reaemb_bench.cli.options import (
     machine_from,
 )
 from reaemb_bench.cli.why import Reasons
+from reaemb_bench.machine import Machine
 from reaemb_bench.pipeline import Job, Plan, needed_jobs
 from reaemb_bench.pipeline import plan as plan_recipe
 from reaemb_bench.recipe import Recipe, load
+from reaemb_bench.steps.llm import LanguageModel
 from reaemb_bench.store import Store
 from reaemb_bench.tracking.terminal import in_words
 
@@ -52,10 +54,16 @@ def plan(
         screen.print(_table(planned, needed, results))
         screen.print()
     _print_facts(read, screen)
-    # Here, because it imports torch, which is slow.
+    _print_memory(plan_recipe(read, read.seeds[0]), results, machine, screen)
+
+
+def _print_memory(planned: Plan, results: Store, machine: Machine, screen: Console) -> None:
+    if not any(isinstance(job.step, LanguageModel) for job in planned.jobs):
+        return
+    # Here, because it imports torch, which is slow; the rest of the plan is on the screen by now.
     from reaemb_bench.cli.memory import estimate, told
 
-    found = estimate(plan_recipe(read, read.seeds[0]), results, machine)
+    found = estimate(planned, results, machine)
     if found is not None:
         screen.print(*told(found), sep="\n", markup=False, highlight=False)
 
