@@ -104,6 +104,10 @@ def from_raw(raw: Raw, name: str) -> Recipe:
         raise RecipeError(
             f"'{twice.pop()}' stands twice; give the second step a name of its own and a `use`", ("steps",)
         )
+    if len(set(header.seeds)) < len(header.seeds):
+        raise RecipeError(
+            "a seed stands twice, and a spread over equal runs would say nothing; name each once", ("seeds",)
+        )
     steps: dict[str, Step] = {}
     for step in header.steps:
         try:

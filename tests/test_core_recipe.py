@@ -51,6 +51,11 @@ def test_set_takes_bare_words_and_lists(toy_recipe: Path) -> None:
     assert recipe.seeds == (1, 2)
 
 
+def test_a_seed_counts_once(toy_recipe: Path) -> None:
+    with pytest.raises(RecipeError, match="a seed stands twice"):
+        load(toy_recipe, sets=["seeds=[42, 42]"])
+
+
 def test_drop_takes_out_a_step_with_its_table(toy_recipe: Path) -> None:
     assert list(load(toy_recipe, drops=["rank"]).steps) == ["prepare", "embed", "train"]
 
