@@ -16,13 +16,22 @@ COLUMNS = ("user", "item", "timestamp", "rating")
 
 
 @dataclass(frozen=True)
+class About:
+    """Where a data set comes from and on what terms: text for people, no part of any result."""
+
+    home: str = ""
+    licence: str = ""
+    citation: str = ""
+
+
+@dataclass(frozen=True)
 class Interactions:
     """What a source gives and filters pass on.
 
     frame: columns user (str), item (str), timestamp (Int64, order in time) and rating (Float64, null where the source
     has none), one row an interaction. items: item key -> attributes, title first where there is one; all items carry
     the same attribute names. instruction: the line before an item's attributes. removed: rows or items that were
-    taken away, by reason.
+    taken away, by reason. about: its home, licence and citation.
     """
 
     name: str
@@ -30,6 +39,7 @@ class Interactions:
     items: dict[str, Attributes]
     instruction: str
     removed: Mapping[str, int] = field(default_factory=dict)
+    about: About = field(default_factory=About)
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
