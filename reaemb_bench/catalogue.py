@@ -27,9 +27,11 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "drop-users-of-rare-items": f"{_HOME}.data.filters:DropUsersOfRareItems",
         "k-core": f"{_HOME}.data.filters:KCore",
         "rating": f"{_HOME}.data.filters:MinimumRating",
+        "years": f"{_HOME}.data.filters:Years",
     },
     "split": {
         "leave-last-two": f"{_HOME}.data.splits:LeaveLastTwo",
+        "temporal": f"{_HOME}.data.splits:Temporal",
     },
     "prompt": {
         "attributes": f"{_HOME}.data.prompts:Attributes",

@@ -69,6 +69,7 @@ def test_a_paper_step_has_the_released_codes_numbers(positives: int) -> None:
     model = paper_model(tensors)
     reasoner = model.reasoner
     assert reasoner is not None
+    reasoner.requires_grad_(True)
     settings = ReinforceLeakyPaper(
         group=GROUP, candidates=CANDIDATES, positives=positives, noise=1.5, rollouts_per_step=2 * GROUP, iterations=2
     )
@@ -94,7 +95,6 @@ def test_a_paper_step_has_the_released_codes_numbers(positives: int) -> None:
     assert torch.equal(old.counted.sum(1) + old.settled, tensors["attention_mask"].sum(1))
     torch.testing.assert_close(old.values, tensors["old_logprobs"][:, -2:], rtol=0, atol=1e-5)
 
-    reasoner.requires_grad_(True)
     losses = learner.losses(sample)
     for loss_name, gradient_name in (("loss", "grad."), ("loss_second_iteration", "grad_second_iteration.")):
         loss = next(losses)

@@ -33,6 +33,8 @@ WORDS: dict[Stage, str] = {
     "crrl-paper": "CRRL step, paper's policy",
 }
 VALUES, GRADIENTS = 1e-5, 1e-4
+SHORTEST = 0.25
+"""Seconds that a timing takes at least: a single run of a few milliseconds measures the cold caches."""
 Measured = dict[str, Any]
 
 
@@ -82,7 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--items", type=int, default=64, help="texts that are encoded")
     parser.add_argument("--pairs", type=int, default=32, help="pairs of views of an LRCL step")
-    parser.add_argument("--groups", type=int, default=2, help="items of a CRRL step")
+    parser.add_argument("--groups", type=int, default=4, help="items of a CRRL step")
     parser.add_argument("--batch", type=int, default=32, help="sequences at once, the plain way")
     parser.add_argument("--micro-batch", type=int, help="prompts at once, our way; without it, ours chooses")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
@@ -193,16 +195,20 @@ def _flops(run: Callable[[], Outcome]) -> int:
 
 
 def _timed(run: Callable[[], Outcome], device: Machine) -> tuple[float, float]:
+    """Wall and CPU seconds of one run, the mean of as many as fill a quarter of a second."""
     import torch
 
     cuda = device.torch_device().type == "cuda"
-    if cuda:
-        torch.cuda.synchronize()
-    with clocked() as spent:
-        run()
+    runs, wall, cpu = 0, 0.0, 0.0
+    while wall < SHORTEST:
         if cuda:
             torch.cuda.synchronize()
-    return spent.wall, spent.cpu
+        with clocked() as spent:
+            run()
+            if cuda:
+                torch.cuda.synchronize()
+        runs, wall, cpu = runs + 1, wall + spent.wall, cpu + spent.cpu
+    return wall / runs, cpu / runs
 
 
 def _middle(times: list[tuple[float, float]], flops: int) -> Measured:

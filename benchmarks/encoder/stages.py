@@ -22,7 +22,7 @@ from reaemb_bench.encoding.export import embed_all
 from reaemb_bench.encoding.model import ThoughtModel
 from reaemb_bench.kinds import AnyPolicy
 from reaemb_bench.machine import Machine
-from reaemb_bench.reinforcement.learning import Learner
+from reaemb_bench.reinforcement.learning import MICRO_BATCH, Learner
 from reaemb_bench.reinforcement.prompts import Prompts
 from reaemb_bench.reinforcement.shelves import Room
 from reaemb_bench.steps.contrast import Contrast
@@ -125,7 +125,7 @@ def crrl(
     rows = model.tokenize(corpus.texts, settings.max_length)
     assert model.reasoner is not None
     parameters = list(model.reasoner.requires_grad_(True).parameters())
-    size = machine.micro_batch or 32
+    size = machine.micro_batch or MICRO_BATCH
     learner, plain = Learner(model, settings, size), Plain(model, batch)
     noise = learner.noise(items, torch.Generator().manual_seed(SEED)).flatten(0, 1)
     counts = torch.from_numpy(drawn.counts[chosen]).to(model.device, torch.float32)
@@ -182,10 +182,11 @@ def _gradients(parameters: Sequence[nn.Parameter]) -> tuple[Tensor, ...]:
 
 def _wake(parameters: Sequence[nn.Parameter]) -> None:
     """LoRA starts at zero, where half of its gradients are zero too; start beside it."""
+    generator = torch.Generator(parameters[0].device).manual_seed(SEED)
     with torch.no_grad():
         for parameter in parameters:
             if not parameter.any():
-                parameter.normal_(std=0.02)
+                parameter.normal_(std=0.02, generator=generator)
 
 
 def _settling(parameters: Sequence[nn.Parameter]) -> Callable[[], None]:

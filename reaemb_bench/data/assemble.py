@@ -68,6 +68,11 @@ def by_user(rows: Numbered) -> Numbered:
     return Numbered(rows.users[order], rows.items[order])
 
 
+def joined(*parts: Numbered) -> Numbered:
+    """The rows of all parts, one part after the other."""
+    return Numbered(np.concatenate([part.users for part in parts]), np.concatenate([part.items for part in parts]))
+
+
 def sequences(rows: Numbered, users: int) -> Sequences:
     """Sequences of all `users` users from rows in time order."""
     counts = np.bincount(rows.users, minlength=users)
@@ -150,12 +155,13 @@ def assemble(
     """
     item_keys = sorted_keys(data.frame["item"].unique().to_list())
     user_keys = sorted_keys(data.frame["user"].unique().to_list())
-    training, validation, test = (
-        numbered(part, user_keys, item_keys) for part in (split.training, split.validation, split.test)
+    training, validation, test, between, after = (
+        numbered(part, user_keys, item_keys)
+        for part in (split.training, split.validation, split.test, split.between, split.after)
     )
     learned = sequences(training, len(user_keys))
-    histories = learned.followed_by(validation.users, validation.items)
-    touched = histories.followed_by(test.users, test.items)
+    histories = sequences(joined(training, validation, between), len(user_keys))
+    touched = sequences(joined(training, validation, between, test, after), len(user_keys))
     written = catalogue(data, item_keys, prompt)
     corpus = Corpus(
         name=data.name,

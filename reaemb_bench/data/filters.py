@@ -1,14 +1,15 @@
-"""Filters: take rows away and count how many."""
+"""Filters: take rows away and count what is gone: interactions, and the users and items that they leave empty."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reaemb_bench.component import Component
-from reaemb_bench.data.interactions import Interactions
+from reaemb_bench.data.interactions import Interactions, TimeUnit
 from reaemb_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,6 +75,46 @@ class MinimumRating(Component):
                 f"{data.name} has no ratings to filter by; drop the filter '{self.use}' or name its rating column"
             )
         return data.keep(data.frame.filter(polars.col("rating") >= self.minimum), self.use)
+
+
+class Years(Component):
+    """Keep the interactions of some calendar years, in UTC."""
+
+    first: int | None = Field(default=None, ge=1970, le=2200)
+    """First year that stays; nothing for all before `last`."""
+    last: int | None = Field(default=None, ge=1970, le=2200)
+    """Last year that stays; nothing for all after `first`."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.first is not None and self.last is not None and self.last < self.first:
+            raise ValueError(f"last = {self.last} lies before first = {self.first}; exchange them")
+        return self
+
+    def apply(self, data: Interactions) -> Interactions:
+        """The rows of these years. Raises UserError where timestamps are positions."""
+        import polars
+
+        if data.frame.is_empty():
+            return data.keep(data.frame, self.use)
+        if data.time_unit is None:
+            raise UserError(
+                f"{data.name} has positions, not times, so no year is known; "
+                f"drop the filter '{self.use}' or name a column of times in source.timestamp"
+            )
+        stays = polars.lit(True)
+        if self.first is not None:
+            stays &= polars.col("timestamp") >= _start(self.first, data.time_unit)
+        if self.last is not None:
+            stays &= polars.col("timestamp") < _start(self.last + 1, data.time_unit)
+        return data.keep(data.frame.filter(stays), self.use)
+
+
+_A_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def _start(year: int, unit: TimeUnit) -> int:
+    return int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * _A_SECOND[unit]
 
 
 def _until_stable(frame: polars.DataFrame, once: Callable[[polars.DataFrame], polars.DataFrame]) -> polars.DataFrame:

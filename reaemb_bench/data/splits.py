@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal, Self
+
 import numpy as np
+from pydantic import Field, model_validator
 
 from reaemb_bench.component import Component
 from reaemb_bench.data.interactions import Interactions, SplitInteractions
+from reaemb_bench.errors import UserError
+
+if TYPE_CHECKING:
+    import polars
 
 
 class LeaveLastTwo(Component):
@@ -19,17 +26,85 @@ class LeaveLastTwo(Component):
         """The division; the seed orders interactions of equal time."""
         import polars
 
-        # Drawn by row, not by item, so that exchanging held-out items moves no training row.
-        shuffled = np.random.default_rng(seed).permutation(data.frame.height)
-        ordered = (
-            data.frame.with_columns(polars.Series("_tie", shuffled)).sort("user", "timestamp", "_tie").drop("_tie")
-        )
         count = polars.len().over("user")
         from_end = count - polars.int_range(polars.len()).over("user")
-        part = polars.when(count < 3).then(polars.lit(3)).otherwise(from_end)
-        placed = ordered.with_columns(part.alias("_part"))
-        return SplitInteractions(
-            training=placed.filter(polars.col("_part") >= 3).drop("_part"),
-            validation=placed.filter(polars.col("_part") == 2).drop("_part"),
-            test=placed.filter(polars.col("_part") == 1).drop("_part"),
-        )
+        part = polars.when((count < 3) | (from_end > 2)).then(polars.lit("training"))
+        part = part.when(from_end == 2).then(polars.lit("validation")).otherwise(polars.lit("test"))
+        return _divided(_in_time_order(data.frame, seed), part)
+
+
+class Temporal(Component):
+    """Two points in time, the same for all users: what lies before the first trains, and targets lie behind them.
+
+    The test target is a user's last interaction, or the first, at or after the second point; its history is all that
+    precedes it, also what came after the first point and was not learned from. The validation target is the first
+    interaction between the two points of a user who has training interactions: it follows directly upon the sequence
+    that validation asks from. Users with nothing before their target, and those without an interaction after the
+    second point, are not judged. Interactions of equal time are ordered at random, as in `leave-last-two`.
+
+    Source: Gusak et al., Time to Split, RecSys 2025; Ji et al., TOIS 2023.
+    """
+
+    validation_from: float = Field(default=0.8, gt=0, lt=1)
+    """Share of all interactions that lie before the first point; those of equal time all lie after it."""
+    test_from: float = Field(default=0.9, gt=0, lt=1)
+    """Share of all interactions that lie before the second point."""
+    target: Literal["last", "first"] = "last"
+    """Which of a user's interactions after the second point is the test target."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.validation_from >= self.test_from:
+            raise ValueError(
+                f"validation_from = {self.validation_from} must lie below test_from = {self.test_from}; lower it"
+            )
+        return self
+
+    def apply(self, data: Interactions, seed: int) -> SplitInteractions:
+        """The division; the seed orders interactions of equal time. Raises UserError where there are but positions."""
+        import polars
+
+        if data.time_unit is None:
+            raise UserError(
+                f"{data.name} has positions, not times, so '{self.use}' cannot split it; "
+                "name a column of times in source.timestamp or use the split leave-last-two"
+            )
+        first, second = _points(data.frame["timestamp"], self.validation_from, self.test_from)
+        time, place = polars.col("timestamp"), polars.int_range(polars.len()).over("user")
+        learned, later = (time < first).sum().over("user"), (time >= second).sum().over("user")
+        earlier = polars.len().over("user") - later
+        target = earlier if self.target == "first" else earlier + later - 1
+        # A user whose only interactions lie after the second point still has a history before the last of them.
+        judged = (later > 0) & (target > 0)
+        part = polars.when(place < learned).then(polars.lit("training"))
+        part = part.when((place == learned) & (learned > 0) & (place < earlier)).then(polars.lit("validation"))
+        part = part.when(judged & (place == target)).then(polars.lit("test"))
+        part = part.when(judged & (place < target)).then(polars.lit("between")).otherwise(polars.lit("after"))
+        return _divided(_in_time_order(data.frame, seed), part)
+
+
+def _in_time_order(frame: polars.DataFrame, seed: int) -> polars.DataFrame:
+    """The rows by user and time, those of equal time in random order."""
+    import polars
+
+    # Drawn by row, not by item, so that exchanging held-out items moves no training row.
+    shuffled = np.random.default_rng(seed).permutation(frame.height)
+    return frame.with_columns(polars.Series("_tie", shuffled)).sort("user", "timestamp", "_tie").drop("_tie")
+
+
+def _points(times: polars.Series, *shares: float) -> list[int]:
+    """The times at these shares of all interactions."""
+    ordered = times.sort()
+    return [int(ordered[int(share * len(ordered))]) for share in shares]
+
+
+def _divided(ordered: polars.DataFrame, part: polars.Expr) -> SplitInteractions:
+    """The rows by the name of the part that `part` gives each."""
+    import polars
+
+    placed = ordered.with_columns(part.alias("_part"))
+    parts = {
+        name: placed.filter(polars.col("_part") == name).drop("_part")
+        for name in ("training", "validation", "test", "between", "after")
+    }
+    return SplitInteractions(**parts)

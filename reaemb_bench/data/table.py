@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator
 
 from reaemb_bench.component import Component
-from reaemb_bench.data.interactions import Attributes, Interactions, without_duplicates
+from reaemb_bench.data.interactions import Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.sheets import Format, Sheet, as_text, keys, numbers, order_in_time, read_sheet
 from reaemb_bench.errors import UserError
 from reaemb_bench.files import sha256_of
@@ -38,7 +38,8 @@ class Table(Component):
     item: str = "item_id"
     """Column of the item's key among the interactions."""
     timestamp: OptionalColumn = "timestamp"
-    """Column of the time or of the position in the user's sequence; empty takes the order of the file."""
+    """Column of the time or of the position in the user's sequence; empty takes the order of the file. Numbers below
+    10^8 are positions, to which no year and no split by time applies."""
     rating: OptionalColumn = ""
     """Column of the rating; empty where there is none."""
     item_key: str = "item_id"
@@ -91,7 +92,10 @@ class Table(Component):
             frame=frame,
             items=items,
             instruction=self.instruction,
-            removed={"rows without user or item": len(rows.content) - frame.height, "repeated items": repeated},
+            removed={
+                "rows without user or item": Removed(interactions=len(rows.content) - frame.height),
+                "repeated items": Removed(items=repeated),
+            },
         )
         return without_duplicates(data)
 

@@ -31,7 +31,7 @@ from reaemb_bench.reinforcement.shelves import Room
 if TYPE_CHECKING:
     from reaemb_bench.steps.reinforce import Reinforcement
 
-_MICRO_BATCH = 32
+MICRO_BATCH = 64
 """Prompts or continuations at once where the machine settings do not say."""
 
 
@@ -39,11 +39,12 @@ _MICRO_BATCH = 32
 class Sample:
     """What a step samples and then learns from.
 
-    prefix: the prompts of the g items that this process rolls out. advantages: (g, G). rewards: (groups, G), those of
-    all processes.
+    prefix: the prompts of the g items that this process rolls out. thoughts: (g, j, d), theirs, with gradient.
+    advantages: (g, G). rewards: (groups, G), those of all processes.
     """
 
     prefix: Prefix
+    thoughts: Tensor
     rollouts: Rollouts
     rewards: Tensor
     advantages: Tensor
@@ -55,7 +56,7 @@ class Learner:
 
     model: ThoughtModel
     settings: Reinforcement
-    micro_batch: int = _MICRO_BATCH
+    micro_batch: int = MICRO_BATCH
 
     @property
     def sigma(self) -> float:
@@ -74,7 +75,6 @@ class Learner:
         """Clean vectors (n, d) of prompts under the current reasoner."""
         return self._complete(prefix, self.model.think(prefix), 1)
 
-    @torch.no_grad()
     def sample(
         self, prefix: Prefix, noise: Tensor, candidates: Tensor, weights: Tensor, groups: int | None = None
     ) -> Sample:
@@ -84,28 +84,33 @@ class Learner:
         """
         group = self.settings.group
         groups = len(candidates) if groups is None else groups
-        actions = self.model.think(prefix).repeat_interleave(group, dim=0) + noise
-        vectors = self._complete(prefix, actions, group).view(-1, group, self.model.width)
-        scores = vectors @ candidates.transpose(1, 2)
-        rewards = self.settings.reward.reward(scores, weights.unsqueeze(1))
-        # Ranks of scores that are not numbers look like numbers, so the scores decide.
-        rewards = of_all(rewards.where(scores.isfinite().all(-1), torch.nan), groups)
-        sampled = torch.ones(len(noise), dtype=torch.bool, device=noise.device)
-        sampled[::group] = False
-        rollouts = Rollouts(actions, noise, self.sigma, sampled)
-        # Some advantages compare with the rewards of the whole step.
-        advantages = self.settings.advantage.advantage(rewards)[torch.from_numpy(own_groups(groups)).to(rewards.device)]
-        return Sample(prefix, rollouts, rewards, advantages)
+        thoughts = self.model.think(prefix)
+        with torch.no_grad():
+            actions = thoughts.repeat_interleave(group, dim=0) + noise
+            vectors = self._complete(prefix, actions, group).view(-1, group, self.model.width)
+            scores = vectors @ candidates.transpose(1, 2)
+            rewards = self.settings.reward.reward(scores, weights.unsqueeze(1))
+            # Ranks of scores that are not numbers look like numbers, so the scores decide.
+            rewards = of_all(rewards.where(scores.isfinite().all(-1), torch.nan), groups)
+            sampled = torch.ones(len(noise), dtype=torch.bool, device=noise.device)
+            sampled[::group] = False
+            rollouts = Rollouts(actions, noise, self.sigma, sampled)
+            # Some advantages compare with the rewards of the whole step.
+            advantages = self.settings.advantage.advantage(rewards)
+        own = torch.from_numpy(own_groups(groups)).to(rewards.device)
+        return Sample(prefix, thoughts, rollouts, rewards, advantages[own])
 
     def losses(self, sample: Sample) -> Iterator[Tensor]:
         """The policy's loss for each iteration over a sample; the caller updates the reasoner in between.
 
-        Of several processes each gives its part of the loss, and the parts add up to it.
+        The first goes through the sample's own thoughts, so a sample can be learned from once. Of several processes
+        each gives its part of the loss, and the parts add up to it.
         """
         policy, group = self.settings.policy, self.settings.group
         old = None
-        for _ in range(self.settings.iterations):
-            means = self.model.think(sample.prefix).repeat_interleave(group, dim=0)
+        for iteration in range(self.settings.iterations):
+            thoughts = self.model.think(sample.prefix) if iteration else sample.thoughts
+            means = thoughts.repeat_interleave(group, dim=0)
             new = policy.log_density(self.model, sample.prefix, means, sample.rollouts)
             old = new.values.detach() if old is None else old
             yield policy.loss(new, old, sample.advantages.flatten()) * share_of(_terms(new), len(sample.rewards))
@@ -141,7 +146,7 @@ def reinforce(
             "skipped_without_strangers": candidates.crowded,
         }
     )
-    learner = Learner(model, settings, context.machine.micro_batch or _MICRO_BATCH)
+    learner = Learner(model, settings, context.machine.micro_batch or MICRO_BATCH)
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     checkpoints = Checkpoints(context.scratch / "checkpoints", parameters, optimiser)
     order = batches(len(candidates.items), settings, context.seed)

@@ -10,6 +10,7 @@ from pydantic import Field
 from reaemb_bench.artifacts import Corpus, Holdout, Signal
 from reaemb_bench.component import Randomness, Step
 from reaemb_bench.context import Context
+from reaemb_bench.data.interactions import Removed, SplitInteractions
 from reaemb_bench.errors import UserError
 from reaemb_bench.kinds import AnyPrompt, AnySource, AnySplit, ManyFilters
 
@@ -39,7 +40,7 @@ class Prepare(Step):
             data = each.apply(data)
         if data.frame.is_empty():
             raise UserError(
-                f"{data.name}: no interaction is left ({_removed(data.removed)}); loosen or drop the filters"
+                f"{data.name}: no interaction is left ({_in_words(data.removed)}); loosen or drop the filters"
             )
         split = self.split.apply(data, context.seed)
         if split.test.is_empty():
@@ -51,15 +52,40 @@ class Prepare(Step):
                 "items": corpus.items,
                 "interactions": data.frame.height,
                 "test_users": len(holdout.users),
+                **_cold(corpus, holdout, split),
                 "sampled_candidates": holdout.candidates.shape[1],
                 "items_without_text": written.without_text,
                 "items_without_title": written.without_title,
-                **{f"removed: {reason}": count for reason, count in data.removed.items()},
+                **_removed_by_reason(data.removed),
                 "sha256": fingerprint(corpus, signal, holdout),
             }
         )
         return corpus, signal, holdout
 
 
-def _removed(removed: Mapping[str, int]) -> str:
-    return "; ".join(f"{reason} removed {count}" for reason, count in removed.items() if count) or "the source is empty"
+def _cold(corpus: Corpus, holdout: Holdout, split: SplitInteractions) -> dict[str, int]:
+    """How many test targets and users were never seen in training, and who is not judged for want of a history."""
+    never = int((corpus.popularity[holdout.targets] == 0).sum())
+    without_training = corpus.training.lengths == 0
+    return {
+        "warm_test_targets": len(holdout.targets) - never,
+        "cold_test_targets": never,
+        "items_without_training": int((corpus.popularity == 0).sum()),
+        "users_without_training": int(without_training.sum()),
+        "test_users_without_training": int(without_training[holdout.users].sum()),
+        "test_users_without_history": len(set(split.after["user"].unique()) - set(split.test["user"])),
+    }
+
+
+def _removed_by_reason(removed: Mapping[str, Removed]) -> dict[str, int]:
+    """`removed: <reason>` counts interactions, or items where no interaction went; users and items follow it."""
+    facts = {}
+    for reason, gone in removed.items():
+        facts[f"removed: {reason}"] = gone.interactions or gone.items
+        if gone.users or (gone.interactions and gone.items):
+            facts |= {f"removed: {reason}, users": gone.users, f"removed: {reason}, items": gone.items}
+    return facts
+
+
+def _in_words(removed: Mapping[str, Removed]) -> str:
+    return "; ".join(f"{reason} removed {gone}" for reason, gone in removed.items() if any(gone)) or "the source is empty"
