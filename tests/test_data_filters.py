@@ -1,18 +1,18 @@
-"""Filters against brute force, and what a split may and may not do."""
+"""Filters against brute force, and what they say is gone."""
 
 from __future__ import annotations
 
 from collections import Counter
-from random import Random
+from datetime import UTC, datetime
 
 import polars
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from reaemb_bench.data.filters import DropUsersOfRareItems, KCore, MinimumRating
-from reaemb_bench.data.interactions import Interactions, SplitInteractions
-from reaemb_bench.data.splits import LeaveLastTwo
+from reaemb_bench.data.filters import DropUsersOfRareItems, KCore, MinimumRating, Years
+from reaemb_bench.data.interactions import Interactions, Removed
 from reaemb_bench.errors import UserError
 
 Rows = list[tuple[str, str, int, float | None]]
@@ -30,6 +30,11 @@ def interactions(data: Rows) -> Interactions:
     return Interactions("made", polars.DataFrame(data, schema=SCHEMA, orient="row"), {}, "")
 
 
+def gone(before: Rows, after: Rows) -> Removed:
+    users, items = (len({row[place] for row in before}) - len({row[place] for row in after}) for place in (0, 1))
+    return Removed(len(before) - len(after), users, items)
+
+
 @settings(max_examples=60, deadline=None)
 @given(rows, st.integers(1, 4), st.integers(1, 4))
 def test_drop_users_of_rare_items_is_the_largest_set_without_rare_items(data: Rows, users: int, items: int) -> None:
@@ -43,7 +48,7 @@ def test_drop_users_of_rare_items_is_the_largest_set_without_rare_items(data: Ro
         kept = [row for row in kept if row[0] != bad]
     made = DropUsersOfRareItems(user_minimum=users, item_minimum=items).apply(interactions(data))
     assert made.frame.rows() == kept
-    assert made.removed == {"DropUsersOfRareItems": len(data) - len(kept)}
+    assert made.removed == {"DropUsersOfRareItems": gone(data, kept)}
 
 
 @settings(max_examples=60, deadline=None)
@@ -58,10 +63,11 @@ def test_k_core_is_the_largest_core(data: Rows, users: int, items: int) -> None:
         kept.remove(bad)
     made = KCore(user_minimum=users, item_minimum=items).apply(interactions(data))
     assert sorted(made.frame.rows(), key=repr) == sorted(kept, key=repr)
+    assert made.removed == {"KCore": gone(data, kept)}
 
 
 def test_a_rare_item_costs_the_user_here_and_only_the_item_there() -> None:
-    data: Rows = [(user, item, 0, None) for user in "uvw" for item in "abc"] + [("u", "rare", 1, None)]
+    data: Rows = [*((user, item, 0, None) for user in "uvw" for item in "abc"), ("u", "rare", 1, None)]
     paper = DropUsersOfRareItems(user_minimum=3, item_minimum=2).apply(interactions(data))
     core = KCore(user_minimum=3, item_minimum=2).apply(interactions(data))
     assert set(paper.frame["user"]) == {"v", "w"}
@@ -71,6 +77,7 @@ def test_a_rare_item_costs_the_user_here_and_only_the_item_there() -> None:
 def test_ratings() -> None:
     made = MinimumRating(minimum=3).apply(interactions([("u", "a", 0, 3.0), ("u", "b", 1, 2.5), ("u", "c", 2, None)]))
     assert made.frame["item"].to_list() == ["a"]
+    assert made.removed == {"MinimumRating": Removed(interactions=2, items=2)}
     with pytest.raises(UserError, match="has no ratings"):
         MinimumRating().apply(interactions([("u", "a", 0, None)]))
 
@@ -78,53 +85,35 @@ def test_ratings() -> None:
 def test_a_filter_used_twice_counts_both_times() -> None:
     data = interactions([("u", "a", 0, 3.0), ("u", "b", 1, 2.0), ("u", "c", 2, 1.0)])
     twice = MinimumRating(minimum=3).apply(MinimumRating(minimum=2).apply(data))
-    assert twice.removed == {"MinimumRating": 2}
+    assert twice.removed == {"MinimumRating": Removed(interactions=2, items=2)}
 
 
-def parts(made: SplitInteractions) -> list[polars.DataFrame]:
-    return [made.training, made.validation, made.test]
+def test_what_is_removed_reads_as_a_sentence() -> None:
+    assert str(Removed(1203, 88, 40)) == "1,203 interactions, 88 users, 40 items"
+    assert str(Removed(items=1)) == "1 items"
+    assert str(Removed()) == "nothing"
 
 
-@settings(max_examples=60, deadline=None)
-@given(rows, st.integers(0, 5))
-def test_leave_last_two(data: Rows, seed: int) -> None:
-    made = LeaveLastTwo().apply(interactions(data), seed)
-    assert sorted((row for part in parts(made) for row in part.rows()), key=repr) == sorted(data, key=repr)
-    owned = Counter(row[0] for row in data)
-    long = {user for user, count in owned.items() if count >= 3}
-    assert sorted(made.test["user"]) == sorted(made.validation["user"]) == sorted(long)
-    validated, tested = (dict(zip(part["user"], part["timestamp"], strict=True)) for part in parts(made)[1:])
-    for user in owned:
-        learned = made.training.filter(user=user)["timestamp"].to_list()
-        assert learned == sorted(learned)
-        assert learned
-        if user in long:
-            assert learned[-1] <= validated[user] <= tested[user]
+def at(moment: str, unit: str) -> int:
+    seconds = int(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp())
+    return seconds * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
 
 
-def test_ties_are_drawn_and_the_seed_decides() -> None:
-    data = interactions([("u", item, 0, None) for item in "abcdefgh"])
-    last = [LeaveLastTwo().apply(data, seed).test["item"][0] for seed in range(40)]
-    assert len(set(last)) > 4
-    assert last == [LeaveLastTwo().apply(data, seed).test["item"][0] for seed in range(40)]
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_years_are_calendar_years_in_utc_whatever_the_unit(unit: str) -> None:
+    moments = ["1999-12-31T23:59:59", "2000-01-01T00:00:00", "2024-12-31T23:59:59", "2025-01-01T00:00:00"]
+    data = interactions([("u", item, at(moment, unit), None) for item, moment in zip("abcd", moments, strict=True)])
+    assert data.time_unit == unit
+    assert Years(first=2000, last=2024).apply(data).frame["item"].to_list() == ["b", "c"]
+    assert Years(first=2000).apply(data).frame["item"].to_list() == ["b", "c", "d"]
+    made = Years(last=2024).apply(data)
+    assert made.frame["item"].to_list() == ["a", "b", "c"]
+    assert made.removed == {"Years": Removed(interactions=1, items=1)}
 
 
-def test_positions_leave_nothing_to_the_seed() -> None:
-    data = interactions([("u", item, place, None) for place, item in enumerate("hgfedcba")])
-    assert all(LeaveLastTwo().apply(data, seed).test["item"][0] == "a" for seed in range(5))
-
-
-@settings(max_examples=60, deadline=None)
-@given(rows, st.integers(0, 5), st.randoms(use_true_random=False))
-def test_exchanged_targets_move_no_training_row_even_among_ties(data: Rows, seed: int, chance: Random) -> None:
-    # The rating says which row of the file it is.
-    marked: Rows = [(user, item, time, float(place)) for place, (user, item, time, _) in enumerate(data)]
-    before = LeaveLastTwo().apply(interactions(marked), seed)
-    for part in (before.validation, before.test):
-        places = [int(place) for place in part["rating"]]
-        items = [marked[place][1] for place in places]
-        chance.shuffle(items)
-        for place, item in zip(places, items, strict=True):
-            marked[place] = (marked[place][0], item, *marked[place][2:])
-    after = LeaveLastTwo().apply(interactions(marked), seed)
-    assert after.training.equals(before.training)
+def test_positions_have_no_year_and_years_have_an_order() -> None:
+    with pytest.raises(UserError, match=r"positions, not times, so no year is known; drop the filter 'Years' or"):
+        Years(first=2000).apply(interactions([("u", "a", 12, None)]))
+    with pytest.raises(ValidationError, match="last = 2000 lies before first = 2024"):
+        Years(first=2024, last=2000)
+    assert Years(first=2000).apply(interactions([])).removed == {"Years": Removed()}

@@ -9,7 +9,7 @@ from typing import Any
 import polars
 import pytest
 
-from reaemb_bench.data.interactions import Interactions
+from reaemb_bench.data.interactions import Interactions, Removed
 from reaemb_bench.data.table import Table
 from reaemb_bench.errors import RecipeError, UserError
 from reaemb_bench.machine import Machine
@@ -80,7 +80,11 @@ def test_odd_names_in_every_format(tmp_path: Path, suffix: str) -> None:
         ("bob", "a1", 20, None),
         ("007", "c3", 5, 1.0),
     ]
-    assert data.removed == {"rows without user or item": 0, "repeated items": 1, "exact duplicates": 1}
+    assert data.removed == {
+        "rows without user or item": Removed(),
+        "repeated items": Removed(items=1),
+        "exact duplicates": Removed(interactions=1),
+    }
     assert data.items == {
         "a1": {"price": "3", "title": "Tea; green", "tags": ["hot", "loose, leaf"], "extra": ["size: XL", "eco: True"]},
         "b2": {"price": "", "title": "Cup", "tags": [], "extra": ""},
@@ -128,7 +132,7 @@ def test_rows_without_keys_are_counted(tmp_path: Path) -> None:
     file.write_text("user_id,item_id,timestamp\n1,7,1\n,7,2\n1,  ,3\n2,8,4\n", encoding="utf-8")
     data = read(simple(tmp_path, interactions=file))
     assert data.frame.height == 2
-    assert data.removed["rows without user or item"] == 2
+    assert data.removed["rows without user or item"] == Removed(interactions=2)
 
 
 def test_fingerprint_follows_content_and_survives_absence(tmp_path: Path) -> None:

@@ -100,9 +100,9 @@ def _no_rows() -> polars.DataFrame:
 class SplitInteractions:
     """The same rows in parts, each in the users' time order: columns as in Interactions.
 
-    validation and test hold at most one row a user; a user may be in neither. between: rows that nothing is learned
-    from but that precede a test target; they follow the user's training and validation rows. after: rows that no step
-    reads, since they follow a test target or belong to users who have none.
+    validation and test hold at most one row a user; a user may be in neither. between: further rows before the test,
+    which the test history holds and nothing is learned from; they follow the user's training and validation rows.
+    after: rows that no step reads: what follows a test target, and test rows of users who have no history.
     """
 
     training: polars.DataFrame

@@ -28,9 +28,8 @@ class LeaveLastTwo(Component):
 
         count = polars.len().over("user")
         from_end = count - polars.int_range(polars.len()).over("user")
-        part = polars.when((count < 3) | (from_end > 2)).then(polars.lit("training"))
-        part = part.when(from_end == 2).then(polars.lit("validation")).otherwise(polars.lit("test"))
-        return _divided(_in_time_order(data.frame, seed), part)
+        wanted = {"training": (count < 3) | (from_end > 2), "validation": from_end == 2, "test": from_end == 1}
+        return _divided(_in_time_order(data.frame, seed), wanted)
 
 
 class Temporal(Component):
@@ -74,13 +73,16 @@ class Temporal(Component):
         learned, later = (time < first).sum().over("user"), (time >= second).sum().over("user")
         earlier = polars.len().over("user") - later
         target = earlier if self.target == "first" else earlier + later - 1
-        # A user whose only interactions lie after the second point still has a history before the last of them.
+        # Also an earlier interaction after the second point is a history.
         judged = (later > 0) & (target > 0)
-        part = polars.when(place < learned).then(polars.lit("training"))
-        part = part.when((place == learned) & (learned > 0) & (place < earlier)).then(polars.lit("validation"))
-        part = part.when(judged & (place == target)).then(polars.lit("test"))
-        part = part.when(judged & (place < target)).then(polars.lit("between")).otherwise(polars.lit("after"))
-        return _divided(_in_time_order(data.frame, seed), part)
+        history = polars.when(judged).then(target).otherwise(earlier)
+        wanted = {
+            "training": place < learned,
+            "validation": (place == learned) & (learned > 0) & (place < earlier),
+            "between": place < history,
+            "test": judged & (place == target),
+        }
+        return _divided(_in_time_order(data.frame, seed), wanted)
 
 
 def _in_time_order(frame: polars.DataFrame, seed: int) -> polars.DataFrame:
@@ -98,11 +100,12 @@ def _points(times: polars.Series, *shares: float) -> list[int]:
     return [int(ordered[int(share * len(ordered))]) for share in shares]
 
 
-def _divided(ordered: polars.DataFrame, part: polars.Expr) -> SplitInteractions:
-    """The rows by the name of the part that `part` gives each."""
+def _divided(ordered: polars.DataFrame, wanted: dict[str, polars.Expr]) -> SplitInteractions:
+    """The rows by the first part that wants them; those that none wants come after."""
     import polars
 
-    placed = ordered.with_columns(part.alias("_part"))
+    names = [polars.when(condition).then(polars.lit(name)) for name, condition in wanted.items()]
+    placed = ordered.with_columns(polars.coalesce(*names, polars.lit("after")).alias("_part"))
     parts = {
         name: placed.filter(polars.col("_part") == name).drop("_part")
         for name in ("training", "validation", "test", "between", "after")

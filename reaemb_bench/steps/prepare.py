@@ -56,7 +56,7 @@ class Prepare(Step):
                 "sampled_candidates": holdout.candidates.shape[1],
                 "items_without_text": written.without_text,
                 "items_without_title": written.without_title,
-                **_removed_by_reason(data.removed),
+                **{f"removed: {reason}": str(gone) for reason, gone in data.removed.items()},
                 "sha256": fingerprint(corpus, signal, holdout),
             }
         )
@@ -77,15 +77,7 @@ def _cold(corpus: Corpus, holdout: Holdout, split: SplitInteractions) -> dict[st
     }
 
 
-def _removed_by_reason(removed: Mapping[str, Removed]) -> dict[str, int]:
-    """`removed: <reason>` counts interactions, or items where no interaction went; users and items follow it."""
-    facts = {}
-    for reason, gone in removed.items():
-        facts[f"removed: {reason}"] = gone.interactions or gone.items
-        if gone.users or (gone.interactions and gone.items):
-            facts |= {f"removed: {reason}, users": gone.users, f"removed: {reason}, items": gone.items}
-    return facts
-
-
 def _in_words(removed: Mapping[str, Removed]) -> str:
-    return "; ".join(f"{reason} removed {gone}" for reason, gone in removed.items() if any(gone)) or "the source is empty"
+    return (
+        "; ".join(f"{reason} removed {gone}" for reason, gone in removed.items() if any(gone)) or "the source is empty"
+    )

@@ -1,0 +1,247 @@
+"""What a split may and may not do: against its definition, and whatever happens to held-out rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+import polars
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from reaemb_bench.artifacts import Corpus, Holdout, Signal
+from reaemb_bench.context import Context
+from reaemb_bench.data.interactions import Interactions, SplitInteractions
+from reaemb_bench.data.splits import LeaveLastTwo, Temporal
+from reaemb_bench.errors import UserError
+from reaemb_bench.machine import Machine
+from reaemb_bench.registry import build
+from reaemb_bench.steps.prepare import Prepare
+
+Rows = list[tuple[str, str, int, float | None]]
+SCHEMA = {"user": polars.String, "item": polars.String, "timestamp": polars.Int64, "rating": polars.Float64}
+START = 1_600_000_000
+
+rows = st.lists(
+    st.tuples(st.sampled_from("uvwxyz"), st.sampled_from("abcdef"), st.integers(0, 3), st.none()), max_size=40
+)
+timed_rows = st.lists(
+    st.tuples(st.sampled_from("uvwxyz"), st.sampled_from("abcdef"), st.integers(START, START + 12), st.none()),
+    min_size=1,
+    max_size=40,
+)
+temporal = st.builds(
+    Temporal,
+    validation_from=st.sampled_from([0.3, 0.6]),
+    test_from=st.sampled_from([0.7, 0.9]),
+    target=st.sampled_from(["last", "first"]),
+)
+
+
+def interactions(data: Rows) -> Interactions:
+    return Interactions("made", polars.DataFrame(data, schema=SCHEMA, orient="row"), {}, "")
+
+
+def parts(made: SplitInteractions) -> list[polars.DataFrame]:
+    return [made.training, made.validation, made.test, made.between, made.after]
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, st.integers(0, 5))
+def test_leave_last_two(data: Rows, seed: int) -> None:
+    made = LeaveLastTwo().apply(interactions(data), seed)
+    assert sorted((row for part in parts(made) for row in part.rows()), key=repr) == sorted(data, key=repr)
+    owned = Counter(row[0] for row in data)
+    long = {user for user, count in owned.items() if count >= 3}
+    assert sorted(made.test["user"]) == sorted(made.validation["user"]) == sorted(long)
+    validated, tested = (
+        dict(zip(part["user"], part["timestamp"], strict=True)) for part in (made.validation, made.test)
+    )
+    for user in owned:
+        learned = made.training.filter(user=user)["timestamp"].to_list()
+        assert learned == sorted(learned)
+        assert learned
+        if user in long:
+            assert learned[-1] <= validated[user] <= tested[user]
+
+
+def test_ties_are_drawn_and_the_seed_decides() -> None:
+    data = interactions([("u", item, 0, None) for item in "abcdefgh"])
+    last = [LeaveLastTwo().apply(data, seed).test["item"][0] for seed in range(40)]
+    assert len(set(last)) > 4
+    assert last == [LeaveLastTwo().apply(data, seed).test["item"][0] for seed in range(40)]
+
+
+def test_positions_leave_nothing_to_the_seed() -> None:
+    data = interactions([("u", item, place, None) for place, item in enumerate("hgfedcba")])
+    assert all(LeaveLastTwo().apply(data, seed).test["item"][0] == "a" for seed in range(5))
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, st.integers(0, 5), st.randoms(use_true_random=False))
+def test_exchanged_targets_move_no_training_row_even_among_ties(data: Rows, seed: int, chance: Random) -> None:
+    # The rating says which row of the file it is.
+    marked: Rows = [(user, item, time, float(place)) for place, (user, item, time, _) in enumerate(data)]
+    before = LeaveLastTwo().apply(interactions(marked), seed)
+    exchange_items(marked, [before.validation, before.test], chance)
+    after = LeaveLastTwo().apply(interactions(marked), seed)
+    assert after.training.equals(before.training)
+
+
+def exchange_items(marked: Rows, parts: list[polars.DataFrame], chance: Random) -> None:
+    """Give the items of each part to other rows of that part; ratings say which rows these are."""
+    for part in parts:
+        places = [int(place) for place in part["rating"]]
+        items = [marked[place][1] for place in places]
+        chance.shuffle(items)
+        for place, item in zip(places, items, strict=True):
+            marked[place] = (marked[place][0], item, *marked[place][2:])
+
+
+@settings(max_examples=100, deadline=None)
+@given(timed_rows, temporal, st.integers(0, 5))
+def test_temporal_training_ends_before_all_that_is_tuned_on_and_judged(data: Rows, split: Temporal, seed: int) -> None:
+    made = split.apply(interactions(data), seed)
+    times = sorted(row[2] for row in data)
+    first, second = (times[int(share * len(times))] for share in (split.validation_from, split.test_from))
+    assert sorted((row for part in parts(made) for row in part.rows()), key=repr) == sorted(data, key=repr)
+    assert sorted(made.training.rows(), key=repr) == sorted((row for row in data if row[2] < first), key=repr)
+    assert all(first <= time < second for time in [*made.validation["timestamp"]])
+    assert all(time >= second for time in made.test["timestamp"])
+    trained, tested = set(made.training["user"]), set(made.test["user"])
+    for user in "uvwxyz":
+        own = sorted(row[2] for row in data if row[0] == user)
+        later = [time for time in own if time >= second]
+        window = [time for time in own if first <= time < second]
+        assert made.validation.filter(user=user)["timestamp"].to_list() == (window[:1] if user in trained else [])
+        history = history_of(made, user)
+        assert history == sorted(history)
+        if user in tested:
+            target = made.test.filter(user=user)["timestamp"].to_list()
+            assert target == [later[-1] if split.target == "last" else later[0]]
+            assert history == own[: len(history)]
+            assert len(own) - len(history) == (1 if split.target == "last" else len(later))
+            assert history
+        else:
+            # Either there is nothing to ask for or nothing to ask from.
+            assert not later or not history
+
+
+def history_of(made: SplitInteractions, user: str) -> list[int]:
+    return [
+        time for part in (made.training, made.validation, made.between) for time in part.filter(user=user)["timestamp"]
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(timed_rows, temporal, st.integers(0, 5), st.randoms(use_true_random=False))
+def test_exchanged_items_after_the_first_point_move_no_training_row(
+    data: Rows, split: Temporal, seed: int, chance: Random
+) -> None:
+    marked: Rows = [(user, item, time, float(place)) for place, (user, item, time, _) in enumerate(data)]
+    before = split.apply(interactions(marked), seed)
+    exchange_items(marked, parts(before)[1:], chance)
+    assert split.apply(interactions(marked), seed).training.equals(before.training)
+
+
+def test_times_that_tie_are_drawn_and_the_seed_decides() -> None:
+    seen: Rows = [("u", "z", START, None)] * 9
+    data = interactions([*seen, *(("u", item, START + 1, None) for item in "abcdefgh")])
+    split = Temporal(validation_from=0.2, test_from=0.55)
+    last = [split.apply(data, seed).test["item"][0] for seed in range(40)]
+    assert len(set(last)) > 4
+    assert last == [split.apply(data, seed).test["item"][0] for seed in range(40)]
+
+
+def test_positions_cannot_be_split_by_time_and_points_have_an_order() -> None:
+    with pytest.raises(UserError, match="made has positions, not times") as caught:
+        Temporal().apply(interactions([("u", "a", 0, None), ("u", "b", 1, None)]), 0)
+    assert "leave-last-two" in str(caught.value)
+    with pytest.raises(ValidationError, match=r"validation_from = 0.9 must lie below test_from = 0.9"):
+        Temporal(validation_from=0.9)
+
+
+SHOP: Rows = [
+    ("old", "a", 0, None),
+    ("old", "b", 1, None),
+    ("old", "a", 2, None),
+    ("old", "c", 5, None),
+    ("old", "d", 6, None),
+    ("old", "new", 8, None),
+    ("old", "a", 9, None),
+    ("late", "b", 5, None),
+    ("late", "c", 9, None),
+    ("once", "a", 9, None),
+    ("gone", "a", 1, None),
+    ("gone", "b", 6, None),
+]
+"""With points at 5 and 8: `old` trains on three, `late` never trains, `once` has no history, `gone` no target."""
+
+
+def prepared(
+    folder: Path, data: Rows, target: Literal["last", "first"]
+) -> tuple[Corpus, Signal, Holdout, dict[str, Any]]:
+    frame = polars.DataFrame(data, schema=SCHEMA, orient="row").with_columns(polars.col("timestamp") + START)
+    frame.drop("rating").write_csv(folder / "rows.csv")
+    (folder / "items.csv").write_text("item_id,title\n" + "".join(f"{item},{item}\n" for item in "abcde"))
+    table = {"use": "table", "interactions": folder / "rows.csv", "items": folder / "items.csv", "name": "shop"}
+    split = {"use": "temporal", "validation_from": 0.34, "test_from": 0.67, "target": target}
+    source = {**table, "user": "user", "item": "item"}
+    step = build("step", {"use": "prepare", "source": source, "split": split, "sampled_candidates": 1})
+    assert isinstance(step, Prepare)
+    facts: dict[str, Any] = {}
+    return *step.run(Context(1, Machine(), lambda tick: None, facts.update, folder)), facts
+
+
+def keys(corpus: Corpus, items: Iterable[int]) -> list[str]:
+    return [corpus.item_keys[item] for item in items]
+
+
+@pytest.mark.parametrize(
+    ("target", "history", "wanted", "cold"),
+    [("last", ["a", "b", "a", "c", "d", "new"], "a", 1), ("first", ["a", "b", "a", "c", "d"], "new", 2)],
+)
+def test_the_history_before_a_temporal_target_holds_what_nothing_was_learned_from(
+    tmp_path: Path, target: Literal["last", "first"], history: list[str], wanted: str, cold: int
+) -> None:
+    corpus, signal, holdout, facts = prepared(tmp_path, SHOP, target)
+    users = {key: number for number, key in enumerate(corpus.user_keys)}
+    assert keys(corpus, corpus.training.items) == ["a", "a", "b", "a"]
+    assert keys(corpus, corpus.training.of(users["old"])) == ["a", "b", "a"]
+    assert [corpus.user_keys[user] for user in signal.users] == ["gone", "old"]
+    assert keys(corpus, signal.targets) == ["b", "c"]
+    assert [corpus.user_keys[user] for user in holdout.users] == ["late", "old"]
+    assert keys(corpus, holdout.targets) == ["c", wanted]
+    assert keys(corpus, holdout.histories.of(users["old"])) == history
+    assert keys(corpus, holdout.histories.of(users["late"])) == ["b"]
+    assert facts["test_users_without_training"] == facts["test_users_without_history"] == 1
+    assert facts["users_without_training"] == 2
+    # `c`, `d` and `new` were only bought after the first point.
+    assert facts["items_without_training"] == 3
+    assert (facts["warm_test_targets"], facts["cold_test_targets"]) == (2 - cold, cold)
+    bought = {"old": {"a", "b", "c", "d", "new"}, "late": {"b", "c"}}
+    for user, drawn in zip(holdout.users, holdout.candidates, strict=True):
+        assert not {*keys(corpus, drawn)} & bought[corpus.user_keys[user]]
+
+
+def test_exchanged_held_out_items_leave_a_temporal_corpus_byte_for_byte(tmp_path: Path) -> None:
+    exchange = {"a": "c", "c": "a"}
+    written = []
+    for place, others in enumerate(({}, exchange)):
+        data: Rows = [(user, others.get(item, item) if time >= 5 else item, time, None) for user, item, time, _ in SHOP]
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        corpus, _, holdout, _ = prepared(folder, data, "last")
+        for part in (corpus, holdout):
+            (folder / type(part).__name__).mkdir()
+            part.save(folder / type(part).__name__)
+        written.append({file.name: file.read_bytes() for file in folder.glob("*/*")})
+    held_out = "holdout.safetensors"
+    assert written[0].pop(held_out) != written[1].pop(held_out)
+    assert {*written[0]} == {"training.safetensors", "corpus.json"}
+    assert written[0] == written[1]
