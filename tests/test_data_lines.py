@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reaemb_bench.data import lines
+from reaemb_bench.data.interactions import Removed
 from reaemb_bench.data.lines import Field, Malformed, read_lines
 from reaemb_bench.errors import UserError
 
@@ -72,7 +73,7 @@ BROKEN = {
 def test_a_malformed_line_costs_nothing_but_itself_and_is_counted(line: bytes, around: int, tmp_path: Path) -> None:
     rows, malformed = read(write(tmp_path, *[GOOD] * around, b"", line, b"  ", *[GOOD] * around))
     assert rows == [READ] * 2 * around
-    assert malformed.removed() == {f"malformed lines of made.jsonl (first: {around + 2})": 1}
+    assert malformed.removed("items") == {f"malformed lines of made.jsonl (first: {around + 2})": Removed(items=1)}
 
 
 TOLERATED = {
@@ -92,7 +93,7 @@ TOLERATED = {
 def test_an_odd_line_is_read_in_its_place(line: bytes, row: tuple[Any, ...], around: int, tmp_path: Path) -> None:
     rows, malformed = read(write(tmp_path, *[GOOD] * around, line, *[GOOD] * around))
     assert rows == [READ] * around + [row] + [READ] * around
-    assert malformed.removed() == {}
+    assert malformed.removed("interactions") == {}
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +195,16 @@ def test_lists_and_objects_are_kept_as_json_where_anything_goes(tmp_path: Path) 
     file = write(tmp_path, *[b'{"any": "plain"}'] * 30, b'{"any": {"a": ["\xc3\xa9", null]}}', b'{"any": [1]}', b"{}")
     frame = polars.concat(read_lines(file, {"any": Field("json")}, Malformed(file)))
     assert frame["any"].to_list() == ["plain"] * 30 + ['{"a": ["é", null]}', "[1]", None]
+
+
+@pytest.mark.parametrize("around", [1, 60])
+def test_dates_become_seconds_and_what_is_none_is_malformed(around: int, tmp_path: Path) -> None:
+    good = [b'{"when": "1970-01-02 00:00:01"}'] * around
+    bad = [b'{"when": "1970-01-02"}', b'{"when": "1970-02-31 00:00:00"}', b'{"when": 86401}']
+    fields, malformed = {"when": Field("time")}, Malformed(tmp_path / "made.jsonl")
+    frame = polars.concat(read_lines(write(tmp_path, *good, *bad, b"{}", *good), fields, malformed))
+    assert frame["when"].to_list() == [86401] * around + [None] + [86401] * around
+    assert malformed.count == 3
+    zoned = {"when": Field("time", form="%a %b %d %H:%M:%S %z %Y")}
+    file = write(tmp_path, *[b'{"when": "Thu Jan 01 01:00:00 +0100 1970"}'] * 2 * around)
+    assert polars.concat(read_lines(file, zoned, malformed))["when"].to_list() == [0] * 2 * around

@@ -13,17 +13,20 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
+from reaemb_bench.data.interactions import Removed
 from reaemb_bench.errors import UserError
 
 if TYPE_CHECKING:
     import polars
 
-Kind = Literal["text", "texts", "whole", "number", "json"]
+Kind = Literal["text", "texts", "whole", "number", "time", "json"]
 """What a field holds: text (a number becomes its digits), a list of texts (one text becomes a list, lists within lists
-are opened), a whole number, a number, or anything, of which lists and objects are kept as JSON text."""
+are opened), a whole number, a number, a date as text, which becomes whole seconds since 1970 in UTC, or anything, of
+which lists and objects are kept as JSON text."""
 
 MALFORMED_LIMIT = 100
 _BLOCK = 16 * 2**20
@@ -39,10 +42,11 @@ Numbered = list[tuple[int, bytes]]
 
 @dataclass(frozen=True)
 class Field:
-    """A field to read: its kind, and whether a line without it, or with null, is malformed."""
+    """A field to read: its kind, whether a line without it, or with null, is malformed, and the form of its dates."""
 
     kind: Kind
     required: bool = False
+    form: str = "%Y-%m-%d %H:%M:%S"
 
 
 @dataclass
@@ -65,9 +69,10 @@ class Malformed:
                 "take the file that the setting asks for, whole, or raise malformed_limit"
             )
 
-    def removed(self) -> dict[str, int]:
-        """The count under a reason that names file and first lines; nothing where all lines are sound."""
-        return {f"malformed lines of {self.file.name} (first: {self._listed()})": self.count} if self.count else {}
+    def removed(self, what: Literal["interactions", "items"]) -> dict[str, Removed]:
+        """The lines, each one of `what`, under a reason that names file and first lines; empty where all are sound."""
+        reason = f"malformed lines of {self.file.name} (first: {self._listed()})"
+        return {reason: Removed(**{what: self.count})} if self.count else {}
 
     def _listed(self) -> str:
         return ", ".join(str(line) for line in self.first)
@@ -106,7 +111,7 @@ class _Reader:
         if height <= _FEW or (self.parse is _of_either and not _is_json(block[: block.find(b"\n")])):
             return self._one_by_one(_numbered(block, number))
         try:
-            frame = polars.read_ndjson(block, schema=self._schema())
+            frame = polars.read_ndjson(block, schema=self._schema(raw=True))
         except polars.exceptions.PolarsError:
             half = block.find(b"\n", len(block) // 2) + 1
             if not 0 < half < len(block):
@@ -119,7 +124,8 @@ class _Reader:
         """The frame, after those of its rows that polars reads too generously were read again."""
         import polars
 
-        places = frame.select(polars.any_horizontal(*self._doubts())).to_series().arg_true().to_list()
+        raw, frame = frame, frame.with_columns(self._converted())
+        places = frame.select(polars.any_horizontal(*self._doubts(raw))).to_series().arg_true().to_list()
         if places:
             lines = _numbered(block, number)
             if len(lines) != frame.height:
@@ -131,10 +137,19 @@ class _Reader:
             )
             placed = frame.with_row_index("").filter(~polars.col("").is_in(places))
             frame = polars.concat([placed.cast({"": polars.UInt32}), redone]).sort("").drop("")
-        lists = [name for name, wanted in self.fields.items() if wanted.kind == "texts"]
-        return frame.with_columns(polars.col(lists).list.drop_nulls()) if lists else frame
+        return frame
 
-    def _doubts(self) -> Iterator[polars.Expr]:
+    def _converted(self) -> Iterator[polars.Expr]:
+        import polars
+
+        for name, wanted in self.fields.items():
+            if wanted.kind == "texts":
+                yield polars.col(name).list.drop_nulls()
+            elif wanted.kind == "time":
+                moment = polars.col(name).str.to_datetime(wanted.form, time_unit="us", strict=False)
+                yield moment.dt.epoch("s").alias(name)
+
+    def _doubts(self, raw: polars.DataFrame) -> Iterator[polars.Expr | polars.Series]:
         import polars
 
         for name, wanted in self.fields.items():
@@ -145,6 +160,8 @@ class _Reader:
                 yield column.str.contains(_NO_TEXT).fill_null(False)
             elif wanted.kind == "texts":
                 yield column.list.eval(polars.element().str.contains(_NO_TEXT)).list.any().fill_null(False)
+            elif wanted.kind == "time":
+                yield column.is_null() & polars.lit(raw[name].is_not_null())
 
     def _one_by_one(self, lines: Numbered) -> polars.DataFrame:
         return self._made([row for number, line in lines if (row := self._row(number, line)) is not None])
@@ -168,10 +185,12 @@ class _Reader:
             self.malformed.add(number, str(error))
         return None
 
-    def _schema(self) -> dict[str, polars.DataType]:
+    def _schema(self, raw: bool = False) -> dict[str, polars.DataType]:
         import polars
 
         types = {"whole": polars.Int64(), "number": polars.Float64(), "texts": polars.List(polars.String)}
+        if not raw:
+            types["time"] = polars.Int64()
         return {name: types.get(wanted.kind, polars.String()) for name, wanted in self.fields.items()}
 
 
@@ -247,7 +266,7 @@ def _value(name: str, wanted: Field, value: object) -> object:
         if wanted.required:
             raise ValueError(f"no '{name}'")
         return None
-    made = _CONVERSIONS[wanted.kind](value)
+    made = _seconds(value, wanted.form) if wanted.kind == "time" else _CONVERSIONS[wanted.kind](value)
     if made is None:
         raise ValueError(f"'{name}' is no {_CALLED[wanted.kind]}")
     return made
@@ -287,6 +306,16 @@ def _number(value: object) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def _seconds(value: object, form: str) -> int | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.strptime(value, form)
+    except ValueError:
+        return None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() // 1)
+
+
 def _anything(value: object) -> str | None:
     if isinstance(value, dict | list | tuple | bool):
         return json.dumps(value, ensure_ascii=False)
@@ -305,5 +334,6 @@ _CALLED: dict[Kind, str] = {
     "texts": "list of texts",
     "whole": "whole number",
     "number": "number",
+    "time": "date of the known form",
     "json": "JSON value",
 }
