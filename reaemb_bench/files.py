@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -12,6 +13,14 @@ def sha256_of(file: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def contents(files: Mapping[str, Path]) -> dict[str, str]:
+    """The sha256 of all files as `<name>_sha256`, or the first that is missing: a plan needs no data."""
+    missing = next((str(file) for file in files.values() if not file.is_file()), None)
+    if missing is not None:
+        return {"missing": missing}
+    return {f"{name}_sha256": sha256_of(file) for name, file in files.items()}
 
 
 def write_atomically(file: Path, content: bytes) -> None:

@@ -11,7 +11,7 @@ from reaemb_bench.component import Component
 from reaemb_bench.data.interactions import Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.sheets import Format, Sheet, as_text, keys, numbers, order_in_time, read_sheet
 from reaemb_bench.errors import UserError
-from reaemb_bench.files import sha256_of
+from reaemb_bench.files import contents
 from reaemb_bench.machine import Machine
 
 if TYPE_CHECKING:
@@ -68,11 +68,7 @@ class Table(Component):
 
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of both files, or the first that is missing: a plan can be drawn up without the data."""
-        files = {"interactions": self.interactions, "items": self.items}
-        missing = [str(file) for file in files.values() if not file.is_file()]
-        return (
-            {"missing": missing[0]} if missing else {f"{name}_sha256": sha256_of(file) for name, file in files.items()}
-        )
+        return contents({"interactions": self.interactions, "items": self.items})
 
     def read(self, machine: Machine) -> Interactions:
         """All interactions and item attributes. Raises UserError naming file, column and cure."""
