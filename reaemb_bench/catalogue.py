@@ -19,6 +19,9 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "floors": f"{_HOME}.steps.floors:RankFloors",
     },
     "source": {
+        "amazon-2014": f"{_HOME}.data.amazon:Amazon2014",
+        "amazon-2018": f"{_HOME}.data.amazon:Amazon2018",
+        "amazon-2023": f"{_HOME}.data.amazon:Amazon2023",
         "movielens-100k": f"{_HOME}.data.movielens:MovieLens100K",
         "table": f"{_HOME}.data.table:Table",
         "simulated": f"{_HOME}.data.simulated:Simulated",

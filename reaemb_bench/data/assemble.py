@@ -12,15 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from reaemb_bench.artifacts import Corpus, Holdout, Int32, Int64, Sequences, Signal
+from reaemb_bench.data.drawing import draw_unknown
 from reaemb_bench.data.interactions import Attributes, Interactions, SplitInteractions
 
 if TYPE_CHECKING:
     import polars
 
     from reaemb_bench.kinds import Prompt
-
-_DENSE = 4
-_CELLS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -103,46 +101,7 @@ def draw_candidates(users: Int64, touched: Sequences, items: int, wanted: int, s
     """
     rng = np.random.default_rng(seed)
     pairs = np.unique(touched.owners * items + touched.items)
-    left = items - np.bincount(pairs // items, minlength=touched.users)[users]
-    count = int(min(wanted, left.min(initial=wanted)))
-    made = np.empty((len(users), count), dtype=np.int32)
-    # Rejection needs few rounds where items abound; where they are scarce, each row sorts the whole catalogue.
-    scarce = left < _DENSE * count
-    made[~scarce] = _by_rejection(users[~scarce], pairs, items, count, rng)
-    places = np.flatnonzero(scarce)
-    for chunk in np.array_split(places, max(1, -(-len(places) * items // _CELLS))):
-        made[chunk] = _by_sorting(users[chunk], pairs, items, count, rng)
-    return made
-
-
-def _by_rejection(users: Int64, pairs: Int64, items: int, count: int, rng: np.random.Generator) -> Int32:
-    drawn = rng.integers(items, size=(len(users), count), dtype=np.int64)
-    rows = np.arange(len(users))
-    while len(rows):
-        part = drawn[rows]
-        order = np.argsort(part, axis=1, kind="stable")
-        ordered = np.take_along_axis(part, order, axis=1)
-        bad_ordered = np.zeros(part.shape, dtype=bool)
-        bad_ordered[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
-        bad = np.empty_like(bad_ordered)
-        np.put_along_axis(bad, order, bad_ordered, axis=1)
-        bad |= _among(users[rows, None] * items + part, pairs)
-        part[bad] = rng.integers(items, size=int(bad.sum()))
-        drawn[rows] = part
-        rows = rows[bad.any(axis=1)]
-    return drawn.astype(np.int32)
-
-
-def _by_sorting(users: Int64, pairs: Int64, items: int, count: int, rng: np.random.Generator) -> Int32:
-    keys = rng.random((len(users), items))
-    keys[_among(users[:, None] * items + np.arange(items), pairs)] = 2.0
-    return np.argsort(keys, axis=1)[:, :count].astype(np.int32)
-
-
-def _among(codes: Int64, known: Int64) -> npt.NDArray[np.bool_]:
-    places = np.minimum(np.searchsorted(known, codes), len(known) - 1)
-    found: npt.NDArray[np.bool_] = known[places] == codes
-    return found
+    return draw_unknown(users, pairs, items, wanted, rng)
 
 
 def assemble(

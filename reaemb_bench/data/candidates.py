@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reaemb_bench.artifacts import Int64
+from reaemb_bench.artifacts import Float64, Int64
+from reaemb_bench.data.cooccurrence import blocks
+from reaemb_bench.data.drawing import draw_unknown
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-_KEYS_AT_ONCE = 1 << 24
-"""Random keys held in memory while negatives are drawn: 64 MiB."""
+_NEIGHBOURS_AT_ONCE = 1 << 22
+"""Neighbours of the items that are drawn for at once, unless it is a single item."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,13 @@ class Candidates:
     """The candidate lists of all items that have one.
 
     items: (n,) ascending item numbers. lists: (n, N) item numbers, the positives first, the most co-occurring of them
-    leading. counts: (n, N) co-occurrences, 0 for negatives. lonely: items left out because nothing co-occurs with
+    leading. counts: (n, N) how often they co-occur, 0 for negatives. lonely: items left out because nothing co-occurs with
     them. crowded: items left out because too few items never co-occur with them.
     """
 
     items: Int64
     lists: Int64
-    counts: Int64
+    counts: Float64
     lonely: int
     crowded: int
 
@@ -35,55 +37,54 @@ class Candidates:
 def draw_candidates(pairs: csr_array, positives: int, candidates: int, seed: int) -> Candidates:
     """Up to `positives` neighbours of each item, filled up to `candidates` with items that never co-occur with it.
 
-    pairs: symmetric co-occurrence counts (items, items) with an empty diagonal and no stored zeros. Neighbours are
-    the most co-occurring, equal counts in random order; the others are drawn uniformly without replacement.
+    pairs: co-occurrence counts (items, items), whole or weighed, with an empty diagonal, no stored zeros and sorted
+    columns. Neighbours are the most co-occurring, equal counts in random order; the others are drawn uniformly without
+    replacement.
     """
     generator = np.random.default_rng(seed)
     items = pairs.shape[0]
     neighbours = np.diff(pairs.indptr).astype(np.int64)
     taken = np.minimum(neighbours, positives)
-    strangers = items - 1 - neighbours
     lonely = neighbours == 0
-    crowded = ~lonely & (strangers < candidates - taken)
+    crowded = ~lonely & (items - 1 - neighbours < candidates - taken)
     kept = np.flatnonzero(~lonely & ~crowded)
-    best, counts = _most_cooccurring(pairs, positives, generator)
     lists = np.zeros((len(kept), candidates), dtype=np.int64)
-    shares = np.zeros((len(kept), candidates), dtype=np.int64)
-    lists[:, :positives] = best[kept]
-    shares[:, :positives] = counts[kept]
-    place = np.arange(candidates) - taken[kept, None]
-    negative = place >= 0
-    row = np.broadcast_to(np.arange(len(kept))[:, None], place.shape)
-    lists[negative] = _strangers(pairs, kept, candidates, generator)[row[negative], place[negative]]
-    return Candidates(kept, lists, shares, int(lonely.sum()), int(crowded.sum()))
+    counts = np.zeros((len(kept), candidates))
+    for start, end in blocks(neighbours[kept], _NEIGHBOURS_AT_ONCE):
+        here = kept[start:end]
+        rows = pairs[here]
+        lists[start:end, :positives], counts[start:end, :positives] = _most_cooccurring(rows, positives, generator)
+        known = _known(rows, here)
+        for number in np.unique(taken[here]):
+            own = np.flatnonzero(taken[here] == number)
+            lists[start + own, number:] = draw_unknown(own, known, items, candidates - number, generator)
+    return Candidates(kept, lists, counts, int(lonely.sum()), int(crowded.sum()))
 
 
-def _most_cooccurring(pairs: csr_array, positives: int, generator: np.random.Generator) -> tuple[Int64, Int64]:
-    """Neighbours (items, positives) by falling count and their counts, 0 where an item has fewer neighbours."""
-    items = pairs.shape[0]
-    rows = np.repeat(np.arange(items), np.diff(pairs.indptr))
-    order = np.lexsort((generator.random(len(rows)), -pairs.data, rows))
-    place = np.arange(len(rows)) - pairs.indptr[rows]
-    first = place < positives
-    best = np.zeros((items, positives), dtype=np.int64)
-    counts = np.zeros((items, positives), dtype=np.int64)
-    best[rows[first], place[first]] = pairs.indices[order][first]
-    counts[rows[first], place[first]] = pairs.data[order][first]
+def _most_cooccurring(rows: csr_array, positives: int, generator: np.random.Generator) -> tuple[Int64, Float64]:
+    """Neighbours (n, positives) of n items by falling count and their counts, 0 where an item has fewer neighbours.
+
+    rows: (n, items), none of them empty.
+    """
+    starts = rows.indptr[:-1]
+    owners = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    chance = generator.permutation(len(owners))
+    left = rows.data.astype(np.float64)
+    best = np.zeros((rows.shape[0], positives), dtype=np.int64)
+    counts = np.zeros((rows.shape[0], positives))
+    for place in range(positives):
+        largest = np.maximum.reduceat(left, starts)
+        drawn = np.where((left == largest[owners]) & (left > 0), chance, -1)
+        chosen = np.flatnonzero((drawn == np.maximum.reduceat(drawn, starts)[owners]) & (drawn >= 0))
+        best[owners[chosen], place] = rows.indices[chosen]
+        counts[owners[chosen], place] = left[chosen]
+        left[chosen] = 0
     return best, counts
 
 
-def _strangers(pairs: csr_array, rows: Int64, count: int, generator: np.random.Generator) -> Int64:
-    """(rows, count) items in random order, those that never co-occur with the row's item before all others."""
-    items = pairs.shape[0]
-    drawn = np.empty((len(rows), count), dtype=np.int64)
-    step = max(1, _KEYS_AT_ONCE // items)
-    for start in range(0, len(rows), step):
-        some = rows[start : start + step]
-        keys = generator.random((len(some), items), dtype=np.float32)
-        keys[np.arange(len(some)), some] = np.inf
-        here = pairs[some]
-        keys[np.repeat(np.arange(len(some)), np.diff(here.indptr)), here.indices] = np.inf
-        near = np.argpartition(keys, count - 1, axis=1)[:, :count]
-        nearest = np.argsort(np.take_along_axis(keys, near, axis=1), axis=1, kind="stable")
-        drawn[start : start + step] = np.take_along_axis(near, nearest, axis=1)
-    return drawn
+def _known(rows: csr_array, numbers: Int64) -> Int64:
+    """Ascending codes row * items + item of each row's neighbours and of the row's own item."""
+    items = rows.shape[1]
+    met = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)) * items + rows.indices
+    # Two ascending runs, which a stable sort merges.
+    return np.sort(np.concatenate([met, np.arange(rows.shape[0]) * items + numbers]), kind="stable")

@@ -1,32 +1,118 @@
-"""How often two items appear in the same user's sequence."""
+"""How often two items appear in the same user's sequence, anywhere in it or near each other.
+
+Both counts are computed for some rows of the result at a time, so that beyond the result itself they need little
+memory, whatever the number of items and of interactions.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from reaemb_bench.artifacts import Sequences
+from reaemb_bench.artifacts import Float32, Int32, Int64, Sequences
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+_PAIRS_AT_ONCE = 1 << 24
+"""Pairs of positions that a block of rows may have, unless it is a single row."""
+
 
 def cooccurrence(sequences: Sequences, items: int) -> csr_array:
-    """Symmetric counts (items, items), int64: unordered pairs of positions, in one user's sequence, of two items.
+    """Symmetric counts (items, items) of unordered pairs of positions, in one user's sequence, of two items.
 
     An item that stands twice in a sequence counts twice with every other item there, and never with itself: the
-    diagonal is empty. Zeros are not stored and column numbers are sorted.
+    diagonal is empty. Zeros are not stored and column numbers are sorted. The counts are int32, or int64 where they
+    might not fit.
     """
     from scipy.sparse import csr_array
 
-    ones = np.ones(len(sequences.items), dtype=np.int64)
-    # Duplicate (user, item) places are summed, so an entry is how often the user touched the item.
-    touched = csr_array((ones, (sequences.owners, sequences.items)), shape=(sequences.users, items))
-    pairs = (touched.T @ touched).tocoo()
-    different = pairs.row != pairs.col
-    counts = csr_array(
-        (pairs.data[different], (pairs.row[different], pairs.col[different])), shape=(items, items), dtype=np.int64
-    )
-    counts.sort_indices()
-    return counts
+    ones = np.ones(len(sequences.items), dtype=np.int32)
+    shape = (sequences.users, items)
+    touched = csr_array((ones, sequences.items, sequences.offsets), shape=shape, copy=True)
+    # Duplicate (user, item) places are summed, in place: an entry is how often the user touched the item.
+    touched.sum_duplicates()
+    if _most(touched) > np.iinfo(np.int32).max:
+        touched = touched.astype(np.int64)
+    by_item = touched.T.tocsr()
+    pairs = np.bincount(sequences.items, weights=sequences.lengths[sequences.owners], minlength=items)
+    return _joined((by_item[start:end] @ touched for start, end in blocks(pairs, _PAIRS_AT_ONCE)), items)
+
+
+def cooccurrence_nearby(sequences: Sequences, items: int, weights: Int32 | Float32) -> csr_array:
+    """Symmetric sums (items, items) of weights of pairs of positions, in one user's sequence, of two different items.
+
+    weights: (reach,) what a pair weighs whose positions lie 1, 2, ... apart; pairs further apart do not count.
+    """
+    from scipy.sparse import csr_array
+
+    users = sequences.owners.astype(np.int32)
+    order = np.argsort(sequences.items, kind="stable")
+    ends = np.concatenate([[0], np.cumsum(np.bincount(sequences.items, minlength=items))])
+    steps = np.arange(1, len(weights) + 1)
+    shifts, weighed = np.concatenate([-steps[::-1], steps]), np.concatenate([weights[::-1], weights])
+
+    def block(start: int, end: int) -> csr_array:
+        here = order[ends[start] : ends[end]]
+        there = here[:, None] + shifts
+        inside = (there >= 0) & (there < len(users))
+        there[~inside] = 0
+        inside &= users[there] == users[here][:, None]
+        row = np.broadcast_to((sequences.items[here] - start)[:, None], there.shape)
+        weight = np.broadcast_to(weighed, there.shape)
+        places = (row[inside], sequences.items[there[inside]])
+        return csr_array((weight[inside], places), shape=(end - start, items))
+
+    pairs = np.diff(ends) * len(shifts)
+    return _joined((block(start, end) for start, end in blocks(pairs, _PAIRS_AT_ONCE)), items)
+
+
+def blocks(sizes: npt.NDArray[Any], most: int) -> Iterator[tuple[int, int]]:
+    """Ranges (start, end) of consecutive rows of these sizes (rows,), at most so large together, or a single row."""
+    before = np.concatenate([[0], np.cumsum(sizes)])
+    start = 0
+    while start < len(sizes):
+        end = max(start + 1, int(np.searchsorted(before, before[start] + most, side="right")) - 1)
+        yield start, end
+        start = end
+
+
+def _most(touched: csr_array) -> int:
+    """No pair of items co-occurs more often: the sum of each user's largest count, squared."""
+    from scipy.sparse import csr_array
+
+    largest = csr_array(touched.max(axis=1)).data.astype(np.float64)
+    return int((largest**2).sum())
+
+
+def _joined(parts: Iterable[csr_array], items: int) -> csr_array:
+    """Parts of consecutive rows, in order, as one matrix without a diagonal and with sorted columns."""
+    from scipy.sparse import csr_array
+
+    columns: list[Int32] = []
+    values: list[npt.NDArray[Any]] = []
+    lengths: list[Int64] = [np.zeros(1, dtype=np.int64)]
+    start = 0
+    for part in parts:
+        part.sort_indices()
+        rows = np.repeat(np.arange(start, start + part.shape[0], dtype=np.int32), np.diff(part.indptr))
+        different = part.indices != rows
+        columns.append(part.indices[different])
+        values.append(part.data[different])
+        lengths.append(np.bincount(rows[different] - start, minlength=part.shape[0]))
+        start += part.shape[0]
+    offsets = np.cumsum(np.concatenate(lengths))
+    # With offsets that are wider than the column numbers, SciPy would widen these too.
+    if offsets[-1] <= np.iinfo(np.int32).max:
+        offsets = offsets.astype(np.int32)
+    if not columns:
+        return csr_array((items, items), dtype=np.int32)
+    # One after the other, so that only one of the two is in memory twice.
+    joined_columns = np.concatenate(columns)
+    columns.clear()
+    joined_values = np.concatenate(values)
+    values.clear()
+    return csr_array((joined_values, joined_columns, offsets), shape=(items, items))

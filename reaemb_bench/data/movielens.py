@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 import urllib.error
 import urllib.request
 import zipfile
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reaemb_bench.component import Component
-from reaemb_bench.data.interactions import Attributes, Interactions, without_duplicates
+from reaemb_bench.data.interactions import About, Attributes, Interactions, without_duplicates
+from reaemb_bench.data.movies import CITATION, INSTRUCTION, Movies, movie
 from reaemb_bench.errors import UserError
 from reaemb_bench.fetch import wheel_member
 from reaemb_bench.files import sha256_of, write_atomically
@@ -36,9 +36,11 @@ _GENRES = (
     "Thriller", "War", "Western",
 )
 # fmt: on
-_ARTICLES = "The|A|An|Il|La|Le|Les|El|Los|Das|Der|Die|Det|L'"
-
-Movies = dict[str, Attributes]
+_ABOUT = About(
+    home="https://grouplens.org/datasets/movielens/100k/",
+    licence="GroupLens usage licence: research, no commercial use without permission, no redistribution",
+    citation=CITATION,
+)
 
 
 class MovieLens100K(Component):
@@ -61,8 +63,7 @@ class MovieLens100K(Component):
             with zipfile.ZipFile(_from_home(machine.cache, unreachable)) as archive:
                 frame = read_ratings(archive.read("ml-100k/u.data"), header=False)
                 movies = read_original_movies(archive.read("ml-100k/u.item").decode("latin-1"))
-        instruction = "The movie has the following attributes:"
-        return without_duplicates(Interactions("movielens-100k", frame, movies, instruction))
+        return without_duplicates(Interactions("movielens-100k", frame, movies, INSTRUCTION, about=_ABOUT))
 
 
 def read_ratings(content: bytes, header: bool) -> polars.DataFrame:
@@ -77,7 +78,7 @@ def read_ratings(content: bytes, header: bool) -> polars.DataFrame:
 def read_atomic_movies(text: str) -> Movies:
     """Movies from the wheel's form: tab-separated id, title, year, genres with spaces between."""
     rows = (line.split("\t") for line in text.splitlines()[1:])
-    return {key: _movie(title, year, genres.split()) for key, title, year, genres in rows}
+    return {key: _movie(title, genres.split(), year) for key, title, year, genres in rows}
 
 
 def read_original_movies(text: str) -> Movies:
@@ -86,22 +87,13 @@ def read_original_movies(text: str) -> Movies:
     for line in text.splitlines():
         key, title, *rest = line.split("|")
         flags = rest[-len(_GENRES) :]
-        movies[key] = _movie(title, "", [genre for genre, flag in zip(_GENRES, flags, strict=True) if flag == "1"])
+        movies[key] = _movie(title, [genre for genre, flag in zip(_GENRES, flags, strict=True) if flag == "1"])
     return movies
 
 
-def _movie(title: str, year: str, genres: list[str]) -> Attributes:
-    if found := re.search(r"^(.*?)\s*\((\d{4})\)", title):
-        title, year = found.groups()
-    # One movie is unknown altogether; the wheel misspells the word.
-    title, year = title.replace("unkonwn", "unknown"), year if year.isdigit() else ""
-    return {"title": natural_title(title), "year": year, "genres": [genre for genre in genres if genre != "unknown"]}
-
-
-def natural_title(title: str) -> str:
-    """The title as people say it: "Godfather, The" becomes "The Godfather"."""
-    moved = re.sub(rf"([^()]+), ({_ARTICLES})(?=\s*(?:[()]|$))", r"\2 \1", title)
-    return moved.replace("L' ", "L'")
+def _movie(title: str, genres: list[str], year: str = "") -> Attributes:
+    # One movie is unknown altogether; the wheel misspells the word, in place of the year too.
+    return movie(title.replace("unkonwn", "unknown"), genres, year if year.isdigit() else "")
 
 
 def _from_wheel(name: str, cache: Path) -> Path:

@@ -54,11 +54,12 @@ class _Gated(torch.autograd.Function):
         hidden, sizes = weight.shape[1], ctx.sizes
         reset, update = gates.chunk(2, dim=1)
         before = torch.cat([start[: sizes[0]], *_carried(states, sizes)])
-        of_new = (1 - update) * (1 - new * new)
-        # What a state's gradient is multiplied with on its way to reset, update and new gate.
-        factors = torch.stack(
-            [of_new * remembered * reset * (1 - reset), (before - new) * update * (1 - update), of_new * reset], dim=1
-        )
+        # What a state's gradient is multiplied with on its way to reset, update and new gate. The derivatives of the
+        # sigmoid and of tanh are torch's own kernels, one pass over memory each.
+        of_new = torch.ops.aten.tanh_backward(1 - update, new)
+        of_reset = torch.ops.aten.sigmoid_backward(of_new * remembered, reset)
+        of_update = torch.ops.aten.sigmoid_backward(before - new, update)
+        factors = torch.stack([of_reset, of_update, of_new * reset], dim=1)
         arriving, of_said = torch.empty_like(states), torch.empty_like(factors)
         of_state = torch.zeros_like(start)
         for down, come, factor, made, kept in _by_step(sizes, upstream[0], arriving, factors, of_said, update)[::-1]:
