@@ -23,8 +23,8 @@ class Candidates:
     """The candidate lists of all items that have one.
 
     items: (n,) ascending item numbers. lists: (n, N) item numbers, the positives first, the most co-occurring of them
-    leading. counts: (n, N) how often they co-occur, 0 for negatives. lonely: items left out because nothing co-occurs with
-    them. crowded: items left out because too few items never co-occur with them.
+    leading. counts: (n, N) how often they co-occur, 0 for negatives. lonely: items left out because nothing co-occurs
+    with them. crowded: items left out because too few items never co-occur with them.
     """
 
     items: Int64

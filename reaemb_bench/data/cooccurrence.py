@@ -30,13 +30,12 @@ def cooccurrence(sequences: Sequences, items: int) -> csr_array:
     """
     from scipy.sparse import csr_array
 
-    ones = np.ones(len(sequences.items), dtype=np.int32)
-    shape = (sequences.users, items)
-    touched = csr_array((ones, sequences.items, sequences.offsets), shape=shape, copy=True)
+    ones, offsets = np.ones(len(sequences.items), dtype=np.int32), _narrow(sequences.offsets)
+    touched = csr_array((ones, sequences.items, offsets), shape=(sequences.users, items), copy=True)
     # Duplicate (user, item) places are summed, in place: an entry is how often the user touched the item.
     touched.sum_duplicates()
     if _most(touched) > np.iinfo(np.int32).max:
-        touched = touched.astype(np.int64)
+        touched.data = touched.data.astype(np.int64)
     by_item = touched.T.tocsr()
     pairs = np.bincount(sequences.items, weights=sequences.lengths[sequences.owners], minlength=items)
     return _joined((by_item[start:end] @ touched for start, end in blocks(pairs, _PAIRS_AT_ONCE)), items)
@@ -80,11 +79,15 @@ def blocks(sizes: npt.NDArray[Any], most: int) -> Iterator[tuple[int, int]]:
         start = end
 
 
+def _narrow(offsets: Int64) -> Int32 | Int64:
+    """The same offsets, int32 where they fit: SciPy widens column numbers to what offsets have."""
+    return offsets.astype(np.int32) if offsets[-1] <= np.iinfo(np.int32).max else offsets
+
+
 def _most(touched: csr_array) -> int:
     """No pair of items co-occurs more often: the sum of each user's largest count, squared."""
-    from scipy.sparse import csr_array
-
-    largest = csr_array(touched.max(axis=1)).data.astype(np.float64)
+    starts = touched.indptr[:-1][np.diff(touched.indptr) > 0]
+    largest = np.maximum.reduceat(touched.data, starts).astype(np.float64) if len(starts) else np.zeros(0)
     return int((largest**2).sum())
 
 
@@ -104,12 +107,7 @@ def _joined(parts: Iterable[csr_array], items: int) -> csr_array:
         values.append(part.data[different])
         lengths.append(np.bincount(rows[different] - start, minlength=part.shape[0]))
         start += part.shape[0]
-    offsets = np.cumsum(np.concatenate(lengths))
-    # With offsets that are wider than the column numbers, SciPy would widen these too.
-    if offsets[-1] <= np.iinfo(np.int32).max:
-        offsets = offsets.astype(np.int32)
-    if not columns:
-        return csr_array((items, items), dtype=np.int32)
+    offsets = _narrow(np.cumsum(np.concatenate(lengths)))
     # One after the other, so that only one of the two is in memory twice.
     joined_columns = np.concatenate(columns)
     columns.clear()
