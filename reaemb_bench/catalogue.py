@@ -25,6 +25,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "movielens-100k": f"{_HOME}.data.movielens:MovieLens100K",
         "table": f"{_HOME}.data.table:Table",
         "simulated": f"{_HOME}.data.simulated:Simulated",
+        "yelp": f"{_HOME}.data.yelp:Yelp",
     },
     "filter": {
         "drop-users-of-rare-items": f"{_HOME}.data.filters:DropUsersOfRareItems",

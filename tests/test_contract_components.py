@@ -15,6 +15,10 @@ from reaemb_bench.registry import build, find
 EVERY = [(kind, name) for kind, table in CATALOGUE.items() for name in table]
 REQUIRED = {
     ("backbone", "causal-lm"): {"model": "some/model"},
+    ("source", "amazon-2014"): {"reviews": "r.json", "metadata": "m.json"},
+    ("source", "amazon-2018"): {"reviews": "r.json", "metadata": "m.json"},
+    ("source", "amazon-2023"): {"reviews": "r.jsonl", "metadata": "m.jsonl"},
+    ("source", "yelp"): {"reviews": "r.json", "metadata": "b.json"},
     ("source", "table"): {"interactions": "i.csv", "items": "t.csv"},
     ("step", "llm"): {"backbone": "tiny"},
     ("step", "prepare"): {"source": "simulated"},

@@ -1,0 +1,86 @@
+"""The Yelp Open Dataset: reviews of local businesses with dates to the second."""
+
+from __future__ import annotations
+
+import ast
+import json
+from functools import partial
+
+from reaemb_bench.data.interactions import About, Attributes, Interactions
+from reaemb_bench.data.lines import Field
+from reaemb_bench.data.reviews import Form, Line, ReviewFiles, read_reviews
+from reaemb_bench.machine import Machine
+
+_ATTRIBUTES = (
+    "name",
+    "address",
+    "city",
+    "state",
+    "postal_code",
+    "latitude",
+    "longitude",
+    "attributes",
+    "categories",
+    "hours",
+)
+_FROM_THE_FUTURE = ("stars", "review_count", "is_open")
+
+
+class Yelp(ReviewFiles):
+    """The Yelp Open Dataset: `yelp_academic_dataset_review.json` and `yelp_academic_dataset_business.json`.
+
+    Attributes: the business's own in the publisher's order, its name called title; categories, what is offered and
+    opening hours as lists.
+    """
+
+    with_final_counts: bool = False
+    """Also stars, review_count and is_open, which are of the day of publication: the paper's prompts have them, and
+    they tell how popular a business became after the interactions that are learned from."""
+
+    def read(self, machine: Machine) -> Interactions:
+        """All reviews and the reviewed businesses. Raises UserError naming file, lines and cure."""
+        names = _ATTRIBUTES + _FROM_THE_FUTURE * self.with_final_counts
+        return read_reviews(self, _form(names))
+
+
+def _form(names: tuple[str, ...]) -> Form:
+    return Form(
+        user="user_id",
+        item="business_id",
+        time="date",
+        rating="stars",
+        key="business_id",
+        fields={name: Field("json") for name in names},
+        attributes=partial(_attributes, names),
+        instruction="The business has the following attributes:",
+        about=About(
+            "https://business.yelp.com/data/resources/open-dataset",
+            "Yelp Dataset User Agreement: academic use, no redistribution",
+            "Yelp Open Dataset",
+        ),
+        moment=Field("time", required=True),
+    )
+
+
+def _attributes(names: tuple[str, ...], line: Line) -> Attributes:
+    return {"title" if name == "name" else name: _value(name, line[name] or "") for name in names}
+
+
+def _value(name: str, text: str) -> str | list[str]:
+    if name == "categories":
+        return [each for part in text.split(",") if (each := part.strip())]
+    if text.startswith("{"):
+        offered = {key: _offered(value) for key, value in json.loads(text).items()}
+        return [f"{key}: {value}" for key, value in offered.items() if value]
+    return text.strip()
+
+
+def _offered(value: object) -> str:
+    """What an attribute says; the publisher writes Python constants into strings: `u'free'`, `{'lot': True}`."""
+    try:
+        constant = ast.literal_eval(value) if isinstance(value, str) else value
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return str(value)
+    if isinstance(constant, dict):
+        return ", ".join(str(key) for key, stands in constant.items() if stands is True)
+    return "" if constant is None else str(constant)
