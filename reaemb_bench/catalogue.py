@@ -23,7 +23,11 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "amazon-2018": f"{_HOME}.data.amazon:Amazon2018",
         "amazon-2023": f"{_HOME}.data.amazon:Amazon2023",
         "movielens-100k": f"{_HOME}.data.movielens:MovieLens100K",
+        "movielens-1m": f"{_HOME}.data.movielens_large:MovieLens1M",
+        "movielens-20m": f"{_HOME}.data.movielens_large:MovieLens20M",
+        "movielens-32m": f"{_HOME}.data.movielens_large:MovieLens32M",
         "table": f"{_HOME}.data.table:Table",
+        "reaemb-authors": f"{_HOME}.data.authors:ReaEmbAuthors",
         "simulated": f"{_HOME}.data.simulated:Simulated",
         "yelp": f"{_HOME}.data.yelp:Yelp",
     },
@@ -59,6 +63,11 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "soft-target": f"{_HOME}.losses.soft_target:SoftTarget",
         "soft-target-detached": f"{_HOME}.losses.soft_target:SoftTargetDetached",
         "info-nce": f"{_HOME}.losses.info_nce:InfoNCE",
+    },
+    "cooccurrence": {
+        "whole-history": f"{_HOME}.cooccurrences.cooccurrences:WholeHistory",
+        "window": f"{_HOME}.cooccurrences.cooccurrences:Window",
+        "distance-decay": f"{_HOME}.cooccurrences.cooccurrences:DistanceDecay",
     },
     "reward": {
         "reciprocal-log-rank": f"{_HOME}.rewards.ranked:ReciprocalLogRank",

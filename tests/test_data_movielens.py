@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from reaemb_bench.data import movielens
-from reaemb_bench.data.movielens import MovieLens100K, natural_title, read_atomic_movies, read_original_movies
+from reaemb_bench.data.movielens import MovieLens100K, read_atomic_movies, read_original_movies
+from reaemb_bench.data.movies import natural_title
 from reaemb_bench.errors import UserError
 from reaemb_bench.machine import Machine
 
@@ -82,6 +83,7 @@ def test_public_home_comes_second(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     data = MovieLens100K().read(machine)
     assert data.frame.rows() == [("196", "1", 881250949, 3.0)]
     assert data.items["1"]["title"] == "Café"
+    assert data.about.home == "https://grouplens.org/datasets/movielens/100k/"
     answer(monkeypatch, OSError("no network"))
     assert MovieLens100K().read(machine).frame.equals(data.frame)
 
