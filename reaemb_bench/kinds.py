@@ -16,6 +16,7 @@ from reaemb_bench.machine import Machine
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from scipy.sparse import csr_array
     from torch import Tensor
 
     from reaemb_bench.data.interactions import Interactions, SplitInteractions
@@ -92,6 +93,13 @@ class Loss(Protocol):
 
     def loss(self, first: Tensor, second: Tensor, temperature: Tensor) -> Tensor:
         """Scalar loss of two views (n, d) of the same n items."""
+
+
+class Cooccurrence(Protocol):
+    """Says which items are bought together, and how much so."""
+
+    def counts(self, sequences: Sequences, items: int) -> csr_array:
+        """Positive counts or weights (items, items) from users' sequences: symmetric, the diagonal empty."""
 
 
 class Reward(Protocol):
@@ -185,6 +193,7 @@ AnyBackbone = Annotated[Backbone, Pick("backbone")]
 AnyReasoner = Annotated[Reasoner, Pick("reasoner")]
 AnyPooling = Annotated[Pooling, Pick("pooling")]
 AnyLoss = Annotated[Loss, Pick("loss")]
+AnyCooccurrence = Annotated[Cooccurrence, Pick("cooccurrence")]
 AnyReward = Annotated[Reward, Pick("reward")]
 AnyAdvantage = Annotated[Advantage, Pick("advantage")]
 AnyPolicy = Annotated[Policy, Pick("policy")]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from reaemb_bench.artifacts import Float32, Int32, Int64, Sequences
+from reaemb_bench.artifacts import Float64, Int32, Int64, Sequences
+from reaemb_bench.errors import UserError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -41,7 +42,7 @@ def cooccurrence(sequences: Sequences, items: int) -> csr_array:
     return _joined((by_item[start:end] @ touched for start, end in blocks(pairs, _PAIRS_AT_ONCE)), items)
 
 
-def cooccurrence_nearby(sequences: Sequences, items: int, weights: Int32 | Float32) -> csr_array:
+def cooccurrence_nearby(sequences: Sequences, items: int, weights: Int32 | Float64) -> csr_array:
     """Symmetric sums (items, items) of weights of pairs of positions, in one user's sequence, of two different items.
 
     weights: (reach,) what a pair weighs whose positions lie 1, 2, ... apart; pairs further apart do not count.
@@ -67,6 +68,21 @@ def cooccurrence_nearby(sequences: Sequences, items: int, weights: Int32 | Float
 
     pairs = np.diff(ends) * len(shifts)
     return _joined((block(start, end) for start, end in blocks(pairs, _PAIRS_AT_ONCE)), items)
+
+
+def checked(pairs: csr_array, items: int, name: str) -> csr_array:
+    """Counts that the component `name` gave, columns sorted. Raises UserError where they are none."""
+    from scipy.sparse import csr_array
+
+    pairs = csr_array(pairs)
+    pairs.sum_duplicates()
+    if pairs.shape != (items, items):
+        raise UserError(f"the cooccurrence '{name}' gave counts of shape {pairs.shape}, not {(items, items)}")
+    if not (np.isfinite(pairs.data) & (pairs.data > 0)).all():
+        raise UserError(f"the cooccurrence '{name}' gave counts that are not positive numbers; leave the others out")
+    if pairs.diagonal().any():
+        raise UserError(f"the cooccurrence '{name}' counts items with themselves; leave the diagonal empty")
+    return pairs
 
 
 def blocks(sizes: npt.NDArray[Any], most: int) -> Iterator[tuple[int, int]]:

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Self, cast
 from pydantic import Field, model_validator
 
 from reaemb_bench.artifacts import Corpus, Encoder, Holdout, Sequences
-from reaemb_bench.component import Randomness, Sight, Step
+from reaemb_bench.component import Component, Randomness, Sight, Step
 from reaemb_bench.context import Context
 from reaemb_bench.distributed import is_first
-from reaemb_bench.kinds import AnyAdvantage, AnyPolicy, AnyReward
+from reaemb_bench.kinds import AnyAdvantage, AnyCooccurrence, AnyPolicy, AnyReward
 
 _CACHE = ("cache_gb", "cache_disk_gb")
 
@@ -22,6 +22,8 @@ class Reinforcement(Step):
     randomness: ClassVar[Randomness] = "embedder"
     together: ClassVar[bool] = True
 
+    cooccurrence: AnyCooccurrence = cast("AnyCooccurrence", "whole-history")
+    """Which items are neighbours, and how much so."""
     reward: AnyReward = cast("AnyReward", "softmax-likelihood")
     """How a rollout's ranking of its candidates is judged."""
     advantage: AnyAdvantage = cast("AnyAdvantage", "leave-one-out")
@@ -113,11 +115,12 @@ class ReinforceLeakyPaper(Reinforcement):
 
 def _run(settings: Reinforcement, corpus: Corpus, histories: Sequences, encoder: Encoder, context: Context) -> Encoder:
     from reaemb_bench.data.candidates import draw_candidates
-    from reaemb_bench.data.cooccurrence import cooccurrence
+    from reaemb_bench.data.cooccurrence import checked
     from reaemb_bench.encoding.folder import open_encoder, with_reasoner
     from reaemb_bench.reinforcement.learning import reinforce
 
-    pairs = cooccurrence(histories, corpus.items)
+    counted = settings.cooccurrence
+    pairs = checked(counted.counts(histories, corpus.items), corpus.items, cast("Component", counted).use)
     drawn = draw_candidates(pairs, settings.positives, settings.candidates, context.seed)
     model = open_encoder(encoder, context.machine)
     reinforce(model, corpus, drawn, settings, context)

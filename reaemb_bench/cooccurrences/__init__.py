@@ -1,0 +1,1 @@
+"""Which items count as bought together."""
