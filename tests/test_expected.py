@@ -209,7 +209,7 @@ def test_a_reference_recipe_reads_its_data_and_knows_other_data(name: str, comma
 def test_item_texts_of_reference_data_hold_titles_and_categories(tmp_path: Path) -> None:
     for name, text in (
         ("beauty_sasrec_ce", 'title is A "red" pen: 3; categories is Pens, Red'),
-        ("ml1m_sasrec_ce", 'title is A "red" pen: 3; genres is Pens, Red'),
+        ("ml1m_sasrec_ce", 'title is A "Red" Pen: 3; year is 1995; genres is Pens, Red'),
     ):
         data = _write_data(tmp_path / name, name)
         recipe = load(f"reference/{name}", [word for word in _settings(data) if word != "--set"])
@@ -230,23 +230,22 @@ def _write_data(folder: Path, name: str) -> Path:
             json.dumps({"item_id": item, "title": f'A "red" pen: {item}', "categories": ["Pens", "Red"]})
             for item in range(10)
         ]
-        (folder / "items.jsonl").write_text("\n".join(texts) + "\n", encoding="utf-8")
     else:
-        lines = ["user_id,item_id,rating,timestamp", *(f"{user},{item},4,{900 + place}" for user, item, place in rows)]
-        texts = ["item_id\ttitle\tgenres", *(f'{item}\tA "red" pen: {item}\tPens, Red' for item in range(10))]
-        (folder / "items.tsv").write_text("\n".join(texts) + "\n", encoding="utf-8")
-    (folder / "interactions.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines = [f"{user}::{item}::4::{900 + place}" for user, item, place in rows]
+        texts = [f'{item}::"Red" Pen: {item}, A (1995)::Pens|Red' for item in range(10)]
+    files = ("interactions.csv", "items.jsonl") if name.startswith("beauty") else ("ratings.dat", "movies.dat")
+    for file, content in zip(files, (lines, texts), strict=True):
+        (folder / file).write_text("\n".join(content) + "\n", encoding="utf-8")
     return folder
 
 
 def _settings(folder: Path) -> list[str]:
-    items = next(folder.glob("items.*"))
-    return [
-        "--set",
-        f"prepare.source.interactions={folder}/interactions.csv",
-        "--set",
-        f"prepare.source.items={items}",
-    ]
+    files = (
+        {"path": ""}
+        if (folder / "movies.dat").exists()
+        else {"interactions": "interactions.csv", "items": "items.jsonl"}
+    )
+    return [word for key, file in files.items() for word in ("--set", f"prepare.source.{key}={folder / file}")]
 
 
 def test_notes_on_expectations_stand_in_markdown_too() -> None:
