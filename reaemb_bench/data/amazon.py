@@ -13,6 +13,7 @@ from reaemb_bench.machine import Machine
 
 _FEATURES = 4
 _INSTRUCTION = "The item has the following attributes:"
+_BREAKS = r"(?i)</?(?:br|p|li|ul|ol|div|t[drh]|table|h[1-6])\b[^<>]*>"
 _LICENCE = "published for research; no licence stated, citation asked for"
 _TEXT, _TEXTS, _WHOLE = Field("text"), Field("texts"), Field("whole", required=True)
 
@@ -86,21 +87,23 @@ def _attributes_2014(line: Line) -> Attributes:
 
 
 def _clean(text: str | None) -> str:
-    """Text without HTML: entities as characters, tags as spaces."""
+    """Text on one line without HTML: entities as characters, tags that end a line as spaces."""
     if not text:
         return ""
     if "&" in text:
         text = html.unescape(text)
     if "<" in text:
-        text = re.sub(r"<[!/a-zA-Z][^<>]*>", " ", text)
+        text = re.sub(r"<[!/a-zA-Z][^<>]*>", "", re.sub(_BREAKS, " ", text))
     return " ".join(text.split())
 
 
 def _categories(main: str, others: Iterable[str] | None) -> list[str]:
     """The main category, then the others, each once, however they are capitalised."""
-    named = {name.lower(): name for name in (_clean(other) for other in reversed([*(others or ())])) if name}
-    ordered = [main, *reversed(named.values())] if main else [*reversed(named.values())]
-    return [name for place, name in enumerate(ordered) if not place or name.lower() != main.lower()]
+    named: dict[str, str] = {}
+    for name in (main, *map(_clean, others or ())):
+        named.setdefault(name.lower(), name)
+    named.pop("", None)
+    return [*named.values()]
 
 
 def _features(features: Iterable[str] | None) -> list[str]:

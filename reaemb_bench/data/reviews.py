@@ -52,8 +52,9 @@ class ReviewFiles(Component):
 class Form:
     """How a publisher writes the two files.
 
-    user, item, time, rating: the reviews' fields, the time of kind `moment`. key: the metadata's field that holds the item. fields: the metadata's
-    other fields. attributes: a line of metadata -> the item's attributes. literals: see `read_lines`.
+    user, item, time, rating: the reviews' fields, the time as `moment` says. key: the metadata's field that holds the
+    item. fields: the metadata's other fields. attributes: a line of metadata -> the item's attributes. literals: see
+    `read_lines`.
     """
 
     user: str

@@ -23,7 +23,8 @@ _ATTRIBUTES = (
     "categories",
     "hours",
 )
-_FROM_THE_FUTURE = ("stars", "review_count", "is_open")
+FROM_THE_FUTURE = ("stars", "review_count", "is_open")
+"""Attributes that are of the day of publication, not of the time of the interactions."""
 
 
 class Yelp(ReviewFiles):
@@ -33,13 +34,15 @@ class Yelp(ReviewFiles):
     opening hours as lists.
     """
 
+    name: str = "yelp"
+    """Name of the data set in tables."""
     with_final_counts: bool = False
     """Also stars, review_count and is_open, which are of the day of publication: the paper's prompts have them, and
     they tell how popular a business became after the interactions that are learned from."""
 
     def read(self, machine: Machine) -> Interactions:
         """All reviews and the reviewed businesses. Raises UserError naming file, lines and cure."""
-        names = _ATTRIBUTES + _FROM_THE_FUTURE * self.with_final_counts
+        names = _ATTRIBUTES + FROM_THE_FUTURE * self.with_final_counts
         return read_reviews(self, _form(names))
 
 
