@@ -217,6 +217,13 @@ def fetch(planned: Plan, store: Store, artifact: type[T]) -> T | None:
     return None if job is None else _load(store, job.key, artifact)
 
 
+def facts_of(planned: Plan, store: Store, artifact: type) -> dict[str, Any]:
+    """What the last step that makes a type of artefact noted; nothing where its result is not in the store."""
+    job = planned.job_of(artifact)
+    # Where all that depends on it is cached, the step's own result may be gone.
+    return {} if job is None or not store.has(job.key) else dict(store.manifest(job.key)["facts"])
+
+
 def fetch_all(planned: Plan, store: Store, artifact: type[T]) -> dict[str, T]:
     """Every artefact of a type that the plan makes, by the name of the step that makes it."""
     return {job.name: _load(store, job.key, artifact) for job in planned.jobs if artifact in job.makes}

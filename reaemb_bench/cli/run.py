@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from reaemb_bench.artifacts import Floors, Holdout, Ranks
+from reaemb_bench.artifacts import Corpus, Floors, Holdout, Ranks
 from reaemb_bench.cli.options import (
     DEFAULT_RECIPE,
     CachePlace,
@@ -29,10 +29,10 @@ from reaemb_bench.cli.options import (
 )
 from reaemb_bench.distributed import is_first, joined
 from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import Event, Finished, Plan, Watch, execute, fetch, fetch_all
+from reaemb_bench.pipeline import Event, Finished, Plan, Watch, execute, facts_of, fetch, fetch_all
 from reaemb_bench.pipeline import plan as plan_recipe
 from reaemb_bench.recipe import load, locate
-from reaemb_bench.reporting.expected import Expected, read_expected
+from reaemb_bench.reporting.expected import Expected, changes, read_expected
 from reaemb_bench.store import Store
 from reaemb_bench.tracking.terminal import in_words, watching
 
@@ -78,7 +78,7 @@ def run(
     limit_threads(machine)
     read = load(recipe, sets or (), drops or ())
     # Before anything runs, so that a mistake in the file costs no results.
-    expected = read_expected(locate(recipe), _changes(sets or (), drops or ()))
+    expected = read_expected(locate(recipe), changes(sets or (), drops or ()))
     plans = [plan_recipe(read, seed) for seed in read.seeds]
     with joined(machine, process_timeout) as here:
         if is_first():
@@ -150,11 +150,6 @@ def _tracking(
             tracker.close(finished)
 
 
-def _changes(sets: Sequence[str], drops: Sequence[str]) -> list[str]:
-    """Edits after which the recipe's expected numbers need not hold: all but places of data, which are checked."""
-    return [*(text for text in sets if not text.startswith("prepare.source.")), *(f"--drop {path}" for path in drops)]
-
-
 def _report(
     plans: Sequence[Plan], results: Store, screen: Console, trackers: Sequence[Tracker | None], expected: Expected
 ) -> None:
@@ -177,7 +172,7 @@ def _report(
         sampled=_sampled(plans[0], results),
         embedder_seed=recipe.embedder_seed,
     )
-    table = expected.noted(table, users=len(next(iter(by_plan[0].values())).users))
+    table = expected.noted(table, len(next(iter(by_plan[0].values())).users), facts_of(plans[0], results, Corpus))
     lists = lists_table(named, floors)
     tables = [table] if lists is None else [table, lists]
     for each_table in tables:

@@ -1,14 +1,15 @@
-"""Numbers that a correct implementation reaches: `expected.toml` beside recipes, read after them and never part of
-them, so that no expectation can change a result.
+"""Numbers that a correct implementation reaches, and how much data it was published on: `expected.toml` beside
+recipes, read after them and never part of them, so that no expectation can change a result.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from types import MappingProxyType
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -46,10 +47,47 @@ class Expectation(BaseModel):
         return self
 
 
+class Counts(BaseModel):
+    """How much data a recipe must read, after its filters, to be the one that was published."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    recipes: tuple[str, ...] = Field(min_length=1)
+    """Names of the recipes, beside the file, whose data it speaks of."""
+    users: int = Field(ge=1)
+    """Users, those without a test interaction included."""
+    items: int = Field(ge=1)
+    """Items with an interaction in any part of the split."""
+    interactions: int = Field(ge=1)
+    """Interactions in all parts of the split."""
+    source: str
+    """Where the numbers come from."""
+
+    def in_words(self, facts: Mapping[str, Any]) -> str:
+        """How what the data step noted (`users`, `items`, `interactions`) compares with these numbers."""
+        published = {name: getattr(self, name) for name in COUNTED}
+        if not facts.keys() >= published.keys():
+            return f"published counts ({self.source}) not compared: what the data step counted is not in the store"
+        off = {name: int(facts[name]) - count for name, count in published.items()}
+        if not any(off.values()):
+            counts = ", ".join(f"{count:,} {name}" for name, count in published.items())
+            return f"counts match those published ({self.source}): {counts}"
+        differences = ", ".join(f"{count:+,} {name}" for name, count in off.items() if count)
+        return f"counts differ from those published ({self.source}): {differences}"
+
+
+COUNTED = ("users", "items", "interactions")
+"""What is compared of the facts that the data step notes."""
+
+
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     expected: tuple[Expectation, ...] = ()
+    counts: tuple[Counts, ...] = ()
+
+
+_TABLES: dict[str, type[BaseModel]] = {"expected": Expectation, "counts": Counts}
 
 
 @dataclass(frozen=True)
@@ -58,13 +96,21 @@ class Expected:
 
     expectations: tuple[Expectation, ...]
     changed: tuple[str, ...] = ()
+    counts: tuple[Counts, ...] = ()
 
-    def noted(self, table: Table, users: int) -> Table:
-        """The table with a note on each expectation: reached or not, and what was measured on how many test users."""
-        notes = [_note(table, each, users) for each in self.expectations]
+    def noted(self, table: Table, users: int, facts: Mapping[str, Any] = MappingProxyType({})) -> Table:
+        """The table with a note on each expectation: reached or not, and what was measured on how many test users.
+
+        facts: what the data step noted, with which published counts are compared.
+        """
+        notes = [*self.counted(facts), *(_note(table, each, users) for each in self.expectations)]
         if notes and self.changed:
             notes.append(f"expected is what the unchanged recipe gives; changed here: {', '.join(self.changed)}")
         return replace(table, notes=(*table.notes, *notes))
+
+    def counted(self, facts: Mapping[str, Any]) -> list[str]:
+        """A sentence for each data set that the recipe must read: whether it is this one, by the step's `facts`."""
+        return [each.in_words(facts) for each in self.counts]
 
 
 def read_expected(recipe: Path, changed: Sequence[str] = ()) -> Expected:
@@ -80,8 +126,18 @@ def read_expected(recipe: Path, changed: Sequence[str] = ()) -> Expected:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{file} is no readable TOML: {error}") from None
     except ValidationError as error:
-        raise UserError(f"{file}, {settings_error(error, Expectation.model_fields)}") from None
-    return Expected(tuple(each for each in parsed.expected if recipe.stem in each.recipes), tuple(changed))
+        table = _TABLES.get(str(error.errors()[0]["loc"][0]), _File)
+        raise UserError(f"{file}, {settings_error(error, table.model_fields)}") from None
+    return Expected(
+        tuple(each for each in parsed.expected if recipe.stem in each.recipes),
+        tuple(changed),
+        tuple(each for each in parsed.counts if recipe.stem in each.recipes),
+    )
+
+
+def changes(sets: Sequence[str], drops: Sequence[str]) -> list[str]:
+    """Edits after which the recipe's expected numbers need not hold: all but places of data, which are checked."""
+    return [*(text for text in sets if not text.startswith("prepare.source.")), *(f"--drop {path}" for path in drops)]
 
 
 def _note(table: Table, expectation: Expectation, users: int) -> str:
