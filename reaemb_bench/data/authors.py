@@ -67,10 +67,10 @@ class ReaEmbAuthors(Component):
         """All interactions and items. Raises UserError naming file, lines and cure."""
         frame, removed = _pairs(self.interactions, self.malformed_limit)
         prompts, also = _prompts(self.items, self.malformed_limit)
-        used = frame["item"].unique().to_list()
-        written = {key: prompts[key] for key in used if key in prompts}
+        used = set(frame["item"].unique())
+        written = {key: prompt for key, prompt in prompts.items() if key in used}
         if not written:
-            raise UserError(f"no item of {self.interactions} (such as '{used[0]}') occurs in {self.items}")
+            raise UserError(f"no item of {self.interactions} (such as '{frame['item'][0]}') occurs in {self.items}")
         instruction = next(iter(written.values())).rpartition("\n")[0].strip() or _INSTRUCTION
         leave_out = () if self.with_final_counts else FROM_THE_FUTURE
         items = _alike({key: _attributes(prompt, leave_out) for key, prompt in written.items()})

@@ -76,11 +76,11 @@ def read_reviews(files: ReviewFiles, form: Form) -> Interactions:
     Raises UserError where a file is absent or not what the form says, or where the two do not belong together.
     """
     frame, removed = _rows(files, form)
-    used = frame["item"].unique().to_list()
-    items, also = _items(files, form, set(used))
+    used = set(frame["item"].unique())
+    items, also = _items(files, form, used)
     if not items:
         raise UserError(
-            f"no item of {files.reviews} (field '{form.item}', such as '{used[0]}') occurs in {files.metadata} "
+            f"no item of {files.reviews} (field '{form.item}', such as '{frame['item'][0]}') occurs in {files.metadata} "
             f"(field '{form.key}'); take two files that belong together"
         )
     missing = {"items without metadata (they stay)": Removed(items=len(used) - len(items))}
