@@ -26,6 +26,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "movielens-1m": f"{_HOME}.data.movielens_large:MovieLens1M",
         "movielens-20m": f"{_HOME}.data.movielens_large:MovieLens20M",
         "movielens-32m": f"{_HOME}.data.movielens_large:MovieLens32M",
+        "recbole-atomic": f"{_HOME}.data.atomic:Atomic",
         "table": f"{_HOME}.data.table:Table",
         "reaemb-authors": f"{_HOME}.data.authors:ReaEmbAuthors",
         "simulated": f"{_HOME}.data.simulated:Simulated",

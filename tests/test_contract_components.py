@@ -19,6 +19,7 @@ REQUIRED = {
     ("source", "amazon-2018"): {"reviews": "r.json", "metadata": "m.json"},
     ("source", "amazon-2023"): {"reviews": "r.jsonl", "metadata": "m.jsonl"},
     ("source", "reaemb-authors"): {"interactions": "inter.txt", "items": "item_info.jsonline"},
+    ("source", "recbole-atomic"): {"path": "shop.inter"},
     ("source", "yelp"): {"reviews": "r.json", "metadata": "b.json"},
     ("source", "table"): {"interactions": "i.csv", "items": "t.csv"},
     ("step", "llm"): {"backbone": "tiny"},
