@@ -22,6 +22,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "amazon-2014": f"{_HOME}.data.amazon:Amazon2014",
         "amazon-2018": f"{_HOME}.data.amazon:Amazon2018",
         "amazon-2023": f"{_HOME}.data.amazon:Amazon2023",
+        "goodreads": f"{_HOME}.data.goodreads:Goodreads",
         "movielens-100k": f"{_HOME}.data.movielens:MovieLens100K",
         "movielens-1m": f"{_HOME}.data.movielens_large:MovieLens1M",
         "movielens-20m": f"{_HOME}.data.movielens_large:MovieLens20M",
