@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Where interactions and item attributes come from."""
+    """Where interactions and item attributes come from. A class attribute `about`, if there is one, is an `About`."""
 
     def read(self, machine: Machine) -> Interactions:
         """All interactions and the attributes of all items, exact duplicates removed."""

