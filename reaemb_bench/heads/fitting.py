@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 CUTOFF = 10
 FUSED_ADAM = ("cpu", "cuda")
 """Devices on which one kernel updates all parameters."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Names of glibc's settings in malloc.h."""
 
 
 def fit(
@@ -42,7 +46,7 @@ def fit(
     rows = np.flatnonzero(corpus.training.lengths > 1)
     if not len(rows):
         raise UserError("no user has two training interactions to learn an order from; loosen prepare.filters")
-    with torch.random.fork_rng(devices=[]), flushed_denormals():
+    with torch.random.fork_rng(devices=[]), flushed_denormals(), freed_memory_kept():
         torch.manual_seed(context.seed)
         network = settings.head.build(items.build(corpus.items, settings.head.hidden, vectors)).to(device)
         loss = training_loss(network, corpus, settings, np.random.default_rng(context.seed), device)
@@ -60,6 +64,28 @@ def fit(
         best = _fit_epochs(network, optimiser, batches, loss, corpus, signal, settings, context)
     tensors = {name: tensor.cpu().numpy() for name, tensor in best.items()}
     return Ranker(head=settings.head.spec(), tensors=tensors)
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Has glibc keep freed blocks below 1 GiB for the next request, and give them back at the end.
+
+    By default each large tensor goes back to the system at once, and the next one costs a page fault every 4 KiB.
+    Where the C library is another, nothing happens.
+    """
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is None or not hasattr(library, "mallopt"):
+        yield
+        return
+    library.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    library.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+    try:
+        yield
+    finally:
+        # The highest values that glibc chooses by itself.
+        library.mallopt(_M_MMAP_THRESHOLD, 1 << 25)
+        library.mallopt(_M_TRIM_THRESHOLD, 1 << 26)
+        library.malloc_trim(0)
 
 
 @contextmanager
