@@ -104,17 +104,20 @@ def test_next_items_are_the_ones_behind_each_input(rows: list[list[int]], max_le
     assert last.inputs.items[last.places].tolist() == [row[-2] for row in rows]
 
 
-@given(ROWS, st.integers(2, 8), st.floats(0.01, 1.0), st.sampled_from(["none", "last", "prefix"]), st.integers(0, 99))
+@given(ROWS, st.integers(2, 8), st.floats(0.01, 1.0), st.sampled_from(["none", "last", "prefix"]), st.integers(1, 3))
 def test_masked_items_are_asked_for_where_they_stood(
-    rows: list[list[int]], max_length: int, probability: float, copies: Copies, seed: int
+    rows: list[list[int]], max_length: int, probability: float, copies: Copies, prefixes: int
 ) -> None:
-    head = BERT4Rec(max_length=max_length, mask_probability=probability, kept=0, replaced=0, copies=copies)
-    made = head.examples(sequences(rows), ITEMS, np.random.default_rng(seed))
+    head = BERT4Rec(
+        max_length=max_length, mask_probability=probability, kept=0, replaced=0, copies=copies, prefixes=prefixes
+    )
+    again = {"none": 0, "last": 1, "prefix": prefixes}[copies]
+    made = head.examples(sequences(rows), ITEMS, np.random.default_rng(len(rows)))
     assert (made.inputs.items[made.places] == ITEMS).all()
     assert (made.inputs.items == ITEMS).sum() == len(made.places)
     restored = made.inputs.items.copy()
     restored[made.places] = made.targets
-    wanted = [row[-max_length:] for row in rows] * (1 if copies == "none" else 2)
+    wanted = [row[-max_length:] for row in rows] * (1 + again)
     assert made.inputs.users == len(wanted)
     for row, target in zip(made.rows, made.targets, strict=True):
         assert target in wanted[row]
@@ -131,7 +134,7 @@ def test_masked_items_are_asked_for_where_they_stood(
         if row >= len(rows):
             owners.append(made.rows[made.places == stop - 1].item())
             assert chosen.tolist() == [len(expected) - 1]
-    assert sorted(owners) == (list(range(len(rows))) if copies != "none" else [])
+    assert sorted(owners) == sorted(list(range(len(rows))) * again)
 
 
 def test_shares_of_masked_kept_and_replaced_items() -> None:

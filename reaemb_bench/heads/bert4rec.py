@@ -42,8 +42,11 @@ class BERT4Rec(Component):
     replaced: float = Field(default=0.1, ge=0, le=1)
     """Share of those that show a random item; all others show the mask."""
     copies: Literal["none", "last", "prefix"] = "prefix"
-    """Whether each sequence comes a second time with only its last item masked, as it will be asked in the end: whole,
-    as in the paper's code (`last`), or cut behind a random item."""
+    """Whether each sequence comes again with only its last item masked, as it will be asked in the end: whole, as in
+    the paper's code (`last`), or cut behind a random item."""
+    prefixes: int = Field(default=1, ge=1)
+    """How often it comes again where it is cut, each time elsewhere: of what training asks, this is most like the
+    question in the end."""
     count_from: Literal["oldest", "newest"] = "newest"
     """What is read at position 1. Counted from the newest, the mask that asks for the next item stands at 1 in every
     history; the paper's code counts from the oldest."""
@@ -81,6 +84,7 @@ class BERT4Rec(Component):
             kept=self.kept,
             replaced=self.replaced,
             copies=self.copies,
+            prefixes=self.prefixes,
         )
 
     def question(self, histories: Sequences, items: int, device: torch.device) -> Packed:

@@ -52,12 +52,13 @@ def masked_items(
     kept: float,
     replaced: float,
     copies: Copies,
+    prefixes: int = 1,
 ) -> Examples:
     """Positions chosen at random are to be restored; item number `items` is the mask.
 
     Each of the most recent `max_length` positions is chosen with `probability`, and the last one where none is. Of the
     chosen, a share `kept` still shows its item, a share `replaced` a random one, the others the mask. copies: each
-    sequence comes a second time, whole (`last`) or cut behind a random item (`prefix`), with its last item masked.
+    sequence comes again with its last item masked, whole (`last`) or cut behind a random item, `prefixes` times.
     """
     read = newest(sequences, max_length)
     chosen = generator.random(len(read.items)) < probability
@@ -72,7 +73,9 @@ def masked_items(
     targets = read.items[places].astype(np.int64)
     if copies == "none":
         return Examples(Sequences(shown, read.offsets), places, targets, rows)
-    again, owners = (read, np.arange(read.users)) if copies == "last" else _prefixes(read, generator)
+    again, owners = read, np.arange(read.users)
+    if copies == "prefix":
+        again, owners = _prefixes(read.select(np.tile(owners, prefixes)), generator)
     final = again.offsets[1:] - 1
     hidden = again.items.copy()
     hidden[final] = items
@@ -80,7 +83,7 @@ def masked_items(
         Sequences(np.concatenate([shown, hidden]), np.concatenate([read.offsets, again.offsets[1:] + len(shown)])),
         np.concatenate([places, final + len(shown)]),
         np.concatenate([targets, again.items[final].astype(np.int64)]),
-        np.concatenate([rows, owners]),
+        np.concatenate([rows, owners % read.users]),
     )
 
 
