@@ -57,6 +57,7 @@ def test_a_pair_is_read_by_the_types_of_its_headers() -> None:
         "repeated items": Removed(items=1),
         "exact duplicates": Removed(interactions=1),
     }
+    assert data.about == Atomic.about
     assert "RecBole" in data.about.citation
 
 

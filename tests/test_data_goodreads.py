@@ -70,6 +70,7 @@ def test_shelved_books_are_read_as_they_are_published() -> None:
         "malformed lines of goodreads_book_authors.json (first: 4)": Removed(items=1),
     }
     assert data.instruction == "The book has the following attributes:"
+    assert data.about == Goodreads.about
     assert "RecSys 2018" in data.about.citation
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
@@ -9,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from reaemb_bench.context import Context
 from reaemb_bench.data.interactions import Interactions, Removed
 from reaemb_bench.data.movielens_large import MovieLens1M, MovieLens20M, MovieLens32M
 from reaemb_bench.data.movies import movie
 from reaemb_bench.errors import UserError
 from reaemb_bench.machine import Machine
+from reaemb_bench.registry import build
+from reaemb_bench.steps.prepare import Prepare
 from tests.conftest import Said
 
 RAW = Path(__file__).parent / "fixtures" / "raw"
@@ -155,6 +159,7 @@ def test_each_names_its_terms(name: str) -> None:
     data = read(name)
     assert data.name == name.replace("_", "-")
     assert data.instruction == "The movie has the following attributes:"
+    assert data.about == KINDS[name].about
     assert data.about.home.startswith("https://grouplens.org/datasets/movielens/")
     assert "GroupLens" in data.about.licence
     assert "2827872" in data.about.citation
@@ -234,6 +239,28 @@ def test_what_is_no_release_is_one_line(tmp_path: Path) -> None:
         read("movielens_20m", place)
 
 
+def test_the_corpus_of_the_miniature() -> None:
+    step = build("step", {"use": "prepare", "source": {"use": "movielens-1m", "path": RAW / "movielens_1m"}})
+    assert isinstance(step, Prepare)
+    corpus, signal, holdout = step.run(Context(1, Machine(), lambda tick: None, lambda facts: None, Path()))
+    assert corpus.user_keys == ("1", "2", "3", "4", "5")
+    assert corpus.item_keys == ("1", "2", "3", "5", "7", "8", "9")
+    assert corpus.texts == (
+        "title is The Lantern Keeper; year is 1994; genres is Drama, Mystery",
+        "title is Un Été à la mer (A Summer by the Sea); year is 1987; genres is Comedy, Romance",
+        "title is Paper Boats; year is none; genres is Animation, Children's",
+        "title is Nine: The Long Way Home; year is 1999; genres is Sci-Fi",
+        "title is L'Enfer des glaces; year is 1994; genres is Thriller",
+        "title is Harbour & Sons; year is 1972; genres is Drama",
+        "title is 9; year is none; genres is none",
+    )
+    learned = [[int(item) for item in corpus.training.of(user)] for user in range(5)]
+    # In time order user 1 rated the movies 5, 1, 3 and 2; user 5 has two ratings, too few for a target.
+    assert learned == [[3, 0], [0, 4], [3], [1], [0, 4]]
+    assert signal.targets.tolist() == [2, 1, 5, 2]
+    assert holdout.targets.tolist() == [1, 5, 6, 3]
+
+
 def test_data_prepare_counts_what_was_malformed(tmp_path: Path, command: Callable[..., Said]) -> None:
     recipe = tmp_path / "small.toml"
     recipe.write_text(
@@ -242,4 +269,4 @@ def test_data_prepare_counts_what_was_malformed(tmp_path: Path, command: Callabl
     )
     said = command("data", "prepare", recipe)
     assert said.code == 0, said.err
-    assert "movielens-1m" in said.out
+    assert re.search(r"movies\.dat \(first: 5\) +1 items", said.out)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field as Setting
 
@@ -23,14 +23,6 @@ from reaemb_bench.machine import Machine
 if TYPE_CHECKING:
     import polars
 
-_ABOUT = About(
-    home="https://recbole.io/dataset_list.html",
-    licence="that of the data set which was brought into this form",
-    citation=(
-        "Wayne Xin Zhao et al. (2021). RecBole: Towards a Unified, Comprehensive and Efficient Framework for "
-        "Recommendation Algorithms. CIKM. https://doi.org/10.1145/3459637.3482016"
-    ),
-)
 _TYPES = ("token", "token_seq", "float", "float_seq")
 
 
@@ -57,6 +49,15 @@ class Atomic(Component):
     token_seq and float_seq become lists, except in the title and in `texts`. Items without a line of their own keep
     their interactions and are called by their key.
     """
+
+    about: ClassVar[About] = About(
+        home="https://recbole.io/dataset_list.html",
+        licence="that of the data set which was brought into this form",
+        citation=(
+            "Wayne Xin Zhao et al. (2021). RecBole: Towards a Unified, Comprehensive and Efficient Framework for "
+            "Recommendation Algorithms. CIKM. https://doi.org/10.1145/3459637.3482016"
+        ),
+    )
 
     path: Path
     """The file NAME.inter, beside which NAME.item lies, or a folder that holds one such pair."""
@@ -104,7 +105,7 @@ class Atomic(Component):
             "repeated items": Removed(items=repeated),
         }
         name = self.name or interactions.stem
-        return without_duplicates(Interactions(name, frame, things, self.instruction, removed, _ABOUT))
+        return without_duplicates(Interactions(name, frame, things, self.instruction, removed, self.about))
 
     @property
     def _pair(self) -> tuple[Path, Path]:

@@ -41,7 +41,7 @@ def read_delimited(
         frame, faults = polars.collect_all([sound, first], engine="streaming")
     except (polars.exceptions.PolarsError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{file} cannot be read as lines of text ({reason}); fetch it again") from None
+        raise UserError(f"{malformed.file} cannot be read as lines of text ({reason}); fetch it again") from None
     for number, fault in faults.rows():
         malformed.add(number, fault)
     return frame

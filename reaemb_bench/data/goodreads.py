@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field as Setting
 
@@ -17,15 +17,6 @@ from reaemb_bench.data.reviews import Form, Line, ReviewFiles, read_reviews
 from reaemb_bench.files import contents
 from reaemb_bench.machine import Machine
 
-_ABOUT = About(
-    home="https://mengtingwan.github.io/data/goodreads.html",
-    licence="academic use only, no redistribution, no commercial use",
-    citation=(
-        "Mengting Wan, Julian McAuley, Item Recommendation on Monotonic Behavior Chains, RecSys 2018; Mengting Wan, "
-        "Rishabh Misra, Ndapa Nakashole, Julian McAuley, Fine-Grained Spoiler Detection from Large-Scale Review "
-        "Corpora, ACL 2019"
-    ),
-)
 _FIELDS = {
     "title": Field("text"),
     "authors": Field("json"),
@@ -46,6 +37,16 @@ class Goodreads(ReviewFiles):
     `rating` with a minimum of 1 keeps the rated ones. Attributes: title, authors, series (numbers), publisher,
     publication_year, shelves and description.
     """
+
+    about: ClassVar[About] = About(
+        home="https://mengtingwan.github.io/data/goodreads.html",
+        licence="academic use only, no redistribution, no commercial use",
+        citation=(
+            "Mengting Wan, Julian McAuley, Item Recommendation on Monotonic Behavior Chains, RecSys 2018; "
+            "Mengting Wan, Rishabh Misra, Ndapa Nakashole, Julian McAuley, Fine-Grained Spoiler Detection from "
+            "Large-Scale Review Corpora, ACL 2019"
+        ),
+    )
 
     authors: Path | None = None
     """File `goodreads_book_authors.json.gz` with the authors' names; without it authors are numbers."""
@@ -76,7 +77,7 @@ class Goodreads(ReviewFiles):
             fields=_FIELDS,
             attributes=partial(_attributes, names, self.shelves),
             instruction="The book has the following attributes:",
-            about=_ABOUT,
+            about=self.about,
             moment=Field("time", required=True, form="%a %b %d %H:%M:%S %z %Y"),
         )
         data = read_reviews(self, form)

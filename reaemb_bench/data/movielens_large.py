@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field as Setting
 
@@ -71,6 +71,8 @@ class MovieLens1M(Component):
     Movies without a line of their own keep their ratings and are called by their key.
     """
 
+    about: ClassVar[About] = _about("1m", "no redistribution")
+
     path: Path = Path("data/ml-1m")
     """Folder with ratings.dat and movies.dat, or the zip file that holds them."""
     malformed_limit: int = Setting(default=MALFORMED_LIMIT, ge=0)
@@ -86,8 +88,7 @@ class MovieLens1M(Component):
 
     def read(self, machine: Machine) -> Interactions:
         """All ratings and movies. Raises UserError where a file is missing or no release of MovieLens."""
-        about = _about("1m", "no redistribution")
-        return read_movielens("movielens-1m", DOUBLE_COLONS, self.path, about, self.malformed_limit, machine.cache)
+        return read_movielens("movielens-1m", DOUBLE_COLONS, self.path, self.about, self.malformed_limit, machine.cache)
 
 
 class MovieLens20M(Component):
@@ -95,6 +96,8 @@ class MovieLens20M(Component):
 
     Movies without a line of their own keep their ratings and are called by their key.
     """
+
+    about: ClassVar[About] = _about("20m", "redistribution under the same terms")
 
     path: Path = Path("data/ml-20m")
     """Folder with ratings.csv and movies.csv, or the zip file that holds them."""
@@ -111,8 +114,7 @@ class MovieLens20M(Component):
 
     def read(self, machine: Machine) -> Interactions:
         """All ratings and movies. Raises UserError where a file is missing or no release of MovieLens."""
-        about = _about("20m", "redistribution under the same terms")
-        return read_movielens("movielens-20m", COMMAS, self.path, about, self.malformed_limit, machine.cache)
+        return read_movielens("movielens-20m", COMMAS, self.path, self.about, self.malformed_limit, machine.cache)
 
 
 class MovieLens32M(Component):
@@ -121,6 +123,8 @@ class MovieLens32M(Component):
     Movies without a line of their own keep their ratings and are called by their key. Reading takes about 9 GB of
     memory, most of it to find exact duplicates.
     """
+
+    about: ClassVar[About] = _about("32m", "redistribution under the same terms")
 
     path: Path = Path("data/ml-32m")
     """Folder with ratings.csv and movies.csv, or the zip file that holds them."""
@@ -137,8 +141,7 @@ class MovieLens32M(Component):
 
     def read(self, machine: Machine) -> Interactions:
         """All ratings and movies. Raises UserError where a file is missing or no release of MovieLens."""
-        about = _about("32m", "redistribution under the same terms")
-        return read_movielens("movielens-32m", COMMAS, self.path, about, self.malformed_limit, machine.cache)
+        return read_movielens("movielens-32m", COMMAS, self.path, self.about, self.malformed_limit, machine.cache)
 
 
 def read_movielens(name: str, layout: Layout, place: Path, about: About, limit: int, scratch: Path) -> Interactions:
@@ -148,9 +151,7 @@ def read_movielens(name: str, layout: Layout, place: Path, about: About, limit: 
         for file, header in zip(layout.files, layout.headers, strict=True):
             _require_header(files[file], header, place / file)
         has_header = bool(layout.headers[0])
-        frame = read_delimited(
-            files[layout.ratings], _COLUMNS, _FIELDS, layout.separator, has_header, broken_ratings
-        )
+        frame = read_delimited(files[layout.ratings], _COLUMNS, _FIELDS, layout.separator, has_header, broken_ratings)
         movies, repeated = read_movies(files[layout.movies], layout, broken_movies)
     removed = {
         **broken_ratings.removed("interactions"),
