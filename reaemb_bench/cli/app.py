@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import reaemb_bench
-from reaemb_bench.cli import audit, card, data, describe, doctor, listing, plan, run
+from reaemb_bench.cli import audit, card, check, data, describe, doctor, listing, plan, run
 from reaemb_bench.cli.options import in_words
 from reaemb_bench.errors import UserError
 
@@ -32,6 +32,7 @@ app.command("describe")(describe.describe)
 app.command("doctor")(doctor.doctor)
 data_app = typer.Typer(help="Data sets.")
 data_app.command("prepare")(data.prepare)
+data_app.command("check")(check.check)
 data_app.command("describe")(card.describe)
 app.add_typer(data_app, name="data")
 
