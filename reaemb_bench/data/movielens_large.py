@@ -65,89 +65,83 @@ def _about(edition: str, redistribution: str) -> About:
     )
 
 
-class MovieLens1M(Component):
+class MovieLensFiles(Component):
+    """The settings of sources that read a release of MovieLens; a release adds its layout and its terms."""
+
+    layout: ClassVar[Layout]
+    about: ClassVar[About]
+
+    path: Path
+    """Folder that holds the files of ratings and of movies, or the zip file in which they are published."""
+    malformed_limit: int = Setting(default=MALFORMED_LIMIT, ge=0)
+    """Malformed lines that are tolerated in each file; they are counted and left out."""
+
+    def identity(self) -> dict[str, Any]:
+        """Contents, not places: the same files in another folder are the same data."""
+        return {**super().identity(), "path": ""}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The sha256 of both files, or the first that is missing."""
+        return fingerprint(self.path, self.layout.files)
+
+
+class MovieLens1M(MovieLensFiles):
     """MovieLens-1M: 1,000,209 ratings of 6,040 users with seconds, as implicit feedback; title, year and genres.
 
     Movies without a line of their own keep their ratings and are called by their key.
     """
 
+    layout: ClassVar[Layout] = DOUBLE_COLONS
     about: ClassVar[About] = _about("1m", "no redistribution")
 
     path: Path = Path("data/ml-1m")
     """Folder with ratings.dat and movies.dat, or the zip file that holds them."""
-    malformed_limit: int = Setting(default=MALFORMED_LIMIT, ge=0)
-    """Malformed lines that are tolerated in each file; they are counted and left out."""
-
-    def identity(self) -> dict[str, Any]:
-        """Contents, not places: the same files in another folder are the same data."""
-        return {**super().identity(), "path": ""}
-
-    def fingerprint(self) -> dict[str, Any]:
-        """The sha256 of both files, or the first that is missing."""
-        return fingerprint(self.path, DOUBLE_COLONS.files)
 
     def read(self, machine: Machine) -> Interactions:
         """All ratings and movies. Raises UserError where a file is missing or no release of MovieLens."""
-        return read_movielens("movielens-1m", DOUBLE_COLONS, self.path, self.about, self.malformed_limit, machine.cache)
+        return read_movielens("movielens-1m", self, machine.cache)
 
 
-class MovieLens20M(Component):
+class MovieLens20M(MovieLensFiles):
     """MovieLens-20M: 20,000,263 ratings of 138,493 users with seconds, as implicit feedback; title, year and genres.
 
     Movies without a line of their own keep their ratings and are called by their key.
     """
 
+    layout: ClassVar[Layout] = COMMAS
     about: ClassVar[About] = _about("20m", "redistribution under the same terms")
 
     path: Path = Path("data/ml-20m")
     """Folder with ratings.csv and movies.csv, or the zip file that holds them."""
-    malformed_limit: int = Setting(default=MALFORMED_LIMIT, ge=0)
-    """Malformed lines that are tolerated in each file; they are counted and left out."""
-
-    def identity(self) -> dict[str, Any]:
-        """Contents, not places: the same files in another folder are the same data."""
-        return {**super().identity(), "path": ""}
-
-    def fingerprint(self) -> dict[str, Any]:
-        """The sha256 of both files, or the first that is missing."""
-        return fingerprint(self.path, COMMAS.files)
 
     def read(self, machine: Machine) -> Interactions:
         """All ratings and movies. Raises UserError where a file is missing or no release of MovieLens."""
-        return read_movielens("movielens-20m", COMMAS, self.path, self.about, self.malformed_limit, machine.cache)
+        return read_movielens("movielens-20m", self, machine.cache)
 
 
-class MovieLens32M(Component):
+class MovieLens32M(MovieLensFiles):
     """MovieLens-32M: 32,000,204 ratings of 200,948 users with seconds, as implicit feedback; title, year and genres.
 
     Movies without a line of their own keep their ratings and are called by their key. Reading takes about 9 GB of
     memory, most of it to find exact duplicates.
     """
 
+    layout: ClassVar[Layout] = COMMAS
     about: ClassVar[About] = _about("32m", "redistribution under the same terms")
 
     path: Path = Path("data/ml-32m")
     """Folder with ratings.csv and movies.csv, or the zip file that holds them."""
-    malformed_limit: int = Setting(default=MALFORMED_LIMIT, ge=0)
-    """Malformed lines that are tolerated in each file; they are counted and left out."""
-
-    def identity(self) -> dict[str, Any]:
-        """Contents, not places: the same files in another folder are the same data."""
-        return {**super().identity(), "path": ""}
-
-    def fingerprint(self) -> dict[str, Any]:
-        """The sha256 of both files, or the first that is missing."""
-        return fingerprint(self.path, COMMAS.files)
 
     def read(self, machine: Machine) -> Interactions:
         """All ratings and movies. Raises UserError where a file is missing or no release of MovieLens."""
-        return read_movielens("movielens-32m", COMMAS, self.path, self.about, self.malformed_limit, machine.cache)
+        return read_movielens("movielens-32m", self, machine.cache)
 
 
-def read_movielens(name: str, layout: Layout, place: Path, about: About, limit: int, scratch: Path) -> Interactions:
-    """A release of MovieLens in a folder or zip file. scratch: where a zip file is unpacked meanwhile."""
-    broken_ratings, broken_movies = (Malformed(place / file, limit) for file in layout.files)
-    with released(place, layout.files, about.home, scratch) as files:
+def read_movielens(name: str, source: MovieLensFiles, scratch: Path) -> Interactions:
+    """A release of MovieLens under this name. scratch: where a zip file is unpacked meanwhile."""
+    place, layout = source.path, source.layout
+    broken_ratings, broken_movies = (Malformed(place / file, source.malformed_limit) for file in layout.files)
+    with released(place, layout.files, source.about.home, scratch) as files:
         for file, header in zip(layout.files, layout.headers, strict=True):
             _require_header(files[file], header, place / file)
         has_header = bool(layout.headers[0])
@@ -158,7 +152,7 @@ def read_movielens(name: str, layout: Layout, place: Path, about: About, limit: 
         **broken_movies.removed("items"),
         "repeated items": Removed(items=repeated),
     }
-    return without_duplicates(Interactions(name, frame, movies, INSTRUCTION, removed, about))
+    return without_duplicates(Interactions(name, frame, movies, INSTRUCTION, removed, source.about))
 
 
 def _require_header(file: Path, header: str, called: Path) -> None:
