@@ -68,14 +68,16 @@ def _most_cooccurring(rows: csr_array, positives: int, generator: np.random.Gene
     """
     starts = rows.indptr[:-1]
     owners = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
-    chance = generator.permutation(len(owners))
+    chance = generator.random(len(owners))
     left = rows.data.astype(np.float64)
     best = np.zeros((rows.shape[0], positives), dtype=np.int64)
     counts = np.zeros((rows.shape[0], positives))
     for place in range(positives):
         largest = np.maximum.reduceat(left, starts)
-        drawn = np.where((left == largest[owners]) & (left > 0), chance, -1)
+        drawn = np.where((left == largest[owners]) & (left > 0), chance, -1.0)
         chosen = np.flatnonzero((drawn == np.maximum.reduceat(drawn, starts)[owners]) & (drawn >= 0))
+        # Two random numbers may be the same: of each row the first is taken.
+        chosen = chosen[np.diff(owners[chosen], prepend=-1) > 0]
         best[owners[chosen], place] = rows.indices[chosen]
         counts[owners[chosen], place] = left[chosen]
         left[chosen] = 0

@@ -39,7 +39,9 @@ def cooccurrence(sequences: Sequences, items: int) -> csr_array:
         touched.data = touched.data.astype(np.int64)
     by_item = touched.T.tocsr()
     pairs = np.bincount(sequences.items, weights=sequences.lengths[sequences.owners], minlength=items)
-    return _joined((by_item[start:end] @ touched for start, end in blocks(pairs, _PAIRS_AT_ONCE)), items)
+    counts = _joined((by_item[start:end] @ touched for start, end in blocks(pairs, _PAIRS_AT_ONCE)), items)
+    # A product's columns are in no order. Transposing sorts them in one pass, and the counts are symmetric.
+    return counts.T.tocsr()
 
 
 def cooccurrence_nearby(sequences: Sequences, items: int, weights: Int32 | Float64) -> csr_array:
@@ -108,7 +110,7 @@ def _most(touched: csr_array) -> int:
 
 
 def _joined(parts: Iterable[csr_array], items: int) -> csr_array:
-    """Parts of consecutive rows, in order, as one matrix without a diagonal and with sorted columns."""
+    """Parts of consecutive rows, in order, as one matrix without a diagonal."""
     from scipy.sparse import csr_array
 
     columns: list[Int32] = []
@@ -116,7 +118,6 @@ def _joined(parts: Iterable[csr_array], items: int) -> csr_array:
     lengths: list[Int64] = [np.zeros(1, dtype=np.int64)]
     start = 0
     for part in parts:
-        part.sort_indices()
         rows = np.repeat(np.arange(start, start + part.shape[0], dtype=np.int32), np.diff(part.indptr))
         different = part.indices != rows
         columns.append(part.indices[different])
