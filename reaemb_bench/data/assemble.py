@@ -42,10 +42,11 @@ class Catalogue:
 def sorted_keys(keys: list[str]) -> list[str]:
     """Keys in an order that reads numbers as numbers ("9" before "10") and depends on nothing but the keys."""
 
-    def natural(key: str) -> tuple[list[tuple[int, int, str]], str]:
-        parts = re.findall(r"[0-9]+|[^0-9]+", key)
+    def natural(key: str) -> tuple[list[str | int], str]:
+        parts: list[str | int] = [*re.split(r"([0-9]+)", key)]
+        parts[1::2] = map(int, parts[1::2])
         # The key itself comes last, for "07" and "7" are different keys.
-        return [(0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts], key
+        return parts, key
 
     return sorted(keys, key=natural)
 

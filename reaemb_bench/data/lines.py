@@ -29,8 +29,8 @@ are opened), a whole number, a number, a date as text, which becomes whole secon
 which lists and objects are kept as JSON text."""
 
 MALFORMED_LIMIT = 100
-_BLOCK = 16 * 2**20
-_LONGEST = 4 * _BLOCK
+_BLOCK = 4 * 2**20
+_LONGEST = 16 * _BLOCK
 _FEW = 16
 _SHOWN = 5
 # What polars writes for lists, objects, truth values and halves of surrogate pairs where text is asked for.
@@ -91,8 +91,9 @@ def read_lines(
     reader = _Reader(dict(fields), malformed, _of_either if literals else _of_json)
     number = 1
     for block in _blocks(file):
-        frame = reader.frame(block, number)
-        number += block.count(b"\n")
+        height = block.count(b"\n")
+        frame = reader.frame(block, number, height)
+        number += height
         if frame.height:
             yield frame
 
@@ -103,21 +104,21 @@ class _Reader:
     malformed: Malformed
     parse: Callable[[str], object]
 
-    def frame(self, block: bytes, number: int) -> polars.DataFrame:
-        """The rows of a block of whole lines, of which the first has this number."""
+    def frame(self, block: bytes, number: int, height: int) -> polars.DataFrame:
+        """The rows of a block of that many whole lines, of which the first has this number."""
         import polars
 
-        height = block.count(b"\n")
         if height <= _FEW or (self.parse is _of_either and not _is_json(block[: block.find(b"\n")])):
             return self._one_by_one(_numbered(block, number))
         try:
             frame = polars.read_ndjson(block, schema=self._schema(raw=True))
         except polars.exceptions.PolarsError:
             half = block.find(b"\n", len(block) // 2) + 1
-            if not 0 < half < len(block):
+            if half == len(block):
                 half = block.find(b"\n") + 1
-            second = number + block.count(b"\n", 0, half)
-            return polars.concat([self.frame(block[:half], number), self.frame(block[half:], second)])
+            above = block.count(b"\n", 0, half)
+            halves = (block[:half], number, above), (block[half:], number + above, height - above)
+            return polars.concat([self.frame(*each) for each in halves])
         return self._checked(frame, block, number)
 
     def _checked(self, frame: polars.DataFrame, block: bytes, number: int) -> polars.DataFrame:
@@ -198,21 +199,16 @@ def _blocks(file: Path) -> Iterator[bytes]:
     """Whole lines, about `_BLOCK` bytes at a time, each with its line feed, the last one's added where it lacks."""
     try:
         with _opened(file) as stream:
-            rest = b""
             start = b"\xef\xbb\xbf"
-            while part := stream.read(_BLOCK):
-                part = part.removeprefix(start)
+            while block := stream.read(_BLOCK).removeprefix(start):
                 start = b""
-                end = part.rfind(b"\n") + 1
-                if end:
-                    yield rest + part[:end]
-                    rest = part[end:]
-                else:
-                    rest += part
-                if len(rest) > _LONGEST:
-                    raise UserError(f"{file}: a line is longer than {_LONGEST // 2**20} MB; give one object a line")
-            if rest:
-                yield rest + b"\n"
+                if not block.endswith(b"\n"):
+                    block += stream.readline(_LONGEST)
+                if not block.endswith(b"\n"):
+                    if len(block) >= _LONGEST:
+                        raise UserError(f"{file}: a line is longer than {_LONGEST // 2**20} MB; give one object a line")
+                    block += b"\n"
+                yield block
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{file} is no whole gzip file ({error}); fetch it again") from None
     except OSError as error:

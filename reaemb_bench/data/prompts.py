@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from pydantic import Field
@@ -42,4 +41,4 @@ class Attributes(Component):
 
     def _value(self, value: str | list[str]) -> str:
         joined = value if isinstance(value, str) else ", ".join(each for each in value[: self.list_limit] if each)
-        return re.sub(r"\s+", " ", joined.replace(";", ".")).strip()[: self.value_length].rstrip()
+        return " ".join(joined.replace(";", ".").split())[: self.value_length].rstrip()

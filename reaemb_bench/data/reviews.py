@@ -80,8 +80,8 @@ def read_reviews(files: ReviewFiles, form: Form) -> Interactions:
     items, also = _items(files, form, used)
     if not items:
         raise UserError(
-            f"no item of {files.reviews} (field '{form.item}', such as '{frame['item'][0]}') occurs in {files.metadata} "
-            f"(field '{form.key}'); take two files that belong together"
+            f"no item of {files.reviews} (field '{form.item}', such as '{frame['item'][0]}') occurs in "
+            f"{files.metadata} (field '{form.key}'); take two files that belong together"
         )
     missing = {"items without metadata (they stay)": Removed(items=len(used) - len(items))}
     return without_duplicates(

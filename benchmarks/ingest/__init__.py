@@ -1,0 +1,1 @@
+"""Reading raw review files, against plain Python."""
