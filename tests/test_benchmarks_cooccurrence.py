@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.cooccurrence import plain, run
@@ -16,6 +16,7 @@ from reaemb_bench.data.cooccurrence import cooccurrence
 ITEMS = 9
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=7), min_size=1, max_size=8))
 def test_the_plain_loop_counts_what_ours_counts(histories: list[list[int]]) -> None:
     offsets = np.cumsum([0, *map(len, histories)], dtype=np.int64)

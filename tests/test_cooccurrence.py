@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
@@ -40,6 +40,7 @@ def counted(histories: list[list[int]], weight: Callable[[int], float] = lambda 
     return counts
 
 
+@settings(deadline=None)
 @given(HISTORIES)
 def test_it_counts_pairs_of_positions(histories: list[list[int]]) -> None:
     pairs = cooccurrence(sequences(histories), ITEMS)
@@ -49,6 +50,7 @@ def test_it_counts_pairs_of_positions(histories: list[list[int]]) -> None:
     np.testing.assert_array_equal(pairs.toarray(), counted(histories))
 
 
+@settings(deadline=None)
 @given(HISTORIES, st.integers(1, 8))
 def test_a_window_counts_pairs_of_positions_within_it(histories: list[list[int]], size: int) -> None:
     pairs = Window(size=size).counts(sequences(histories), ITEMS)
@@ -58,6 +60,7 @@ def test_a_window_counts_pairs_of_positions_within_it(histories: list[list[int]]
     np.testing.assert_array_equal(pairs.toarray(), counted(histories, lambda distance: distance <= size))
 
 
+@settings(deadline=None)
 @given(HISTORIES, st.sampled_from([0.0001, 0.3, 0.9]), st.integers(1, 8))
 def test_weights_fall_with_the_distance_and_sums_are_exact(histories: list[list[int]], decay: float, size: int) -> None:
     def weight(distance: int) -> float:
@@ -76,6 +79,7 @@ def test_a_window_as_long_as_all_histories_is_the_whole_history() -> None:
     assert whole[0].tolist() == [0, 2, 2, 0, 0, 0, 0, 0, 2]
 
 
+@settings(deadline=None)
 @given(HISTORIES, st.integers(1, 12))
 def test_blocks_of_any_size_give_the_same_counts(histories: list[list[int]], most: int) -> None:
     made = [each.counts(sequences(histories), ITEMS).toarray() for each in (WholeHistory(), Window(size=2))]
@@ -90,6 +94,7 @@ def test_counts_that_no_int32_holds_are_exact() -> None:
     assert made.toarray().tolist() == [[0, 10**10], [10**10, 0]]
 
 
+@settings(deadline=None)
 @given(HISTORIES, st.integers(1, 3), st.integers(4, 6), st.integers(0, 99))
 def test_candidates_are_the_nearest_neighbours_and_true_strangers(
     histories: list[list[int]], positives: int, candidates: int, seed: int
