@@ -83,13 +83,11 @@ def exchanged(recipe: Recipe, seed: int, parts: Parts) -> Recipe:
 
 def _dealt_anew(frame: polars.DataFrame, parts: list[polars.DataFrame]) -> polars.DataFrame:
     """The frame with the items of each part's rows given to other rows of that part."""
-    import polars
-
-    items = frame["item"].to_numpy().copy()
+    origin = np.arange(frame.height)
     generator = np.random.default_rng(_SEED)
     for part in parts:
         if _ROW not in part.columns:
             raise UserError("the split drops columns of the rows that it divides, so the audit cannot follow them")
         rows = generator.permutation(part[_ROW].to_numpy())
-        items[rows] = items[np.roll(rows, 1)]
-    return frame.with_columns(polars.Series("item", items, frame.schema["item"]))
+        origin[rows] = np.roll(rows, 1)
+    return frame.with_columns(frame["item"].gather(origin))

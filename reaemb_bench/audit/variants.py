@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reaemb_bench.component import Component
+from reaemb_bench.data.yelp import FROM_THE_FUTURE
 from reaemb_bench.recipe import Recipe
 
 
@@ -97,7 +98,9 @@ VARIANTS = (
         "one position a user is trained where other heads train all, so heads are not compared on equal terms",
         {"targets": "last"},
     ),
-    *(Variant("D17", "table", _FINAL, {"attributes": column}) for column in ("stars", "review_count", "is_open")),
+    Variant("D17", "yelp", _FINAL, {"with_final_counts": True}),
+    Variant("D17", "reaemb-authors", _FINAL, {"with_final_counts": True}),
+    *(Variant("D17", "table", _FINAL, {"attributes": column}) for column in FROM_THE_FUTURE),
     Variant(
         "D18",
         "soft-target",
