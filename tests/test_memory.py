@@ -64,11 +64,13 @@ def test_a_planned_shape_is_that_of_the_model(tmp_path: Path) -> None:
 def test_micro_batches_are_halved_until_they_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shape = open_encoder(encoder(tmp_path), CPU).shape
     prompt = 100 * shape.read_token
-    for room, size in ((1000 * prompt, 32), (2 * 31 * prompt, 16), (2 * 5 * prompt, 4), (prompt, 1), (0, 32)):
+    for room, size in ((1000 * prompt, 64), (2 * 31 * prompt, 16), (2 * 5 * prompt, 4), (prompt, 1), (0, 64)):
         monkeypatch.setattr(batching, "free_memory", lambda device, room=room: room)
         assert batching.micro_batch(CPU, shape, 100, learns=False) == size
     assert batching.micro_batch(CPU.model_copy(update={"micro_batch": 50}), shape, 100, learns=False) == 50
     graph = shape.learnt_token
+    monkeypatch.setattr(batching, "free_memory", lambda device: 0)
+    assert batching.micro_batch(CPU, shape, 100, learns=True) == 32
     monkeypatch.setattr(batching, "free_memory", lambda device: 2 * 30 * graph)
     assert batching.graphs_that_fit([10, 10, 10, 10], shape, "cpu") == 3
     assert batching.graphs_that_fit([10, 100], shape, "cpu") == 1

@@ -16,13 +16,13 @@ from reaemb_bench.artifacts import Corpus
 from reaemb_bench.context import Context
 from reaemb_bench.data.candidates import draw_candidates
 from reaemb_bench.data.cooccurrence import cooccurrence
-from reaemb_bench.encoding.batching import micro_batch
+from reaemb_bench.encoding.batching import MICRO_BATCH, micro_batch
 from reaemb_bench.encoding.contrastive import ContrastiveLearner, view_pairs
 from reaemb_bench.encoding.export import embed_all
 from reaemb_bench.encoding.model import ThoughtModel
 from reaemb_bench.kinds import AnyPolicy
 from reaemb_bench.machine import Machine
-from reaemb_bench.reinforcement.learning import MICRO_BATCH, Learner
+from reaemb_bench.reinforcement.learning import Learner
 from reaemb_bench.reinforcement.prompts import Prompts
 from reaemb_bench.reinforcement.shelves import Room
 from reaemb_bench.steps.contrast import Contrast

@@ -20,6 +20,7 @@ from reaemb_bench.artifacts import Corpus, Int64
 from reaemb_bench.context import Context, Tick
 from reaemb_bench.data.candidates import Candidates
 from reaemb_bench.distributed import add_up, add_up_gradients, count, from_first, is_first, rank
+from reaemb_bench.encoding.batching import MICRO_BATCH, micro_batch
 from reaemb_bench.encoding.model import Prefix, ThoughtModel
 from reaemb_bench.errors import UserError
 from reaemb_bench.policies.rollouts import LogDensity, Rollouts
@@ -30,9 +31,6 @@ from reaemb_bench.reinforcement.shelves import Room
 
 if TYPE_CHECKING:
     from reaemb_bench.steps.reinforce import Reinforcement
-
-MICRO_BATCH = 64
-"""Prompts or continuations at once where the machine settings do not say."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,11 @@ def reinforce(
             "skipped_without_strangers": candidates.crowded,
         }
     )
-    learner = Learner(model, settings, context.machine.micro_batch or MICRO_BATCH)
+    texts = model.tokenize(corpus.texts, settings.max_length)
+    longest = max(map(len, texts)) + model.thoughts + 1
+    # Hosts may differ in free memory, but all processes must do the same sums.
+    room = from_first(micro_batch(context.machine, model.shape, longest, learns=False))[0]
+    learner = Learner(model, settings, room)
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     checkpoints = Checkpoints(context.scratch / "checkpoints", parameters, optimiser)
     order = batches(len(candidates.items), settings, context.seed)
@@ -155,7 +157,7 @@ def reinforce(
     if from_first(len(curve)) != [len(curve)]:
         raise UserError("this process finds another checkpoint than process 0; give all hosts the same --store")
     if len(curve) < len(order):
-        prompts = _read_prompts(learner, corpus, candidates, order, context)
+        prompts = _read_prompts(learner, texts, candidates, order, context)
     for step in range(1, len(order) + 1):
         if step > len(curve):
             chosen = order[step - 1]
@@ -192,7 +194,7 @@ def _step_seed(seed: int, step: int) -> int:
 
 
 def _read_prompts(
-    learner: Learner, corpus: Corpus, candidates: Candidates, order: list[Int64], context: Context
+    learner: Learner, texts: list[list[int]], candidates: Candidates, order: list[Int64], context: Context
 ) -> Prompts:
     """The prompts of all items that this process rolls out or embeds as candidates in the stage."""
     settings = learner.settings
@@ -203,7 +205,7 @@ def _read_prompts(
     room = Room(settings.cache_gb * 1e9, settings.cache_disk_gb * 1e9, folder)
     prompts = Prompts(
         learner.model,
-        learner.model.tokenize(corpus.texts, settings.max_length),
+        texts,
         items,
         room,
         learner.micro_batch,
