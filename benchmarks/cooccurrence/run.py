@@ -1,7 +1,8 @@
 """Co-occurrence and candidate lists: against a plain loop at the size of Games, and alone at 20 million interactions.
 
 Histories are random: lengths from 5 fall off log-normally to several hundreds, popularity as 1 / rank ** 0.8. The
-large ones have the same lengths and as many more users and items. Each large size runs in a process of its own.
+large ones have the same lengths and as many more users and items. Each large size runs in a process of its own. Both
+sides use one thread, and their seconds are those of the processor, so that other work on the machine counts little.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def arguments() -> argparse.Namespace:
     for name, count in GAMES.items():
         parser.add_argument(f"--{name}", type=int, default=count, help=f"{name} of the smaller size")
     parser.add_argument("--large", type=int, default=LARGE, help="interactions of the larger size")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of ours, of which the median is taken")
+    parser.add_argument("--repeats", type=int, default=3, help="measurements of both sides in turn; medians are shown")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--one", choices=COMPONENTS, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -92,17 +93,26 @@ def against_plain(size: dict[str, int], repeats: int) -> Measured:
 
     sequences, items = simulated(**size), size["items"]
     histories = [sequences.of(user).tolist() for user in range(sequences.users)]
-    met, counting = seconds(lambda: plain.count(histories, items))
-    lists, drawing = seconds(lambda: plain.draw(met, POSITIVES, CANDIDATES, SEED))
-    _, rejecting = seconds(lambda: plain.draw_by_rejection(met, POSITIVES, CANDIDATES, SEED))
     # The first pass also loads libraries.
     pairs = cooccurrence(sequences, items)
-    check(met, lists, pairs, draw_candidates(pairs, POSITIVES, CANDIDATES, SEED).items.tolist())
-    counted = [seconds(lambda: cooccurrence(sequences, items))[1] for _ in range(repeats)]
-    drawn = [seconds(lambda: draw_candidates(pairs, POSITIVES, CANDIDATES, SEED))[1] for _ in range(repeats)]
-    ours = {"counting_seconds": statistics.median(counted), "drawing_seconds": statistics.median(drawn)}
+    met = plain.count(histories, items)
+    drawn = draw_candidates(pairs, POSITIVES, CANDIDATES, SEED)
+    check(met, plain.draw(met, POSITIVES, CANDIDATES, SEED), pairs, drawn.items.tolist())
+    taken = [
+        (
+            seconds(lambda: plain.count(histories, items))[1],
+            seconds(lambda: plain.draw(met, POSITIVES, CANDIDATES, SEED))[1],
+            seconds(lambda: plain.draw_by_rejection(met, POSITIVES, CANDIDATES, SEED))[1],
+            seconds(lambda: cooccurrence(sequences, items))[1],
+            seconds(lambda: draw_candidates(pairs, POSITIVES, CANDIDATES, SEED))[1],
+        )
+        for _ in range(repeats)
+    ]
+    medians = [statistics.median(each) for each in zip(*taken, strict=True)]
+    counting, drawing, rejecting, our_counting, our_drawing = medians
+    ours = {"counting_seconds": our_counting, "drawing_seconds": our_drawing}
     by_plain = {"counting_seconds": counting, "drawing_seconds": drawing, "drawing_by_rejection_seconds": rejecting}
-    total = sum(ours.values())
+    total = our_counting + our_drawing
     return {
         "pairs": int(pairs.nnz),
         "longest": int(sequences.lengths.max()),
@@ -156,10 +166,10 @@ def in_a_process(component: str, size: dict[str, int]) -> Measured:
 
 
 def seconds(work: Callable[[], T]) -> tuple[T, float]:
-    """What `work` gives, and how long it took by the clock on the wall."""
+    """What `work` gives, and the processor seconds that it took."""
     with clocked() as spent:
         made = work()
-    return made, spent.wall
+    return made, spent.cpu
 
 
 def markdown(result: Measured) -> str:
@@ -184,7 +194,8 @@ def markdown(result: Measured) -> str:
     for name, each in large["components"].items():
         took = f"{each['counting_seconds']:.1f} | {each['drawing_seconds']:.1f} | {each['peak_bytes'] / 1e9:.1f}"
         lines.append(f"| {name} | {each['pairs']:,} | {took} |")
-    return "\n".join([*lines, "", f"{where['processor']}, 1 of {where['cores']} cores, {where['date']}"])
+    machine_line = f"{where['processor']}, 1 of {where['cores']} cores, processor seconds, {where['date']}"
+    return "\n".join([*lines, "", machine_line])
 
 
 def row(name: str, counting: float, drawing: float, faster: float | None) -> str:

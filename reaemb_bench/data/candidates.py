@@ -14,8 +14,8 @@ from reaemb_bench.data.drawing import draw_unknown
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-_NEIGHBOURS_AT_ONCE = 1 << 22
-"""Neighbours of the items that are drawn for at once, unless it is a single item."""
+_NEIGHBOURS_AT_ONCE = 1 << 18
+"""Neighbours of the items that are drawn for at once, unless it is a single item: few enough for a core's cache."""
 
 
 @dataclass(frozen=True)

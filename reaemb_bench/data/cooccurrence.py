@@ -18,7 +18,7 @@ from reaemb_bench.errors import UserError
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-_PAIRS_AT_ONCE = 1 << 24
+_PAIRS_AT_ONCE = 1 << 22
 """Pairs of positions that a block of rows may have, unless it is a single row."""
 
 
@@ -115,14 +115,15 @@ def _joined(parts: Iterable[csr_array], items: int) -> csr_array:
 
     columns: list[Int32] = []
     values: list[npt.NDArray[Any]] = []
-    lengths: list[Int64] = [np.zeros(1, dtype=np.int64)]
+    lengths: list[npt.NDArray[Any]] = [np.zeros(1, dtype=np.int64)]
     start = 0
     for part in parts:
         rows = np.repeat(np.arange(start, start + part.shape[0], dtype=np.int32), np.diff(part.indptr))
-        different = part.indices != rows
-        columns.append(part.indices[different])
-        values.append(part.data[different])
-        lengths.append(np.bincount(rows[different] - start, minlength=part.shape[0]))
+        part.data[part.indices == rows] = 0
+        part.eliminate_zeros()
+        columns.append(part.indices)
+        values.append(part.data)
+        lengths.append(np.diff(part.indptr))
         start += part.shape[0]
     offsets = _narrow(np.cumsum(np.concatenate(lengths)))
     # One after the other, so that only one of the two is in memory twice.
