@@ -32,7 +32,7 @@ def draw_unknown(rows: Int64, known: Int64, items: int, wanted: int, rng: np.ran
 def _by_rejection(rows: Int64, known: Int64, items: int, count: int, rng: np.random.Generator) -> Int32:
     drawn = rng.integers(items, size=(len(rows), count), dtype=np.int64)
     open_ = np.arange(len(rows))
-    while len(open_):
+    while len(open_ := _unfinished(open_, rows, drawn, known, items)):
         part = drawn[open_]
         order = np.argsort(part, axis=1, kind="stable")
         ordered = np.take_along_axis(part, order, axis=1)
@@ -43,8 +43,15 @@ def _by_rejection(rows: Int64, known: Int64, items: int, count: int, rng: np.ran
         bad |= _among(rows[open_, None] * items + part, known)
         part[bad] = rng.integers(items, size=int(bad.sum()))
         drawn[open_] = part
-        open_ = open_[bad.any(axis=1)]
     return drawn.astype(np.int32)
+
+
+def _unfinished(open_: Int64, rows: Int64, drawn: Int64, known: Int64, items: int) -> Int64:
+    """Those of the places `open_` whose draws repeat or are known; sorted values are quick to look up."""
+    ordered = np.sort(drawn[open_], axis=1)
+    repeats = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
+    left: Int64 = open_[repeats | _among(rows[open_, None] * items + ordered, known).any(axis=1)]
+    return left
 
 
 def _by_sorting(rows: Int64, known: Int64, items: int, count: int, rng: np.random.Generator) -> Int32:
