@@ -66,7 +66,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, content: bytes | OSError) -> None:
             raise content
         return io.BytesIO(content)
 
-    monkeypatch.setattr(movielens.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
 
 
 @pytest.mark.usefixtures("no_registry")
