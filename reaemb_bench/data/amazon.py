@@ -108,8 +108,13 @@ def _categories(main: str, others: Iterable[str] | None) -> list[str]:
 
 def _features(features: Iterable[str] | None) -> list[str]:
     """The first four that differ, each without what follows " - "."""
-    short = dict.fromkeys(_clean(feature).split(" - ")[0].strip() for feature in features or ())
-    return [feature for feature in short if feature][:_FEATURES]
+    short: dict[str, None] = {}
+    for feature in features or ():
+        if named := _clean(feature).split(" - ")[0].strip():
+            short[named] = None
+        if len(short) == _FEATURES:
+            break
+    return [*short]
 
 
 def _description(paragraphs: Iterable[str] | None) -> str:
