@@ -109,12 +109,12 @@ def one(folder: Path, side: str, threads: int) -> Measured:
 def show(result: Measured) -> None:
     """The table in Markdown, with how many times more the plain loop takes."""
     plain, made = result["rows"][0], result["rows"][0]["made"]
-    print("| side | threads | seconds | | peak, GB | |\n|---|---:|---:|---:|---:|---:|")
+    print("| side | threads | wall, s | | CPU, s | | peak, GB | |\n|---|---:|---:|---:|---:|---:|---:|---:|")
     for row in result["rows"]:
-        faster, smaller = (plain[name] / row[name] for name in ("wall_seconds", "peak_bytes"))
-        ratios = ("", "") if row is plain else (f"{faster:.1f}x", f"{smaller:.1f}x")
-        seconds, held = f"{row['wall_seconds']:.1f}", f"{row['peak_bytes'] / 1e9:.2f}"
-        print(f"| {row['side']} | {row['threads']} | {seconds} | {ratios[0]} | {held} | {ratios[1]} |")
+        cells = [row["side"], str(row["threads"])]
+        for name, form, unit in (("wall_seconds", ".1f", 1), ("cpu_seconds", ".1f", 1), ("peak_bytes", ".2f", 1e9)):
+            cells += [format(row[name] / unit, form), "" if row is plain else f"{plain[name] / row[name]:.1f}x"]
+        print(f"| {' | '.join(cells)} |")
     data, where = result["data"], result["machine"]
     print(
         f"\n{data['reviews']:,} reviews ({data['reviews_bytes'] / 1e9:.2f} GB) of {data['items']:,} items "
