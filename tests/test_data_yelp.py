@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any, cast
+
+import polars
+import pytest
+
+from reaemb_bench.catalogue import CATALOGUE
+from reaemb_bench.data.assemble import assemble, fingerprint
 from reaemb_bench.data.interactions import Removed
+from reaemb_bench.data.prompts import Attributes
 from reaemb_bench.data.yelp import Yelp
+from reaemb_bench.kinds import Filter, Split
+from reaemb_bench.registry import build
 from tests.sources_helpers import RAW, counted, read, texts
 
 FILES = {
@@ -64,3 +75,19 @@ def test_it_counts_what_it_leaves_out() -> None:
         "items without metadata (they stay)": Removed(items=1),
         "exact duplicates": Removed(interactions=1),
     }
+
+
+@pytest.mark.parametrize("split", CATALOGUE["split"])
+@pytest.mark.parametrize("filtered", [{"use": "k-core", "user_minimum": 2, "item_minimum": 2}, {"use": "rating"}])
+def test_keys_that_are_kept_once_each_go_through_filters_and_splits_as_text_does(
+    filtered: dict[str, Any], split: str
+) -> None:
+    data = read("yelp", **FILES)
+    text = replace(data, frame=data.frame.cast({"user": polars.String, "item": polars.String}))
+    made = []
+    for each in (data, text):
+        kept = cast("Filter", build("filter", filtered)).apply(each)
+        divided = cast("Split", build("split", split)).apply(kept, 1)
+        corpus, signal, holdout, _ = assemble(kept, divided, Attributes(), 1, 1)
+        made.append((fingerprint(corpus, signal, holdout), kept.removed))
+    assert made[0] == made[1]
