@@ -81,9 +81,9 @@ def in_time_order(rows: list[Row]) -> dict[str, History]:
     return {user: [item for _, item in sorted(pairs)] for user, pairs in timed.items()}
 
 
-def natural(key: str) -> list[str | int]:
-    """A key under which "9" comes before "10"."""
-    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", key))]
+def natural(key: str) -> tuple[list[str | int], str]:
+    """A key under which "9" comes before "10", and "07" and "7" have an order too."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", key))], key
 
 
 def read_texts(file: Path, items: set[str]) -> dict[str, str]:
