@@ -1,0 +1,26 @@
+"""Item vectors that say nothing about the items."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from reaemb_bench.artifacts import Corpus, Vectors
+from reaemb_bench.component import Randomness, Step
+from reaemb_bench.context import Context
+
+
+class RandomVectors(Step):
+    """Draw every item's vector from N(0, 1): what a frozen table is worth that knows nothing but who is who."""
+
+    randomness: ClassVar[Randomness] = "embedder"
+
+    dimensions: int = Field(default=256, ge=1)
+    """Width of the vectors."""
+
+    def run(self, corpus: Corpus, context: Context) -> Vectors:
+        """(items, dimensions) from the step's seed; no text is read."""
+        drawn = np.random.default_rng(context.seed).standard_normal((corpus.items, self.dimensions), dtype=np.float32)
+        return Vectors(drawn)
