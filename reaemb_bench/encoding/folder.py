@@ -106,6 +106,7 @@ def with_adapter(encoder: Encoder, folder: Path, model: ThoughtModel, adapter: A
     parts = read_parts(encoder)
     name = "adapter" if not parts.adapters else f"adapter-{len(parts.adapters) + 1}"
     adapter.save_pretrained(folder / name, save_embedding_layers=False)
+    _settle(folder / name)
     made = replace(parts, temperature=temperature, adapters=(*parts.adapters, name))
     return write_encoder(folder, made, {} if model.reasoner is None else model.reasoner.state_dict())
 
@@ -153,6 +154,15 @@ def _apply_adapter(model: ThoughtModel, folder: Path, *, merge: bool) -> None:
     with quiet():
         adapted = PeftModel.from_pretrained(model.causal_lm, folder)
         model.causal_lm = adapted.merge_and_unload() if merge else adapted.get_base_model()
+
+
+def _settle(folder: Path) -> None:
+    """Make an adapter's files depend on the adapter alone: peft notes the model's place, and sets in no order."""
+    (folder / "README.md").unlink(missing_ok=True)
+    file = folder / "adapter_config.json"
+    settings = {**json.loads(file.read_text(encoding="utf-8")), "base_model_name_or_path": None}
+    ordered = {name: sorted(value) if isinstance(value, list) else value for name, value in sorted(settings.items())}
+    file.write_text(json.dumps(ordered, indent=1), encoding="utf-8")
 
 
 def _copy(encoder: Encoder, folder: Path) -> None:
