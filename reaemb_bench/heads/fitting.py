@@ -26,6 +26,9 @@ from reaemb_bench.training import training
 if TYPE_CHECKING:
     from reaemb_bench.steps.train import TrainSettings
 
+Penalty = Callable[[Tensor, Int64], Tensor]
+"""Of all item vectors (items, hidden) and the numbers of a batch's items (n,), each once: what its loss grows by."""
+
 CUTOFF = 10
 FUSED_ADAM = ("cpu", "cuda")
 """Devices on which one kernel updates all parameters."""
@@ -40,8 +43,12 @@ def fit(
     items: ItemTable,
     settings: TrainSettings,
     context: Context,
+    penalty: Penalty | None = None,
 ) -> Ranker:
-    """Train until validation NDCG@10 has not risen for `patience` epochs; the best epoch's weights, as a Ranker."""
+    """Train until validation NDCG@10 has not risen for `patience` epochs; the best epoch's weights, as a Ranker.
+
+    penalty: what else the vectors of a batch's items are to obey, beside the objective.
+    """
     device = context.machine.torch_device()
     rows = np.flatnonzero(corpus.training.lengths > 1)
     if not len(rows):
@@ -49,7 +56,7 @@ def fit(
     with torch.random.fork_rng(devices=[]), flushed_denormals(), freed_memory_kept():
         torch.manual_seed(context.seed)
         network = settings.head.build(items.build(corpus.items, settings.head.hidden, vectors)).to(device)
-        loss = training_loss(network, corpus, settings, np.random.default_rng(context.seed), device)
+        loss = training_loss(network, corpus, settings, np.random.default_rng(context.seed), device, penalty)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         context.note({"trained_parameters": sum(parameter.numel() for parameter in trained)})
         optimiser = torch.optim.Adam(
@@ -99,7 +106,12 @@ def flushed_denormals() -> Iterator[None]:
 
 
 def training_loss(
-    network: nn.Module, corpus: Corpus, settings: TrainSettings, generator: np.random.Generator, device: torch.device
+    network: nn.Module,
+    corpus: Corpus,
+    settings: TrainSettings,
+    generator: np.random.Generator,
+    device: torch.device,
+    penalty: Penalty | None = None,
 ) -> Callable[[Int64], Tensor]:
     """The loss of a batch of user numbers: what the head asks of their training sequences."""
     head, objective = settings.head, settings.objective
@@ -109,7 +121,8 @@ def training_loss(
     def loss(users: Int64) -> Tensor:
         # Neighbours of similar length share a grid in attention.
         users = users[np.argsort(read[users], kind="stable")]
-        asked = head.examples(corpus.training.select(users), corpus.items, generator)
+        sequences = corpus.training.select(users)
+        asked = head.examples(sequences, corpus.items, generator)
         table = network.table()  # type: ignore[operator]
         packed = pack(asked.inputs, head.max_length, device)
         outputs = network(packed, table, torch.from_numpy(asked.places).to(device))
@@ -117,7 +130,10 @@ def training_loss(
         if untouched is not None:
             drawn = untouched.draw(users[asked.rows], objective.negatives, generator)
             negatives = torch.from_numpy(drawn).to(device)
-        return objective.loss(outputs, torch.from_numpy(asked.targets).to(device), table, negatives)
+        value = objective.loss(outputs, torch.from_numpy(asked.targets).to(device), table, negatives)
+        if penalty is not None:
+            value = value + penalty(table, np.unique(sequences.items).astype(np.int64))
+        return value
 
     return loss
 

@@ -1,0 +1,59 @@
+"""LLMEmb's recommendation adaptation: adapted vectors are held close to the item table of a trained recommender."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from reaemb_bench.artifacts import Corpus, Ranker, Signal, Vectors
+from reaemb_bench.context import Context
+from reaemb_bench.errors import UserError
+from reaemb_bench.kinds import AnyItemTable
+from reaemb_bench.losses.info_nce import InfoNCE
+from reaemb_bench.steps.train import TrainSettings
+
+if TYPE_CHECKING:
+    from reaemb_bench.heads.fitting import Penalty
+
+
+class TrainAligned(TrainSettings):
+    """Train a head over item vectors whose adapted form must tell which row of a trained id table is the same item's.
+
+    The loss is the objective plus `weight` times a symmetric InfoNCE between the two vectors of each item that a batch
+    contains; the id table is fixed. Source: arXiv 2409.19925, recommendation adaptation training.
+    """
+
+    items: AnyItemTable = "frozen"  # type: ignore[assignment]
+    """Where its item vectors come from."""
+    weight: float = Field(default=0.01, ge=0)
+    """Weight of the alignment beside the objective."""
+    temperature: float = Field(default=2.0, gt=0)
+    """Temperature of the alignment's softmax."""
+
+    def run(self, corpus: Corpus, signal: Signal, vectors: Vectors, ranker: Ranker, context: Context) -> Ranker:
+        """The recommender at its best epoch. Raises UserError where the id table is of another shape than the head's.
+
+        ranker: the recommender over ids, trained before.
+        """
+        from reaemb_bench.heads.fitting import fit
+
+        shape, wanted = ranker.tensors["vectors"].shape, (corpus.items, self.head.hidden)
+        if shape != wanted:
+            raise UserError(
+                f"the id table is {shape} and this head's is {wanted}; give both recommenders the same `hidden`"
+            )
+        return fit(corpus, signal, vectors.values, self.items, self, context, self._alignment(ranker, context))
+
+    def _alignment(self, ranker: Ranker, context: Context) -> Penalty:
+        import torch
+
+        device = context.machine.torch_device()
+        ids = torch.from_numpy(ranker.tensors["vectors"]).to(device)
+        temperature = torch.tensor(self.temperature, device=device)
+
+        def alignment(table: torch.Tensor, items: object) -> torch.Tensor:
+            places = torch.as_tensor(items, device=device)
+            return self.weight * InfoNCE().loss(table[places], ids[places], temperature)
+
+        return alignment
