@@ -101,7 +101,9 @@ def draw_candidates(users: Int64, touched: Sequences, items: int, wanted: int, s
     user has touched so much that fewer items are left: all rows have the same number.
     """
     rng = np.random.default_rng(seed)
-    pairs = np.unique(touched.owners * items + touched.items)
+    # A sort is several times faster than np.unique, which hashes.
+    pairs = np.sort(touched.owners * items + touched.items)
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]
     return draw_unknown(users, pairs, items, wanted, rng)
 
 

@@ -47,10 +47,17 @@ def _by_rejection(rows: Int64, known: Int64, items: int, count: int, rng: np.ran
 
 
 def _unfinished(open_: Int64, rows: Int64, drawn: Int64, known: Int64, items: int) -> Int64:
-    """Those of the places `open_` whose draws repeat or are known; sorted values are quick to look up."""
+    """Those of the places `open_` whose draws repeat or are known."""
     ordered = np.sort(drawn[open_], axis=1)
-    repeats = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
-    left: Int64 = open_[repeats | _among(rows[open_, None] * items + ordered, known).any(axis=1)]
+    wrong = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
+    # A row knows less than is drawn for it, as a rule, so the known are looked up among the drawn.
+    starts, ends = np.searchsorted(known, rows[open_] * items), np.searchsorted(known, (rows[open_] + 1) * items)
+    lengths = ends - starts
+    places = np.repeat(np.arange(len(open_)), lengths)
+    own = np.arange(len(places)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(starts, lengths)
+    codes = (np.arange(len(open_))[:, None] * items + ordered).ravel()
+    wrong[places[_among(places * items + known[own] % items, codes)]] = True
+    left: Int64 = open_[wrong]
     return left
 
 
