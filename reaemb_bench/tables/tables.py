@@ -81,13 +81,19 @@ class IdsAndFrozen(Component):
         return SumTable(IdTable(items, hidden), frozen)
 
 
-def _checked(items: int, hidden: int, vectors: Float32 | None, adapter: Adapter) -> Float32:
+def given_vectors(items: int, vectors: Float32 | None) -> Float32:
+    """The vectors that a table was given. Raises UserError where there are none, or not one an item."""
     if vectors is None:
         raise UserError("the item table reads vectors, and this step is given none; use `train`, or the table `ids`")
     if len(vectors) != items:
         raise UserError(f"there are {len(vectors)} item vectors for {items} items; encode the same corpus again")
-    if adapter == "none" and vectors.shape[1] != hidden:
-        raise UserError(
-            f"without an adapter vectors must have the head's width {hidden}, not {vectors.shape[1]}; reduce them"
-        )
     return vectors
+
+
+def _checked(items: int, hidden: int, vectors: Float32 | None, adapter: Adapter) -> Float32:
+    checked = given_vectors(items, vectors)
+    if adapter == "none" and checked.shape[1] != hidden:
+        raise UserError(
+            f"without an adapter vectors must have the head's width {hidden}, not {checked.shape[1]}; reduce them"
+        )
+    return checked

@@ -1,0 +1,60 @@
+"""Whitened item vectors behind a projection head, of one whitening or of several."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from reaemb_bench.artifacts import Float32, Vectors
+from reaemb_bench.component import Component
+from reaemb_bench.reducers.reducers import principal_axes
+from reaemb_bench.tables.tables import given_vectors
+
+
+class Whitened(Component):
+    """The sum over whitenings of the projected whitened vectors (WhitenRec and WhitenRec+, arXiv 2402.10602)."""
+
+    groups: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
+    """One whitening an entry: into how many groups of neighbouring dimensions it cuts the vectors, each of which is
+    whitened by itself. 1 is full whitening; more groups are more relaxed and keep correlations between them."""
+    inner: int = Field(default=256, ge=1)
+    """Width between the projection head's two layers; all whitenings share the head."""
+    epsilon: float = Field(default=1e-8, gt=0)
+    """Directions whose variance is below this share of their group's largest come out as zeros."""
+
+    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
+        """forward() -> (items, hidden). Raises UserError where there are no vectors."""
+        given = given_vectors(items, vectors)
+        views = [torch.from_numpy(whiten(given, each, self.epsilon)) for each in self.groups]
+        return WhitenedTable(torch.stack(views), hidden, self.inner)
+
+
+class WhitenedTable(nn.Module):
+    """The projection head over frozen views (views, items, width), which are no part of the saved state."""
+
+    views: Tensor
+
+    def __init__(self, views: Tensor, hidden: int, inner: int) -> None:
+        super().__init__()
+        self.register_buffer("views", views, persistent=False)
+        self.projection = nn.Sequential(nn.Linear(views.shape[-1], inner), nn.ReLU(), nn.Linear(inner, hidden))
+
+    def forward(self) -> Tensor:
+        """(items, hidden)."""
+        projected: Tensor = self.projection(self.views)
+        return projected.sum(dim=0)
+
+
+def whiten(vectors: Float32, groups: int, epsilon: float) -> Float32:
+    """ZCA whitening of each group of dimensions: covariance 1 within, and as near to the vectors as that allows."""
+    parts = []
+    for part in np.array_split(vectors, groups, axis=1):
+        mean, axes, variances = principal_axes(Vectors(part), part.shape[1])
+        kept = variances > epsilon * variances.max(initial=0.0)
+        scales = np.where(kept, 1 / np.sqrt(np.where(kept, variances, 1.0)), 0.0)
+        parts.append((part - mean) @ (axes.T * scales) @ axes)
+    return np.concatenate(parts, axis=1).astype(np.float32)

@@ -1,0 +1,97 @@
+"""What the tests of baselines share: their files, tiny models in folders, small sizes for every recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reaemb_bench.artifacts import Vectors
+from reaemb_bench.component import Component
+from reaemb_bench.recipe import SHIPPED, Recipe, load
+from reaemb_bench.registry import build
+
+BASELINES = SHIPPED / "baselines"
+WIDTH = 16
+
+
+def part(kind: str, method: str, name: str, **settings: Any) -> Any:
+    """A component out of a method's file."""
+    made: Component = build(kind, {"use": f"{BASELINES}/{method}/component.py:{name}", **settings})
+    return made
+
+
+def mixed(items: int = 200, width: int = 24) -> Vectors:
+    """Vectors whose dimensions are correlated and not centred."""
+    generator = np.random.default_rng(3)
+    made = generator.normal(size=(items, width)) @ generator.normal(size=(width, width)) + 5
+    return Vectors(made.astype(np.float32))
+
+
+def tiny(file: Path, models: Path, *more: str) -> Recipe:
+    """A baseline's recipe at a size that runs in a second, with the tiny models of `write_models`."""
+    method, given = file.parent.name, load(file)
+    sets = [
+        'prepare.source={use = "simulated", users = 40, items = 60}',
+        f"train.head.hidden={WIDTH}",
+        "train.head.max_length=10",
+        "train.epochs=1",
+    ]
+    if "llm" in given.steps:
+        sets.append("llm.backbone=tiny")
+    if "reduce" in given.steps and "dimensions" in given.steps["reduce"].spec()["reducer"]:
+        sets.append(f"reduce.reducer.dimensions={WIDTH}")
+    if method in ("random_table", "tfidf_svd"):
+        sets.append(f"embed.dimensions={WIDTH}")
+    if method in ("wordllama", "minilm"):
+        sets.append(f'embed.folder="{models / method}"')
+    return load(file, [*sets, *more])
+
+
+def write_models(folder: Path) -> Path:
+    """Folders `wordllama` and `minilm` with models of random weights."""
+    _write_static(folder / "wordllama")
+    _write_encoder(folder / "minilm")
+    return folder
+
+
+def _tokenizer() -> Any:
+    """Every byte is a token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    alphabet = ["[PAD]", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    made = Tokenizer(models.BPE({token: place for place, token in enumerate(alphabet)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return made
+
+
+def _write_static(folder: Path) -> None:
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True)
+    tokenizer = _tokenizer()
+    table = np.random.default_rng(0).normal(size=(tokenizer.get_vocab_size(), 32)).astype(np.float16)
+    save_file({"embedding.weight": table}, folder / "l2_supercat_256.safetensors")
+    tokenizer.save(str(folder / "l2_supercat_tokenizer_config.json"))
+
+
+def _write_encoder(folder: Path) -> None:
+    import torch
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    from reaemb_bench.encoding.backbone import quiet
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=_tokenizer(), pad_token="[PAD]")
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=300,
+    )
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
