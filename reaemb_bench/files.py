@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 
@@ -15,12 +16,23 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_unless_known(file: Path) -> str:
+    """Hex sha256 of a file's bytes, read once a process while its size and time of change stay the same."""
+    now = file.stat()
+    return _remembered(file.resolve(), now.st_size, now.st_mtime_ns)
+
+
+@cache
+def _remembered(file: Path, size: int, changed: int) -> str:  # noqa: ARG001 - they tell one state from the next
+    return sha256_of(file)
+
+
 def contents(files: Mapping[str, Path]) -> dict[str, str]:
     """The sha256 of all files as `<name>_sha256`, or the first that is missing: a plan needs no data."""
     missing = next((str(file) for file in files.values() if not file.is_file()), None)
     if missing is not None:
         return {"missing": missing}
-    return {f"{name}_sha256": sha256_of(file) for name, file in files.items()}
+    return {f"{name}_sha256": sha256_unless_known(file) for name, file in files.items()}
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -32,10 +44,18 @@ def write_atomically(file: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
+        # Temporary files are their owner's alone; this one is as others are.
+        Path(name).chmod(0o666 & ~_umask())
         Path(name).replace(file)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def sync_tree(folder: Path) -> None:

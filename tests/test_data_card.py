@@ -27,8 +27,9 @@ from reaemb_bench.cards.figures import percent
 from reaemb_bench.cards.markdown import render as as_markdown
 from reaemb_bench.cards.sequentiality import in_random_order, sequentiality
 from reaemb_bench.cards.terminal import render as on_screen
+from reaemb_bench.catalogue import CATALOGUE
 from reaemb_bench.data.interactions import About
-from reaemb_bench.data.movielens import MovieLens100K
+from reaemb_bench.registry import find
 from tests.conftest import Said
 
 Command = Callable[..., Said]
@@ -319,10 +320,11 @@ def test_a_source_that_states_no_terms_is_no_licence(command: Command) -> None:
     assert "not stated; find out before you pass the data on" in said.out
 
 
-def test_movielens_states_its_terms_before_anything_is_read() -> None:
-    about = MovieLens100K.about
-    assert "no redistribution" in about.licence
-    assert "Harper" in about.citation
+@pytest.mark.parametrize("name", sorted(set(CATALOGUE["source"]) - {"table", "simulated"}))
+def test_published_data_state_their_terms_before_anything_is_read(name: str) -> None:
+    about = find("source", name).about
+    assert about.home.startswith("https://")
+    assert about.licence and about.citation
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "..", "ünï code", "shop"])

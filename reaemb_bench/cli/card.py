@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reaemb_bench.artifacts import Corpus, Holdout, Signal
-from reaemb_bench.cli.data import _until_corpus
+from reaemb_bench.cli.data import until_corpus
 from reaemb_bench.cli.options import (
     DEFAULT_RECIPE,
     CachePlace,
@@ -52,7 +52,7 @@ def describe(
 
     machine = machine_from(store=store, cache=cache, mlflow="")
     read = load(recipe, sets or (), drops or ())
-    planned = _until_corpus(plan_recipe(read, read.seeds[0]))
+    planned = until_corpus(plan_recipe(read, read.seeds[0]))
     results = Store(machine.store)
     screen = console()
     with watching(planned, screen) as watch:

@@ -48,7 +48,7 @@ def prepare(
     machine = machine_from(store=store, cache=cache, mlflow="")
     read = load(recipe, sets or (), drops or ())
     expected = read_expected(locate(recipe), changes(sets or (), drops or ()))
-    planned = _until_corpus(plan_recipe(read, read.seeds[0]))
+    planned = until_corpus(plan_recipe(read, read.seeds[0]))
     results = Store(machine.store)
     screen = console()
     with watching(planned, screen) as watch:
@@ -58,7 +58,8 @@ def prepare(
         screen.print(line, markup=False, highlight=False)
 
 
-def _until_corpus(planned: Plan) -> Plan:
+def until_corpus(planned: Plan) -> Plan:
+    """The plan up to the step that makes the corpus. Raises UserError where there is none."""
     for place, job in enumerate(planned.jobs):
         if Corpus in job.makes:
             return replace(planned, jobs=planned.jobs[: place + 1], leaks=())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
+from typing import ClassVar
 
 from reaemb_bench.data.interactions import About, Attributes, Interactions
 from reaemb_bench.data.lines import Field
@@ -25,6 +26,12 @@ class Amazon2023(ReviewFiles):
     each cut at " - ", none twice) and description (first sentence of the first paragraph), without HTML.
     """
 
+    about: ClassVar[About] = About(
+        "https://amazon-reviews-2023.github.io",
+        _LICENCE,
+        "Hou et al., Bridging Language and Items for Retrieval and Recommendation, arXiv 2403.03952, 2024",
+    )
+
     def read(self, machine: Machine) -> Interactions:
         """All reviews and the reviewed items. Raises UserError naming file, lines and cure."""
         return read_reviews(self, _FORM_2023)
@@ -37,6 +44,13 @@ class Amazon2018(ReviewFiles):
     and prices that are a piece of the shop's page instead are left empty.
     """
 
+    about: ClassVar[About] = About(
+        "https://nijianmo.github.io/amazon",
+        _LICENCE,
+        "Ni, Li, McAuley, Justifying Recommendations using Distantly-Labeled Reviews and Fine-Grained Aspects, "
+        "EMNLP 2019",
+    )
+
     def read(self, machine: Machine) -> Interactions:
         """All reviews and the reviewed items. Raises UserError naming file, lines and cure."""
         return read_reviews(self, _FORM_2018)
@@ -48,6 +62,12 @@ class Amazon2014(ReviewFiles):
     Metadata may be JSON or, as published, Python dictionaries, of which only constants are read and nothing is
     executed. Attributes: title, category (the names of all paths, none twice), price, brand and description.
     """
+
+    about: ClassVar[About] = About(
+        "https://jmcauley.ucsd.edu/data/amazon",
+        _LICENCE,
+        "McAuley, Targett, Shi, van den Hengel, Image-Based Recommendations on Styles and Substitutes, SIGIR 2015",
+    )
 
     def read(self, machine: Machine) -> Interactions:
         """All reviews and the reviewed items. Raises UserError naming file, lines and cure."""
@@ -146,11 +166,6 @@ _FORM_2023 = Form(
     },
     attributes=_attributes_2023,
     instruction=_INSTRUCTION,
-    about=About(
-        "https://amazon-reviews-2023.github.io",
-        _LICENCE,
-        "Hou et al., Bridging Language and Items for Retrieval and Recommendation, arXiv 2403.03952, 2024",
-    ),
     moment=_WHOLE,
 )
 
@@ -171,12 +186,6 @@ _FORM_2018 = Form(
     },
     attributes=_attributes_2018,
     instruction=_INSTRUCTION,
-    about=About(
-        "https://nijianmo.github.io/amazon",
-        _LICENCE,
-        "Ni, Li, McAuley, Justifying Recommendations using Distantly-Labeled Reviews and Fine-Grained Aspects, "
-        "EMNLP 2019",
-    ),
     moment=_WHOLE,
 )
 
@@ -196,11 +205,6 @@ _FORM_2014 = Form(
     },
     attributes=_attributes_2014,
     instruction=_INSTRUCTION,
-    about=About(
-        "https://jmcauley.ucsd.edu/data/amazon",
-        _LICENCE,
-        "McAuley, Targett, Shi, van den Hengel, Image-Based Recommendations on Styles and Substitutes, SIGIR 2015",
-    ),
     moment=_WHOLE,
     literals=True,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field as Setting
 
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     import polars
 
 _INSTRUCTION = "The item has the following attributes:"
-_ABOUT = About(
-    "https://github.com/mingyao-huang/ReaEmb",
-    "no licence stated; made of Amazon Reviews 2023 and the Yelp Open Dataset, whose terms hold",
-    "Harmonizing Semantic and Collaborative in LLMs: Reasoning-based Embedding Generator for Sequential "
-    "Recommendation, arXiv 2606.16703, 2026",
-)
 
 
 class ReaEmbAuthors(Component):
@@ -36,6 +30,13 @@ class ReaEmbAuthors(Component):
     number is `item_id`, else `id`, else the line's place, where no line has either. Attributes are taken from the
     prompts, where each value is already cut at 100 characters; an item that lacks one that others have has it empty.
     """
+
+    about: ClassVar[About] = About(
+        "https://github.com/mingyao-huang/ReaEmb",
+        "no licence stated; made of Amazon Reviews 2023 and the Yelp Open Dataset, whose terms hold",
+        "Harmonizing Semantic and Collaborative in LLMs: Reasoning-based Embedding Generator for Sequential "
+        "Recommendation, arXiv 2606.16703, 2026",
+    )
 
     interactions: Path
     """The file of interactions, `handled/inter.txt`."""
@@ -79,7 +80,7 @@ class ReaEmbAuthors(Component):
             "items without metadata (they stay)": Removed(items=len(used) - len(written)),
         }
         return without_duplicates(
-            Interactions(self.title, frame, items, instruction, {**removed, **also, **counted}, _ABOUT)
+            Interactions(self.title, frame, items, instruction, {**removed, **also, **counted}, self.about)
         )
 
 

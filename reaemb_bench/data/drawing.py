@@ -31,7 +31,7 @@ def draw_unknown(rows: Int64, known: Int64, items: int, wanted: int, rng: np.ran
 
 def _by_rejection(rows: Int64, known: Int64, items: int, count: int, rng: np.random.Generator) -> Int32:
     drawn = rng.integers(items, size=(len(rows), count), dtype=np.int64)
-    open_ = np.arange(len(rows))
+    open_ = np.arange(len(rows) if count else 0)
     while len(open_ := _unfinished(open_, rows, drawn, known, items)):
         part = drawn[open_]
         order = np.argsort(part, axis=1, kind="stable")

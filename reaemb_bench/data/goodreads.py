@@ -77,7 +77,6 @@ class Goodreads(ReviewFiles):
             fields=_FIELDS,
             attributes=partial(_attributes, names, self.shelves),
             instruction="The book has the following attributes:",
-            about=self.about,
             moment=Field("time", required=True, form="%a %b %d %H:%M:%S %z %Y"),
         )
         data = read_reviews(self, form)

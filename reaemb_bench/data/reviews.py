@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field as Setting
 
@@ -24,6 +24,8 @@ Line = dict[str, Any]
 
 class ReviewFiles(Component):
     """The settings of sources that read one file of reviews and one of the reviewed items."""
+
+    about: ClassVar[About] = About()
 
     reviews: Path
     """File of JSON lines with one review each, plain or gzip."""
@@ -65,7 +67,6 @@ class Form:
     fields: Mapping[str, Field]
     attributes: Callable[[Line], Attributes]
     instruction: str
-    about: About
     moment: Field
     literals: bool = False
 
@@ -85,7 +86,7 @@ def read_reviews(files: ReviewFiles, form: Form) -> Interactions:
         )
     missing = {"items without metadata (they stay)": Removed(items=len(used) - len(items))}
     return without_duplicates(
-        Interactions(files.title, frame, items, form.instruction, {**removed, **also, **missing}, form.about)
+        Interactions(files.title, frame, items, form.instruction, {**removed, **also, **missing}, files.about)
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from functools import partial
+from typing import ClassVar
 
 from reaemb_bench.data.interactions import About, Attributes, Interactions
 from reaemb_bench.data.lines import Field
@@ -34,6 +35,12 @@ class Yelp(ReviewFiles):
     opening hours as lists.
     """
 
+    about: ClassVar[About] = About(
+        "https://business.yelp.com/data/resources/open-dataset",
+        "Yelp Dataset User Agreement: academic use, no redistribution",
+        "Yelp Open Dataset",
+    )
+
     name: str = "yelp"
     """Name of the data set in tables."""
     with_final_counts: bool = False
@@ -56,11 +63,6 @@ def _form(names: tuple[str, ...]) -> Form:
         fields={name: Field("json") for name in names},
         attributes=partial(_attributes, names),
         instruction="The business has the following attributes:",
-        about=About(
-            "https://business.yelp.com/data/resources/open-dataset",
-            "Yelp Dataset User Agreement: academic use, no redistribution",
-            "Yelp Open Dataset",
-        ),
         moment=Field("time", required=True),
     )
 
