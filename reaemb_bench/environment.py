@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 import resource
 import sys
+from pathlib import Path
+from typing import Any
 
 import reaemb_bench
 
 _PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "polars", "scikit-learn")
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
 
 
 def versions() -> dict[str, str]:
@@ -27,11 +32,34 @@ def versions() -> dict[str, str]:
     return made
 
 
-def peak_memory_bytes() -> int:
-    """The most memory this process has held so far, on the CUDA device where torch uses one, else in RAM."""
+def forget_peak_memory() -> None:
+    """Have `peak_memory` start anew from what the process holds now, where the system can."""
+    cuda = _cuda()
+    if cuda is not None:
+        cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text("5", encoding="ascii")
+
+
+def peak_memory() -> dict[str, int | str]:
+    """Most bytes held since `forget_peak_memory`, and of what: CUDA memory where torch uses it, else RAM.
+
+    peak_memory_of is `cuda`, `ram`, or `ram of the whole process` where the system cannot start anew.
+    """
+    cuda = _cuda()
+    if cuda is not None:
+        return {"peak_memory_bytes": int(cuda.max_memory_allocated()), "peak_memory_of": "cuda"}
+    try:
+        lines = _STATUS.read_text(encoding="ascii").splitlines()
+        kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # The unit of ru_maxrss is kilobytes on Linux and bytes on macOS.
+        kilobytes = peak // 1024 if sys.platform == "darwin" else peak
+    of = "ram" if _CLEAR.exists() else "ram of the whole process"
+    return {"peak_memory_bytes": kilobytes * 1024, "peak_memory_of": of}
+
+
+def _cuda() -> Any:
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # The unit of ru_maxrss is kilobytes on Linux and bytes on macOS.
-    return int(peak if sys.platform == "darwin" else peak * 1024)
+    return torch.cuda if torch is not None and torch.cuda.is_available() else None

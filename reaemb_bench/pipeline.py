@@ -13,7 +13,7 @@ from reaemb_bench.artifacts import Artifact, Holdout, Signal
 from reaemb_bench.component import Step
 from reaemb_bench.context import Context, Tick
 from reaemb_bench.distributed import from_first, is_first
-from reaemb_bench.environment import peak_memory_bytes, versions
+from reaemb_bench.environment import forget_peak_memory, peak_memory, versions
 from reaemb_bench.errors import RecipeError, UserError
 from reaemb_bench.machine import Machine
 from reaemb_bench.recipe import Recipe
@@ -272,9 +272,11 @@ def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
 
     if job.context is not None:
         inputs[job.context] = Context(job.seed or 0, machine, report, facts.update, store.scratch(job.key))
+    forget_peak_memory()
     begun = time.perf_counter()
     made = job.step.run(**inputs)  # type: ignore[attr-defined]
     seconds = time.perf_counter() - begun
+    memory = peak_memory()
     artifacts = made if isinstance(made, tuple) else (made,)
     if tuple(type(each) for each in artifacts) != job.makes:
         raise UserError(
@@ -290,7 +292,7 @@ def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
             "step": job.name,
             "identity": job.identity,
             "seconds": seconds,
-            "peak_memory_bytes": peak_memory_bytes(),
+            **memory,
             "facts": facts,
             "versions": versions(),
         }

@@ -69,9 +69,10 @@ def load(place: str | Path, sets: Sequence[str] = (), drops: Sequence[str] = ())
     Raises UserError with one line that names the place of the mistake and its cure.
     """
     file = locate(place)
-    raw = _read(file, ())
+    raw = read_toml(file)
     for text in sets:
-        raw = merge(raw, _parse_set(text, raw))
+        known = [*(str(step) for step in raw.get("steps", [])), *_Header.model_fields]
+        raw = merge(raw, parse_set(text, known, "step"))
     for path in drops:
         raw = drop(raw, path)
     return from_raw(raw, name=_name(file))
@@ -170,7 +171,11 @@ def drop(raw: Raw, path: str) -> Raw:
     return merge(raw, _nested([first, *rest], None))
 
 
-def _read(file: Path, seen: tuple[Path, ...]) -> Raw:
+def read_toml(file: Path, seen: tuple[Path, ...] = ()) -> Raw:
+    """The tables of a TOML file, laid over those of the file that it extends. Raises UserError.
+
+    seen: files that extend this one.
+    """
     if file.resolve() in seen:
         raise UserError(f"{file}: extends leads back to itself; break the circle")
     try:
@@ -184,7 +189,7 @@ def _read(file: Path, seen: tuple[Path, ...]) -> Raw:
     if not isinstance(parent, str):
         raise RecipeError("extends takes one file name in quotes", ("extends",))
     beside = file.parent / parent
-    return merge(_read(beside if beside.is_file() else locate(parent), (*seen, file.resolve())), raw)
+    return merge(read_toml(beside if beside.is_file() else locate(parent), (*seen, file.resolve())), raw)
 
 
 def _plugins_beside(value: Any, folder: Path) -> Any:
@@ -198,16 +203,18 @@ def _plugins_beside(value: Any, folder: Path) -> Any:
     return value
 
 
-def _parse_set(text: str, raw: Raw) -> Raw:
+def parse_set(text: str, known: Sequence[str], what: str) -> Raw:
+    """The tables that `--set a.b=value` lays over others. Raises RecipeError where `a` is none of `known`.
+
+    what: what they are called, such as `step`.
+    """
     path, equals, value = text.partition("=")
     parts = path.strip().split(".")
     if not equals or not all(parts):
-        raise RecipeError(f"--set takes step.setting=value, not '{text}'")
-    steps = [str(step) for step in raw.get("steps", [])]
-    known = [*steps, *_Header.model_fields]
+        raise RecipeError(f"--set takes {what}.setting=value, not '{text}'")
     if parts[0] not in known:
         raise RecipeError(
-            f"--set {text}: no step is called '{parts[0]}'.{nearest(parts[0], known)} Steps: {', '.join(steps)}"
+            f"--set {text}: no {what} is called '{parts[0]}'.{nearest(parts[0], known)} Known: {', '.join(known)}"
         )
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]

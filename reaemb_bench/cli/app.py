@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import reaemb_bench
-from reaemb_bench.cli import audit, card, check, data, describe, doctor, listing, plan, run
+from reaemb_bench.cli import audit, bench, card, check, data, describe, doctor, listing, plan, run
 from reaemb_bench.cli.options import in_words
 from reaemb_bench.errors import UserError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("plan")(plan.plan)
+app.command("bench")(bench.bench)
 app.command("audit")(audit.audit)
 app.command("list")(listing.list_components)
 app.command("describe")(describe.describe)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reaemb_bench.reporting.table import LEAK, MISSING, Cell, Row, Table, number
+from reaemb_bench.reporting.table import LEAK, MISSING, SIGNIFICANT, Cell, Column, Row, Table
 
 
 def render(table: Table) -> str:
@@ -10,7 +10,9 @@ def render(table: Table) -> str:
     names = [_safe(column.name) for column in table.columns]
     lines = [f"### {_safe(table.title)}", ""] if table.title else []
     lines += [_line(["method", *names]), _line(["---", *("---:" for _ in names)])]
-    lines += [_line([_name(row), *(_cell(cell) for cell in row.cells)]) for row in table.rows]
+    for row in table.rows:
+        cells = zip(table.columns, row.cells, strict=True)
+        lines.append(_line([_name(row), *(_cell(column, cell) for column, cell in cells)]))
     if table.notes:
         lines += ["", *(f"- {note}" for note in table.notes)]
     return "\n".join(lines) + "\n"
@@ -29,8 +31,12 @@ def _name(row: Row) -> str:
     return f"*{_safe(name)}*" if row.floor else _safe(name)
 
 
-def _cell(cell: Cell) -> str:
+def _cell(column: Column, cell: Cell) -> str:
     if cell.value is None:
         return MISSING
-    value = f"**{number(cell.value)}**" if cell.best else number(cell.value)
-    return value if cell.sd is None else f"{value} ± {number(cell.sd)}"
+    value = column.shown(cell.value)
+    if cell.best or cell.second:
+        value = f"**{value}**" if cell.best else f"<u>{value}</u>"
+    if cell.significant:
+        value += f"\\{SIGNIFICANT}"
+    return value if cell.sd is None else f"{value} ± {column.shown(cell.sd)}"

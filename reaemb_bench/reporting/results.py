@@ -50,11 +50,11 @@ def results_table(
     """
     by_floor = floors.by_name if floors is not None else {}
     everything = [ranks for seeds in named.values() for ranks in seeds] + list(by_floor.values())
-    _check_comparable(everything)
-    rows = [_row(name, seeds, tail, short, leaks=bool(leaks)) for name, seeds in named.items()]
-    rows += [_row(name, [ranks], tail, short, floor=True) for name, ranks in by_floor.items()]
+    check_comparable(everything)
+    rows = [row_of(name, seeds, tail, short, leaks=bool(leaks)) for name, seeds in named.items()]
+    rows += [row_of(name, [ranks], tail, short, floor=True) for name, ranks in by_floor.items()]
     notes = _notes(everything[0], tail, short, sampled) if everything else []
-    notes += _seeds_note([len(seeds) for seeds in named.values()], embedder_seed)
+    notes += seeds_note([len(seeds) for seeds in named.values()], embedder_seed)
     marked = {f"{name} {LEAK}" if leaks else name: seeds for name, seeds in named.items()}
     notes += verdicts(marked, by_floor, K)
     if leaks:
@@ -65,8 +65,8 @@ def results_table(
 def lists_table(named: Mapping[str, Sequence[Ranks]], floors: Floors | None, tail: int = TAIL) -> Table | None:
     """What the methods of `results_table` recommend, whether or not it was wanted; None where no lists are stored."""
     by_floor = floors.by_name if floors is not None else {}
-    rows = [_row(name, seeds, tail, SHORT, of=_LISTS) for name, seeds in named.items()]
-    rows += [_row(name, [ranks], tail, SHORT, floor=True, of=_LISTS) for name, ranks in by_floor.items()]
+    rows = [row_of(name, seeds, tail, SHORT, of=_LISTS) for name, seeds in named.items()]
+    rows += [row_of(name, [ranks], tail, SHORT, floor=True, of=_LISTS) for name, ranks in by_floor.items()]
     if all(cell.missing for row in rows for cell in row.cells):
         return None
     notes = (
@@ -76,7 +76,8 @@ def lists_table(named: Mapping[str, Sequence[Ranks]], floors: Floors | None, tai
     return Table(f"Lists of {K}", tuple(_LISTS.values()), tuple(rows), notes)
 
 
-def _check_comparable(everything: Sequence[Ranks]) -> None:
+def check_comparable(everything: Sequence[Ranks]) -> None:
+    """Raises UserError where not all ranks are of the same targets of the same users."""
     for ranks in everything[1:]:
         first = everything[0]
         if not (np.array_equal(ranks.users, first.users) and np.array_equal(ranks.targets, first.targets)):
@@ -92,7 +93,7 @@ def _columns(sampled: int | None) -> tuple[Column, ...]:
     )
 
 
-def _row(
+def row_of(
     name: str,
     seeds: Sequence[Ranks],
     tail: int,
@@ -102,6 +103,7 @@ def _row(
     leaks: bool = False,
     of: Mapping[str, Column] = _COLUMNS,
 ) -> Row:
+    """A row from the ranks of a method's seeds. of: the columns, by the names of `summarise`."""
     spread = over_seeds([summarise(ranks, (K,), tail, short) for ranks in seeds])
     cells = tuple(Cell(spread[key].mean, spread[key].sd) if key in spread else Cell(None) for key in of)
     return Row(name, cells, floor, leaks)
@@ -110,23 +112,31 @@ def _row(
 def _notes(ranks: Ranks, tail: int, short: int, sampled: int | None) -> list[str]:
     if not len(ranks.users):
         return ["no test user"]
-    least, most = int(ranks.catalogue.min()), int(ranks.catalogue.max())
-    against = f"{most:,} items" if least == most else f"{least:,} to {most:,} items"
-    sizes = {name: int(inside.sum()) for name, inside in groups(ranks.popularity, ranks.history, tail, short).items()}
     candidates = "stored candidates" if sampled is None else f"{sampled} stored candidates"
     return [
-        f"{len(ranks.users):,} test users; each target is ranked against {against}, itself included: "
-        "the whole catalogue without the user's history",
-        f"targets by training interactions: tail below {tail} ({sizes['tail']:,} users), head ({sizes['head']:,}), "
-        f"cold none ({sizes['cold']:,}); histories: short below {short} items ({sizes['short']:,}), "
-        f"long ({sizes['long']:,})",
+        *users_notes(ranks, tail, short),
         f"sampled: against {candidates} a user, for comparison with papers only; such metrics can reverse an order"
         if (ranks.sampled_better >= 0).any()
         else "sampled: no candidates were stored",
     ]
 
 
-def _seeds_note(counts: Sequence[int], embedder_seed: int | None) -> list[str]:
+def users_notes(ranks: Ranks, tail: int, short: int) -> list[str]:
+    """How many users are judged, against how many items, and how many of them each group has."""
+    least, most = int(ranks.catalogue.min()), int(ranks.catalogue.max())
+    against = f"{most:,} items" if least == most else f"{least:,} to {most:,} items"
+    sizes = {name: int(inside.sum()) for name, inside in groups(ranks.popularity, ranks.history, tail, short).items()}
+    return [
+        f"{len(ranks.users):,} test users; each target is ranked against {against}, itself included: "
+        "the whole catalogue without the user's history",
+        f"targets by training interactions: tail below {tail} ({sizes['tail']:,} users), head ({sizes['head']:,}), "
+        f"cold none ({sizes['cold']:,}); histories: short below {short} items ({sizes['short']:,}), "
+        f"long ({sizes['long']:,})",
+    ]
+
+
+def seeds_note(counts: Sequence[int], embedder_seed: int | None) -> list[str]:
+    """What stands behind ±: nothing where each of the methods has one seed. counts: seeds of each method."""
     least, most = min(counts, default=1), max(counts, default=1)
     if most == 1:
         return []

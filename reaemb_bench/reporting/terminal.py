@@ -6,11 +6,12 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reaemb_bench.reporting.table import LEAK, MISSING, Cell, Column, Row, Table, number
+from reaemb_bench.reporting.table import LEAK, MISSING, SIGNIFICANT, Cell, Column, Row, Table
 
 
 def render(table: Table) -> RichTable:
-    """Deviations and parts stand on lines of their own, so that columns stay narrow; the best numbers are bold."""
+    """Deviations and parts stand on lines of their own, so that columns stay narrow; the best numbers are bold, the
+    second best of a suite's table underlined."""
     made = RichTable(
         title=Text(table.title, style="bold"),
         caption=Text("\n".join(table.notes), style="dim"),
@@ -25,7 +26,8 @@ def render(table: Table) -> RichTable:
         made.add_column(_heading(column), justify="right", vertical="top", no_wrap=True)
     for row, after in zip(table.rows, (*table.rows[1:], None), strict=True):
         ends_methods = after is not None and after.floor and not row.floor
-        made.add_row(_name(row), *(_cell(cell) for cell in row.cells), end_section=ends_methods)
+        cells = zip(table.columns, row.cells, strict=True)
+        made.add_row(_name(row), *(_cell(column, cell) for column, cell in cells), end_section=ends_methods)
     return made
 
 
@@ -40,10 +42,12 @@ def _name(row: Row) -> Text:
     return Text(f"{row.name} {LEAK}" if row.leaks else row.name, style=style)
 
 
-def _cell(cell: Cell) -> Text:
+def _cell(column: Column, cell: Cell) -> Text:
     if cell.value is None:
         return Text(MISSING, style="dim")
-    shown = Text(number(cell.value), style="bold" if cell.best else "")
+    shown = Text(column.shown(cell.value), style="bold" if cell.best else "underline" if cell.second else "")
+    if cell.significant:
+        shown.append(SIGNIFICANT, style="not underline")
     if cell.sd is not None:
-        shown.append(f"\n±{number(cell.sd)}", style="not bold dim")
+        shown.append(f"\n±{column.shown(cell.sd)}", style="not bold not underline dim")
     return shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from reaemb_bench.artifacts import Ranks
@@ -27,6 +27,30 @@ def verdicts(methods: Mapping[str, Sequence[Ranks]], floors: Mapping[str, Ranks]
     family = len(pairs) + len(trained) * (len(trained) - 1) // 2
     pairs += [(_best(trained), each) for each in trained if each is not _best(trained)]
     return [sentence(each) for each in compare(pairs, f"NDCG@{k}", family=family)]
+
+
+def against_best(
+    methods: Mapping[str, Sequence[Ranks]], floors: Mapping[str, Ranks], proposed: Collection[str], k: int
+) -> tuple[Comparison, ...]:
+    """Each proposed method against the best of the other methods and floors, by NDCG@k.
+
+    Where none is proposed, the best of all is compared with the next. The family of Holm's correction is every pair
+    that could have met, for which of the others is the best is decided by the same users. Empty where there is nothing
+    to compare, or nobody to judge by.
+    """
+    metric = partial(ndcg, k=k)
+    trained = [judged(name, seeds, metric) for name, seeds in methods.items()]
+    everyone = [*trained, *(judged(name, [ranks], metric) for name, ranks in floors.items())]
+    if len(everyone) < 2 or any(len(each.users) < 2 for each in everyone):
+        return ()
+    ours = [each for each in trained if each.name in proposed]
+    family = len(ours) * (len(everyone) - len(ours))
+    if not ours:
+        ours, family = [_best(everyone)], len(everyone) * (len(everyone) - 1) // 2
+    others = [each for each in everyone if not any(each is one for one in ours)]
+    if not others:
+        return ()
+    return compare([(each, _best(others)) for each in ours], f"NDCG@{k}", family=family)
 
 
 def sentence(comparison: Comparison) -> str:
