@@ -44,7 +44,9 @@ class SelfAttentive(nn.Module):
         )
         self.norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPSILON)
         self.mask = nn.Parameter(torch.randn(hidden) / math.sqrt(hidden)) if masks else None
-        nn.init.normal_(self.position.weight, std=1 / math.sqrt(hidden))
+        # Scaled item vectors have entries of spread 1. A mask is told apart from others by its place alone, so that
+        # places must weigh as much; where items speak for themselves, less is better.
+        nn.init.normal_(self.position.weight, std=1.0 if masks else 1 / math.sqrt(hidden))
 
     def forward(self, packed: Packed, vectors: Tensor, places: Tensor) -> Tensor:
         """States (places, hidden); vectors (items, hidden), what `table()` gives; item number `items` is the mask."""
