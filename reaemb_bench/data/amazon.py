@@ -14,6 +14,7 @@ from reaemb_bench.machine import Machine
 
 _FEATURES = 4
 _INSTRUCTION = "The item has the following attributes:"
+_SENTENCES = re.compile(r"(?<=[.!?])\s")
 _BREAKS = r"(?i)</?(?:br|p|li|ul|ol|div|t[drh]|table|h[1-6])\b[^<>]*>"
 _LICENCE = "published for research; no licence stated, citation asked for"
 _TEXT, _TEXTS, _WHOLE = Field("text"), Field("texts"), Field("whole", required=True)
@@ -140,7 +141,7 @@ def _features(features: Iterable[str] | None) -> list[str]:
 def _description(paragraphs: Iterable[str] | None) -> str:
     """The first sentence of the first paragraph that has text."""
     first = next((text for text in map(_clean, paragraphs or ()) if text), "")
-    return re.split(r"(?<=[.!?])\s", first, maxsplit=1)[0]
+    return _SENTENCES.split(first, maxsplit=1)[0]
 
 
 def _price(price: str | None) -> str:

@@ -42,8 +42,10 @@ class Catalogue:
 def sorted_keys(keys: list[str]) -> list[str]:
     """Keys in an order that reads numbers as numbers ("9" before "10") and depends on nothing but the keys."""
 
+    split = re.compile(r"([0-9]+)").split
+
     def natural(key: str) -> tuple[list[str | int], str]:
-        parts: list[str | int] = [*re.split(r"([0-9]+)", key)]
+        parts: list[str | int] = [*split(key)]
         parts[1::2] = map(int, parts[1::2])
         # The key itself comes last, for "07" and "7" are different keys.
         return parts, key

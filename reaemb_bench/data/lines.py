@@ -12,6 +12,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,12 +91,21 @@ def read_lines(
     """
     reader = _Reader(dict(fields), malformed, _of_either if literals else _of_json)
     number = 1
-    for block in _blocks(file):
-        height = block.count(b"\n")
-        frame = reader.frame(block, number, height)
-        number += height
+    for block in _ahead(map(reader.parsed, _blocks(file))):
+        frame = reader.frame(block, number)
+        number += block.height
         if frame.height:
             yield frame
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Whole lines, how many they are, and what polars makes of them; None where it was not asked, or refused them."""
+
+    content: bytes
+    height: int
+    raw: polars.DataFrame | None
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,22 +114,32 @@ class _Reader:
     malformed: Malformed
     parse: Callable[[str], object]
 
-    def frame(self, block: bytes, number: int, height: int) -> polars.DataFrame:
-        """The rows of a block of that many whole lines, of which the first has this number."""
+    def parsed(self, content: bytes) -> _Block:
+        """A block of whole lines, read generously; nothing is counted yet."""
         import polars
 
-        if height <= _FEW or (self.parse is _of_either and not _is_json(block[: block.find(b"\n")])):
-            return self._one_by_one(_numbered(block, number))
+        height = content.count(b"\n")
+        if height <= _FEW or (self.parse is _of_either and not _is_json(content[: content.find(b"\n")])):
+            return _Block(content, height, None)
         try:
-            frame = polars.read_ndjson(block, schema=self._schema(raw=True))
+            return _Block(content, height, polars.read_ndjson(content, schema=self._schema(raw=True)))
         except polars.exceptions.PolarsError:
-            half = block.find(b"\n", len(block) // 2) + 1
-            if half == len(block):
-                half = block.find(b"\n") + 1
-            above = block.count(b"\n", 0, half)
-            halves = (block[:half], number, above), (block[half:], number + above, height - above)
-            return polars.concat([self.frame(*each) for each in halves])
-        return self._checked(frame, block, number)
+            return _Block(content, height, None, refused=True)
+
+    def frame(self, block: _Block, number: int) -> polars.DataFrame:
+        """The rows of a block whose first line has this number."""
+        import polars
+
+        content = block.content
+        if block.raw is not None:
+            return self._checked(block.raw, content, number)
+        if not block.refused:
+            return self._one_by_one(_numbered(content, number))
+        half = content.find(b"\n", len(content) // 2) + 1
+        if half == len(content):
+            half = content.find(b"\n") + 1
+        above, below = self.parsed(content[:half]), self.parsed(content[half:])
+        return polars.concat([self.frame(above, number), self.frame(below, number + above.height)])
 
     def _checked(self, frame: polars.DataFrame, block: bytes, number: int) -> polars.DataFrame:
         """The frame, after those of its rows that polars reads too generously were read again."""
@@ -193,6 +213,15 @@ class _Reader:
         if not raw:
             types["time"] = polars.Int64()
         return {name: types.get(wanted.kind, polars.String()) for name, wanted in self.fields.items()}
+
+
+def _ahead(blocks: Iterator[_Block]) -> Iterator[_Block]:
+    """The same blocks, each made by a thread of its own while the one before is in use."""
+    with ThreadPoolExecutor(1) as worker:
+        coming = worker.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = worker.submit(next, blocks, None)
+            yield block
 
 
 def _blocks(file: Path) -> Iterator[bytes]:
