@@ -86,12 +86,15 @@ class Temporal(Component):
 
 
 def _in_time_order(frame: polars.DataFrame, seed: int) -> polars.DataFrame:
-    """The rows by user and time, those of equal time in random order."""
+    """Each user's rows in the order of time, those of equal time in random order."""
     import polars
 
     # Drawn by row, not by item, so that exchanging held-out items moves no training row.
     shuffled = np.random.default_rng(seed).permutation(frame.height)
-    return frame.with_columns(polars.Series("_tie", shuffled)).sort("user", "timestamp", "_tie").drop("_tie")
+    # Users in any order, as long as each one's rows are together: numbers are quicker to compare than keys.
+    number = polars.col("user").cast(polars.Categorical).to_physical()
+    added = frame.with_columns(number.alias("_number"), polars.Series("_tie", shuffled))
+    return added.sort("_number", "timestamp", "_tie").drop("_number", "_tie")
 
 
 def _points(times: polars.Series, *shares: float) -> list[int]:
