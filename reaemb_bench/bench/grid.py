@@ -10,6 +10,7 @@ from reaemb_bench.bench.suite import Method, Suite
 from reaemb_bench.errors import RecipeError, UserError
 from reaemb_bench.pipeline import Job, Plan, plan
 from reaemb_bench.recipe import Raw, Recipe, drop, from_raw, load, merge
+from reaemb_bench.registry import nearest
 
 _DATA_STEP = "prepare"
 
@@ -76,24 +77,29 @@ def judge(planned: Plan) -> Job:
 
 def grid(suite: Suite) -> Grid:
     """Every cell of a suite, planned. Raises UserError naming the method, data set and head that do not fit."""
-    loaded = [(method, _loaded(method)) for method in suite.methods]
+    loaded = [(method, _loaded(method, suite.set)) for method in suite.methods]
+    steps = {step for _, recipe in loaded for step in recipe.steps}
+    if stray := [step for step in suite.set if step not in steps]:
+        raise UserError(f"set.{stray[0]}: no method has a step of this name.{nearest(stray[0], steps)}")
     names = [method.name or recipe.name for method, recipe in loaded]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(f"two methods are called '{twice.pop()}'; give one of them another `name`")
+    floors = {data: _floors(suite, data) for data in suite.data}
     entries = tuple(
         _entry(suite, method, name, recipe, data, head)
         for head in (suite.heads or [""])
         for data in suite.data
         for name, (method, recipe) in zip(names, loaded, strict=True)
     )
-    return Grid(entries, {data: _floors(suite, data) for data in suite.data})
+    return Grid(entries, floors)
 
 
-def _loaded(method: Method) -> Recipe:
-    """The method's recipe with the suite's changes of it."""
+def _loaded(method: Method, shared: Raw) -> Recipe:
+    """The method's recipe with the suite's changes of it, those that all methods share first."""
     try:
         recipe = load(method.recipe)
-        raw = merge(recipe.raw, method.set)
+        raw = merge(recipe.raw, {step: table for step, table in shared.items() if step in recipe.steps})
+        raw = merge(raw, method.set)
         for path in method.drop:
             raw = drop(raw, path)
         changed = from_raw(raw, method.name or recipe.name)

@@ -68,7 +68,7 @@ def _table(title: str, entries: Sequence[Entry], cells: Grid, store: Store, reas
     compared = against_best(named, by_floor, [entry.name for entry in entries if entry.proposed], K)
     rows = _rows(methods, by_floor, {each.first for each in compared if each.shown and each.difference > 0})
     notes = users_notes(everything[0], TAIL, SHORT) if everything and len(everything[0].users) else []
-    notes += seeds_note([len(ranks) for ranks in named.values()], None)
+    notes += [*seeds_note([len(ranks) for ranks in named.values()], None), *_embedders(entries)]
     notes += [_STAR_NOTE, *map(sentence, compared)] if compared else []
     notes += [_COSTS_NOTE, *_remarks(entries), *_missing(entries, counted, store, reasons)]
     return Table(title, (*_METRICS.values(), *_COSTS), rows, tuple(notes))
@@ -119,6 +119,17 @@ def _with_costs(row: Row, paid: Sequence[Costs]) -> Row:
         max(each.peak_memory_bytes for each in paid) / 1e9,
     )
     return replace(row, cells=(*row.cells, *map(Cell, means)))
+
+
+def _embedders(entries: Sequence[Entry]) -> list[str]:
+    """Whose embedder is drawn once and not anew in every run, so that its chance does not show in the deviation."""
+    recipes = {entry.name: entry.plans[0].recipe for entry in entries if len(entry.plans) > 1}
+    fixed = [
+        f"{name} (seed {recipe.embedder_seed})"
+        for name, recipe in recipes.items()
+        if recipe.embedder_seed is not None and any(step.randomness == "embedder" for step in recipe.steps.values())
+    ]
+    return [f"one embedder for all seeds of the recommender: {', '.join(fixed)}"] if fixed else []
 
 
 def _remarks(entries: Sequence[Entry]) -> list[str]:

@@ -48,6 +48,8 @@ class Suite(BaseModel):
     """Stands above the tables."""
     methods: tuple[Method, ...] = Field(min_length=1)
     """One row each."""
+    set: Raw = Field(default_factory=dict)
+    """Tables that are laid over those of every recipe that has such a step, before the method's own."""
     data: dict[str, Raw] = Field(min_length=1)
     """Named `[prepare]` tables, which take the place of each recipe's."""
     heads: dict[str, Raw] = Field(default_factory=dict)
