@@ -32,10 +32,11 @@ def mixed(items: int = 200, width: int = 24) -> Vectors:
 def tiny(file: Path, models: Path, *more: str) -> Recipe:
     """A baseline's recipe at a size that runs in a second, with the tiny models of `write_models`."""
     method, given = file.parent.name, load(file)
+    head = "train.head.view" if method == "llm_esr" else "train.head"
     sets = [
         'prepare.source={use = "simulated", users = 40, items = 60}',
-        f"train.head.hidden={WIDTH}",
-        "train.head.max_length=10",
+        f"{head}.hidden={WIDTH}",
+        f"{head}.max_length=10",
         "train.epochs=1",
     ]
     if "llm" in given.steps:

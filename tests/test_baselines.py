@@ -3,6 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from reaemb_bench.artifacts import Floors, Ranks
 from reaemb_bench.machine import Machine
 from reaemb_bench.pipeline import execute, fetch, plan
-from reaemb_bench.recipe import from_raw, load
+from reaemb_bench.recipe import Recipe, from_raw, load
 from reaemb_bench.store import Store
 from tests.baselines_helpers import BASELINES, tiny, write_models
 
@@ -49,15 +50,21 @@ def test_titles_tell_the_recipes_apart() -> None:
     assert len(set(titles)) == len(titles)
 
 
+def recommender(recipe: Recipe) -> dict[str, Any]:
+    """The settings of a recipe's training but for its item table, a head of two views written as one of their width."""
+    train = dict(recipe.raw["train"])
+    view = train["head"].get("view")
+    head = train["head"] if view is None else {**view, "hidden": 2 * view["hidden"]}
+    return {**{name: value for name, value in train.items() if name != "items"}, "head": head}
+
+
 @pytest.mark.parametrize("method", UNTUNED)
 def test_only_the_item_table_differs_between_their_recommenders(method: str) -> None:
-    shared = load(BASELINES / "common.toml", drops=["embed"]).raw["train"]
+    shared = recommender(load(BASELINES / "common.toml", drops=["embed"]))
     for file in (BASELINES / method).glob("*.toml"):
-        train = load(file).raw["train"]
-        assert {name: value for name, value in train.items() if name in shared and name != "items"} == {
-            name: value for name, value in shared.items() if name != "items"
-        }
-        assert set(train) - set(shared) <= {"use", "ids", "texts"}
+        train = recommender(load(file))
+        assert shared.items() <= train.items()
+        assert train.keys() - shared.keys() <= {"use", "ids", "texts", "neighbours", "weight"}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +87,7 @@ def test_it_runs_from_data_to_ranks(file: Path, place: tuple[Path, Store]) -> No
 
 
 def test_baselines_on_a_frozen_language_model_share_its_vectors(place: tuple[Path, Store]) -> None:
-    methods = ("frozen_llm_mean", "llm2x", "llminit", "whitenrec", "whitenrec_plus", "unisrec", "ensrec")
+    methods = ("frozen_llm_mean", "llm2x", "llminit", "whitenrec", "whitenrec_plus", "unisrec", "ensrec", "llm_esr")
     keys = {
         job.key
         for method in methods

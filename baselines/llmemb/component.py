@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pydantic import Field
 
-from reaemb_bench.artifacts import Corpus, Ranker, Signal, Vectors
+from reaemb_bench.artifacts import Corpus, Int64, Ranker, Signal, Vectors
 from reaemb_bench.context import Context
 from reaemb_bench.errors import UserError
 from reaemb_bench.kinds import AnyItemTable
@@ -43,17 +44,18 @@ class TrainAligned(TrainSettings):
             raise UserError(
                 f"the id table is {shape} and this head's is {wanted}; give both recommenders the same `hidden`"
             )
-        return fit(corpus, signal, vectors.values, self.items, self, context, self._alignment(ranker, context))
+        return fit(corpus, signal, vectors.values, self.items, self, context, self._alignment(corpus, ranker, context))
 
-    def _alignment(self, ranker: Ranker, context: Context) -> Penalty:
+    def _alignment(self, corpus: Corpus, ranker: Ranker, context: Context) -> Penalty:
         import torch
 
         device = context.machine.torch_device()
         ids = torch.from_numpy(ranker.tensors["vectors"]).to(device)
         temperature = torch.tensor(self.temperature, device=device)
 
-        def alignment(table: torch.Tensor, items: object) -> torch.Tensor:
-            places = torch.as_tensor(items, device=device)
+        def alignment(_: torch.nn.Module, table: torch.Tensor, users: Int64) -> torch.Tensor:
+            items = np.unique(corpus.training.select(users).items)
+            places = torch.from_numpy(items).to(device)
             return self.weight * InfoNCE().loss(table[places], ids[places], temperature)
 
         return alignment

@@ -26,8 +26,8 @@ from reaemb_bench.training import training
 if TYPE_CHECKING:
     from reaemb_bench.steps.train import TrainSettings
 
-Penalty = Callable[[Tensor, Int64], Tensor]
-"""Of all item vectors (items, hidden) and the numbers of a batch's items (n,), each once: what its loss grows by."""
+Penalty = Callable[[nn.Module, Tensor, Int64], Tensor]
+"""Of the network, all item vectors (items, hidden) and a batch's user numbers: what its loss grows by."""
 
 CUTOFF = 10
 FUSED_ADAM = ("cpu", "cuda")
@@ -47,7 +47,7 @@ def fit(
 ) -> Ranker:
     """Train until validation NDCG@10 has not risen for `patience` epochs; the best epoch's weights, as a Ranker.
 
-    penalty: what else the vectors of a batch's items are to obey, beside the objective.
+    penalty: what else a batch is to obey, beside the objective.
     """
     device = context.machine.torch_device()
     rows = np.flatnonzero(corpus.training.lengths > 1)
@@ -121,8 +121,7 @@ def training_loss(
     def loss(users: Int64) -> Tensor:
         # Neighbours of similar length share a grid in attention.
         users = users[np.argsort(read[users], kind="stable")]
-        sequences = corpus.training.select(users)
-        asked = head.examples(sequences, corpus.items, generator)
+        asked = head.examples(corpus.training.select(users), corpus.items, generator)
         table = network.table()  # type: ignore[operator]
         packed = pack(asked.inputs, head.max_length, device)
         outputs = network(packed, table, torch.from_numpy(asked.places).to(device))
@@ -132,7 +131,7 @@ def training_loss(
             negatives = torch.from_numpy(drawn).to(device)
         value = objective.loss(outputs, torch.from_numpy(asked.targets).to(device), table, negatives)
         if penalty is not None:
-            value = value + penalty(table, np.unique(sequences.items).astype(np.int64))
+            value = value + penalty(network, table, users)
         return value
 
     return loss

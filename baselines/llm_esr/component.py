@@ -1,0 +1,193 @@
+"""A semantic and a collaborative view of each item, read together; similar users teach each other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reaemb_bench.artifacts import Corpus, Float32, Int64, Ranker, Sequences, Signal, Vectors
+from reaemb_bench.component import Component
+from reaemb_bench.context import Context
+from reaemb_bench.kinds import AnyHead, AnyItemTable, Head
+from reaemb_bench.reducers.reducers import PCA
+from reaemb_bench.steps.train import TrainSettings
+from reaemb_bench.tables.tables import given_vectors
+from reaemb_bench.tables.tables_network import FrozenTable, IdTable
+
+if TYPE_CHECKING:
+    from reaemb_bench.heads.examples import Examples
+    from reaemb_bench.heads.fitting import Penalty
+    from reaemb_bench.heads.packing import Bucket, Packed
+
+_BLOCK = 1024
+
+
+class TrainDistilled(TrainSettings):
+    """Train a head while each user's state is drawn to those of users who read similar texts (arXiv 2405.20646)."""
+
+    items: AnyItemTable
+    """Where its item vectors come from."""
+    neighbours: int = Field(default=10, ge=1)
+    """Similar users whose mean state teaches; fewer where there are fewer."""
+    weight: float = Field(default=0.1, ge=0)
+    """Weight of the distillation beside the objective; 0 leaves it out."""
+
+    def run(self, corpus: Corpus, signal: Signal, vectors: Vectors, context: Context) -> Ranker:
+        """The recommender at its best epoch."""
+        from reaemb_bench.heads.fitting import fit
+
+        taught = self._distillation(corpus, similar_users(corpus, vectors, self.neighbours)) if self.weight else None
+        return fit(corpus, signal, vectors.values, self.items, self, context, taught)
+
+    def _distillation(self, corpus: Corpus, similar: Int64) -> Penalty:
+        def states(network: nn.Module, table: Tensor, users: Int64) -> Tensor:
+            histories = corpus.training.select(users)
+            asked = self.head.question(histories, corpus.items, table.device)
+            made: Tensor = network(asked, table, asked.last)
+            return made
+
+        def distillation(network: nn.Module, table: Tensor, users: Int64) -> Tensor:
+            teachers, places = np.unique(similar[users], return_inverse=True)
+            with torch.no_grad():
+                taught = states(network, table, teachers)[torch.from_numpy(places).to(table.device)]
+            return self.weight * F.mse_loss(states(network, table, users), taught.mean(dim=1))
+
+        return distillation
+
+
+def similar_users(corpus: Corpus, vectors: Vectors, neighbours: int) -> Int64:
+    """The users (users, neighbours) whose mean text vectors have the highest cosine, themselves left out.
+
+    Text vectors are centred first. Only users with training interactions are named, and fewer where there are fewer.
+    """
+    centred = vectors.values - vectors.values.mean(axis=0)
+    means = np.zeros((corpus.users, vectors.width), dtype=np.float32)
+    np.add.at(means, corpus.training.owners, centred[corpus.training.items])
+    unit = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    known = corpus.training.lengths > 0
+    count = min(neighbours, int(known.sum()) - 1)
+    nearest = np.empty((corpus.users, count), dtype=np.int64)
+    for start in range(0, corpus.users, _BLOCK):
+        cosines = np.where(known, unit[start : start + _BLOCK] @ unit.T, -np.inf)
+        rows = np.arange(len(cosines))
+        cosines[rows, start + rows] = -np.inf
+        nearest[start : start + len(rows)] = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+    return nearest
+
+
+class DualTable(Component):
+    """Frozen text vectors behind an adapter, beside trainable vectors that start at their principal components."""
+
+    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
+        """forward() -> (items, hidden), half of it each. Raises UserError where vectors are missing or too narrow."""
+        given, width = given_vectors(items, vectors), hidden // 2
+        start = PCA(dimensions=width).reduce(Vectors(given)).values
+        inner = max(1, given.shape[1] // 2)
+        semantic = FrozenTable(given, width, adapter="linear", inner=inner, unit_rms=True)
+        return SideBySide(semantic, IdTable(items, width, start))
+
+
+class SideBySide(nn.Module):
+    """Two tables joined: the semantic view, then the collaborative one."""
+
+    def __init__(self, semantic: nn.Module, collaborative: nn.Module) -> None:
+        super().__init__()
+        self.semantic = semantic
+        self.collaborative = collaborative
+
+    def forward(self) -> Tensor:
+        """(items, hidden)."""
+        return torch.cat([self.semantic(), self.collaborative()], dim=1)
+
+
+class DualView(Component):
+    """One encoder reads both views of a history, after each has attended to the other."""
+
+    view: AnyHead
+    """The encoder of a view, shared by both: a head that reads no masks."""
+    attention_heads: int = Field(default=2, ge=1)
+    """Heads of the attention between views; must divide the width of a view."""
+
+    @property
+    def hidden(self) -> int:
+        """Width of both views together."""
+        return 2 * self.view.hidden
+
+    @property
+    def max_length(self) -> int:
+        """Most recent interactions that are read."""
+        return self.view.max_length
+
+    def build(self, table: nn.Module) -> nn.Module:
+        """The network over a table of joined views (items, hidden)."""
+        return DualNetwork(self.view, table, self.attention_heads)
+
+    def examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
+        """What the encoder asks."""
+        return self.view.examples(sequences, items, generator)
+
+    def question(self, histories: Sequences, items: int, device: torch.device) -> Packed:
+        """What the encoder asks."""
+        return self.view.question(histories, items, device)
+
+
+class DualNetwork(nn.Module):
+    """Cross-attention between the views of a history, and the encoder that reads either."""
+
+    def __init__(self, view: Head, table: nn.Module, attention_heads: int) -> None:
+        super().__init__()
+        self.table = table
+        self.scale = math.sqrt(view.hidden)
+        self.position = nn.Embedding(view.max_length + 1, view.hidden)
+        self.to_semantic = CrossAttention(view.hidden, attention_heads)
+        self.to_collaborative = CrossAttention(view.hidden, attention_heads)
+        self.encoder = view.build(nn.Identity())
+        nn.init.normal_(self.position.weight, std=1 / self.scale)
+
+    def forward(self, packed: Packed, vectors: Tensor, places: Tensor) -> Tensor:
+        """Joined states (places, hidden); vectors (items, hidden)."""
+        positions = self.position(packed.positions)
+        semantic, collaborative = (
+            F.embedding(packed.items, view) * self.scale + positions for view in vectors.chunk(2, dim=1)
+        )
+        # The encoder looks vectors up by number: each position is then an item of its own.
+        numbered = replace(packed, items=torch.arange(len(packed.items), device=vectors.device))
+        read = (
+            self.to_semantic(collaborative, semantic, packed),
+            self.to_collaborative(semantic, collaborative, packed),
+        )
+        return torch.cat([self.encoder(numbered, states / self.scale, places) for states in read], dim=1)
+
+
+class CrossAttention(nn.Module):
+    """One view asks and the other answers, at each position from its own and earlier ones."""
+
+    def __init__(self, width: int, attention_heads: int) -> None:
+        super().__init__()
+        self.attention_heads = attention_heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, asking: Tensor, answering: Tensor, packed: Packed) -> Tensor:
+        """(positions, width) of each view -> what the answering one says, (positions, width)."""
+        projected = torch.cat([self.query(asking), self.key_value(answering)], dim=1)
+        attended = torch.cat([self._attend(projected, bucket) for bucket in packed.buckets])
+        made: Tensor = self.output(attended)
+        return made
+
+    def _attend(self, projected: Tensor, bucket: Bucket) -> Tensor:
+        users, width = bucket.grid.shape
+        grid = projected[bucket.grid.view(-1)].view(users, width, 3, self.attention_heads, -1)
+        query, key, value = grid.permute(2, 0, 3, 1, 4)
+        # No position reaches the empty slots, which stand behind it.
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        flat = attended.transpose(1, 2).reshape(users * width, -1)
+        return flat if bucket.slots is None else flat[bucket.slots]
