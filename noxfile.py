@@ -38,9 +38,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Type check of the package."""
+    """Type check of the package and of the baselines' components, which all lie in files of the same name."""
     _install(session)
     session.run("mypy")
+    session.run("mypy", "--explicit-package-bases", "baselines")
 
 
 @nox.session

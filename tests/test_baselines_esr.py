@@ -1,5 +1,6 @@
 """LLM-ESR: two views that read each other, and similar users that teach each other."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,15 +79,14 @@ def test_batch_mates_change_nothing() -> None:
 def shoppers() -> tuple[Corpus, Vectors]:
     """Six users of whom 0 and 3, 1 and 4 have items of the same texts; 5 has none."""
     rows = [[0, 1], [4, 5], [8, 9], [2, 3], [6, 7], []]
-    kinds = np.repeat(np.eye(5), 4, axis=0)[:, [0, 1, 2, 3, 4]]
-    drawn = kinds * 5 + np.random.default_rng(0).normal(size=(20, 5)) * 0.01
+    drawn = np.repeat(np.eye(5), 4, axis=0) * 5 + np.random.default_rng(0).normal(size=(20, 5)) * 0.01
     held = replace(corpus(20), training=sequences(rows), user_keys=tuple("abcdef"))
     return held, Vectors(drawn.astype(np.float32))
 
 
 def similar(neighbours: int) -> Any:
-    module = __import__("sys").modules[type(part("item-table", "llm_esr", "DualTable")).__module__]
-    return module.similar_users(*shoppers(), neighbours)
+    plugin = sys.modules[type(part("item-table", "llm_esr", "DualTable")).__module__]
+    return plugin.similar_users(*shoppers(), neighbours)
 
 
 def test_users_of_similar_texts_find_each_other() -> None:
@@ -111,7 +111,7 @@ def test_the_distillation_is_the_distance_to_the_mean_of_the_similar_users_state
     head, network, vectors = network_and_vectors()
     held, _ = shoppers()
     taught = np.array([[3, 1], [4, 2], [0, 1], [0, 2], [1, 2], [0, 1]])
-    loss = step(weight=0.5)._distillation(held, taught)(network, vectors, np.array([0, 4]))
+    loss = step(weight=0.5).distillation(held, taught)(network, vectors, np.array([0, 4]))
     last = [states(network, head, vectors, held.training.of(user).tolist())[-1] for user in range(5)]
     wanted = [(last[0] - (last[3] + last[1]) / 2), (last[4] - (last[1] + last[2]) / 2)]
     torch.testing.assert_close(loss, 0.5 * torch.stack(wanted).square().mean())
@@ -121,7 +121,7 @@ def test_teachers_get_no_gradient() -> None:
     _, network, vectors = network_and_vectors()
     held, _ = shoppers()
     vectors.requires_grad_()
-    step()._distillation(held, np.array([[3]] * 6))(network, vectors, np.array([0])).backward()
+    step().distillation(held, np.array([[3]] * 6))(network, vectors, np.array([0])).backward()
     assert vectors.grad is not None
     touched = set(torch.nonzero(vectors.grad.abs().sum(dim=1)).flatten().tolist())
     assert touched == set(held.training.of(0).tolist())

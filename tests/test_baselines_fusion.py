@@ -191,8 +191,9 @@ def of_part(ranker: Ranker, name: str, half: slice) -> Ranker:
     return Ranker(ranker.head["head"], {**tensors, "vectors": ranker.tensors["vectors"][:, half]})
 
 
-def test_ensrecs_ranks_come_from_the_sum_of_both_scores(store: Store) -> None:
-    planned = ran(store, "ensrec", "train.epochs=3")
+@pytest.mark.parametrize("head", ["sasrec", "gru4rec", "bert4rec"])
+def test_ensrecs_ranks_come_from_the_sum_of_both_scores(store: Store, head: str) -> None:
+    planned = ran(store, "ensrec", f'train.head={{use="{head}", hidden={WIDTH}, max_length=10}}', "train.epochs=3")
     ranker = made_by(planned, store, "train", Ranker)
     corpus, holdout = fetch(planned, store, Corpus), fetch(planned, store, Holdout)
     ranks = fetch(planned, store, Ranks)

@@ -43,10 +43,12 @@ class TrainDistilled(TrainSettings):
         """The recommender at its best epoch."""
         from reaemb_bench.heads.fitting import fit
 
-        taught = self._distillation(corpus, similar_users(corpus, vectors, self.neighbours)) if self.weight else None
+        taught = self.distillation(corpus, similar_users(corpus, vectors, self.neighbours)) if self.weight else None
         return fit(corpus, signal, vectors.values, self.items, self, context, taught)
 
-    def _distillation(self, corpus: Corpus, similar: Int64) -> Penalty:
+    def distillation(self, corpus: Corpus, similar: Int64) -> Penalty:
+        """What training adds to the loss; similar: (users, neighbours), whose states teach each user."""
+
         def states(network: nn.Module, table: Tensor, users: Int64) -> Tensor:
             histories = corpus.training.select(users)
             asked = self.head.question(histories, corpus.items, table.device)
