@@ -47,6 +47,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "attributes": f"{_HOME}.data.prompts:Attributes",
     },
     "backbone": {
+        "bidirectional": f"{_HOME}.backbones.bidirectional:Bidirectional",
         "causal-lm": f"{_HOME}.backbones.causal_lm:CausalLM",
         "smollm2-135m": f"{_HOME}.backbones.smollm2:SmolLM2",
         "tiny": f"{_HOME}.backbones.tiny:Tiny",

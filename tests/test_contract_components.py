@@ -14,6 +14,7 @@ from reaemb_bench.registry import build, find
 
 EVERY = [(kind, name) for kind, table in CATALOGUE.items() for name in table]
 REQUIRED = {
+    ("backbone", "bidirectional"): {"of": "tiny"},
     ("backbone", "causal-lm"): {"model": "some/model"},
     ("source", "amazon-2014"): {"reviews": "r.json", "metadata": "m.json"},
     ("source", "amazon-2018"): {"reviews": "r.json", "metadata": "m.json"},

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from reaemb_bench.artifacts import Corpus
+from reaemb_bench.backbones.bidirectional import Bidirectional
 from reaemb_bench.backbones.causal_lm import CausalLM
 from reaemb_bench.backbones.smollm2 import SmolLM2
 from reaemb_bench.backbones.tiny import Tiny
@@ -93,6 +94,8 @@ def shape_of(backbone: object, kept: int) -> Shape | None:
         return Shape(width, 2 * width, backbone.layers, 4, 2, width // 4, backbone.vocabulary, True, kept)
     if isinstance(backbone, SmolLM2):
         return Shape(576, 1536, backbone.layers or 30, 9, 3, 64, 49_152, True, kept)
+    if isinstance(backbone, Bidirectional):
+        return shape_of(backbone.of, kept)
     if isinstance(backbone, CausalLM):
         return _shape_in(Path(backbone.model).expanduser() / "config.json", backbone.layers, kept)
     return None

@@ -25,10 +25,14 @@ THOUGHT = "<|Thought|>"
 
 @dataclass(frozen=True)
 class Loaded:
-    """A transformers causal language model, on its device and in eval mode, and its tokenizer."""
+    """A transformers causal language model, on its device and in eval mode, and its tokenizer.
+
+    both_ways: each token of an item's prompt is to see all of it, not only what stands before.
+    """
 
     model: Any
     tokenizer: Any
+    both_ways: bool = False
 
 
 def load_pretrained(

@@ -20,6 +20,7 @@ from reaemb_bench.errors import UserError
 
 if TYPE_CHECKING:
     from reaemb_bench.steps.contrast import Contrast
+    from reaemb_bench.steps.tune import LoraSettings
 
 _COOLEST = 1e-3
 
@@ -147,7 +148,7 @@ def step_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number, *own]).generate_state(1)[0])
 
 
-def add_lora(model: ThoughtModel, settings: Contrast) -> Any:
+def add_lora(model: ThoughtModel, settings: LoraSettings) -> Any:
     """Put fresh LoRA adapters into the model's blocks, in place; gives the peft model that can save them."""
     from peft import LoraConfig, get_peft_model
 
@@ -161,7 +162,7 @@ def add_lora(model: ThoughtModel, settings: Contrast) -> Any:
         with quiet():
             return get_peft_model(model.causal_lm, config)
     except ValueError as error:
-        raise UserError(f"contrast.lora_targets: {error}".splitlines()[0]) from None
+        raise UserError(f"lora_targets: {error}".splitlines()[0]) from None
 
 
 def _embed_twice(model: ThoughtModel, tokens: Tokens) -> Tensor:

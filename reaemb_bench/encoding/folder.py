@@ -100,7 +100,9 @@ def with_reasoner(encoder: Encoder, folder: Path, state_dict: Mapping[str, Tenso
     return write_encoder(folder, read_parts(encoder), state_dict)
 
 
-def with_adapter(encoder: Encoder, folder: Path, model: ThoughtModel, adapter: Any, temperature: float) -> Encoder:
+def with_adapter(
+    encoder: Encoder, folder: Path, model: ThoughtModel, adapter: Any, temperature: float | None
+) -> Encoder:
     """A copy of `encoder` in the new `folder`, with a peft model's adapter added and `model`'s reasoner."""
     _copy(encoder, folder)
     parts = read_parts(encoder)
@@ -145,6 +147,7 @@ def assemble(parts: Parts, loaded: Loaded) -> ThoughtModel:
         thought_id=thought_id,
         embedding_rms=rms,
         thought_scale=parts.reasoner.thought_scale(rms),
+        both_ways=loaded.both_ways,
     )
 
 

@@ -17,8 +17,11 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from reaemb_bench.encoding.masks import both_ways as seen_both_ways
+from reaemb_bench.encoding.masks import side_by_side, takes_any_mask
 from reaemb_bench.encoding.memory import Shape
 from reaemb_bench.encoding.template import Template
+from reaemb_bench.errors import UserError
 from reaemb_bench.kinds import Pooling
 
 Cache = tuple[tuple[Tensor, Tensor], ...]
@@ -106,7 +109,8 @@ class ThoughtModel(nn.Module):
 
     causal_lm: the transformers model. reasoner: its network, or None for a method without thoughts. thoughts: j.
     embedding_rms: root mean square of the input embeddings' entries. thought_scale: the root mean square at which
-    thoughts are injected, 1.0 where the reasoner does not scale them.
+    thoughts are injected, 1.0 where the reasoner does not scale them. both_ways: attention is bidirectional, so that a
+    prompt is read as a whole and cannot be continued. Raises UserError where the model cannot do that.
     """
 
     def __init__(
@@ -122,6 +126,7 @@ class ThoughtModel(nn.Module):
         thought_id: int | None,
         embedding_rms: float,
         thought_scale: float,
+        both_ways: bool = False,
     ) -> None:
         super().__init__()
         self.causal_lm: Any = causal_lm
@@ -134,6 +139,11 @@ class ThoughtModel(nn.Module):
         self.thought_id = thought_id
         self.embedding_rms = embedding_rms
         self.thought_scale = thought_scale
+        self.both_ways = both_ways
+        if both_ways and thoughts:
+            raise UserError('a bidirectional backbone has no place for thoughts; say llm.reasoner = "none"')
+        if both_ways and not takes_any_mask(self.causal_lm.config):
+            raise UserError("this model takes no bidirectional mask; choose attention 'sdpa' and one without windows")
 
     @property
     def device(self) -> torch.device:
@@ -185,7 +195,7 @@ class ThoughtModel(nn.Module):
         None where they are too few to be worth it, or where there is but one row. Under dropout the prompts that are
         read behind them share the masks of that part.
         """
-        if len(rows) < 2:
+        if len(rows) < 2 or self.both_ways:
             return None
         # What the first and the last in order have in common, all between them have too.
         first, last = min(rows, key=list), max(rows, key=list)
@@ -204,8 +214,10 @@ class ThoughtModel(nn.Module):
         """Read the prompts: hidden states and key/value cache, with gradient where the model has any.
 
         beginning: what these and other prompts begin with, read before; None reads it for these alone, and share =
-        False reads every prompt as a whole. The numbers are the same.
+        False reads every prompt as a whole. The numbers are the same. Raises UserError for a bidirectional model.
         """
+        if self.both_ways:
+            raise UserError("a bidirectional backbone reads a prompt as a whole; say contrast.passes = 1")
         if beginning is None and share:
             beginning = self.begin(tokens.rows)
         if beginning is None:
@@ -226,9 +238,19 @@ class ThoughtModel(nn.Module):
         return self._pool(states, _each(self.full_mask(prefix), times))
 
     def embed(self, tokens: Tokens, beginning: Beginning | None = None) -> Tensor:
-        """Vectors (n, d) of prompts: read, think, complete."""
+        """Vectors (n, d) of prompts: read, think, complete; where attention is bidirectional, of prompts with EOS."""
+        if self.both_ways:
+            whole = Tokens(self._with_tail(tokens.ids), self._with_ones(tokens.mask))
+            return self._pool(self.states(whole, both_ways=True), whole.mask)
         prefix = self.prefix(tokens, beginning)
         return self.complete(prefix, self.think(prefix))
+
+    def states(self, tokens: Tokens, *, both_ways: bool) -> Tensor:
+        """Last hidden states (n, L, d) of sequences read as they are; both_ways: each token sees all real ones."""
+        mask = seen_both_ways(tokens.mask, self._embeddings.weight.dtype) if both_ways else tokens.mask
+        made = self._body(input_ids=tokens.ids, attention_mask=mask, position_ids=tokens.indices, use_cache=False)
+        states: Tensor = made.last_hidden_state
+        return states
 
     def two_pass(self, tokens: Tokens) -> Tensor:
         """Vectors (n, d) by two whole forward passes, as the method is written down: the reference for `embed`."""
@@ -305,13 +327,13 @@ class ThoughtModel(nn.Module):
     def _continue(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
         """Last hidden states (n * G, j + 1, d) at the thoughts (n * G, j, d) and EOS."""
         count, times = len(prefix.ids), len(thoughts) // len(prefix.ids)
-        if times > 1 and not self._takes_any_mask:
+        if times > 1 and not takes_any_mask(self.causal_lm.config):
             return self._continue(prefix.repeat(times), thoughts)
         eos = self._embeddings(prefix.ids.new_full((len(thoughts), 1), self.eos_id))
         inputs = torch.cat([thoughts.to(eos.dtype), eos], dim=1)
         size = inputs.shape[1]
         # The thoughts of a prompt follow it side by side, each blind to the others.
-        mask = self.full_mask(prefix) if times == 1 else _side_by_side(prefix.mask, size, times, inputs.dtype)
+        mask = self.full_mask(prefix) if times == 1 else side_by_side(prefix.mask, size, times, inputs.dtype)
         indices = prefix.mask.sum(dim=1, keepdim=True) + torch.arange(size, device=inputs.device)
         made = self._body(
             inputs_embeds=inputs.reshape(count, times * size, -1),
@@ -322,12 +344,6 @@ class ThoughtModel(nn.Module):
         )
         states: Tensor = made.last_hidden_state
         return states.view(len(thoughts), size, -1)
-
-    @property
-    def _takes_any_mask(self) -> bool:
-        config = self.causal_lm.config
-        full = {"full_attention"} >= {*(getattr(config, "layer_types", None) or ())}
-        return full and config._attn_implementation in ("sdpa", "eager")
 
     def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
         return self.pooling.pool(states.float(), mask, self.thoughts)
@@ -346,14 +362,3 @@ def _cache_of(made: Any) -> Cache:
 
 def _each(tensor: Tensor, times: int) -> Tensor:
     return tensor if times == 1 else tensor.repeat_interleave(times, dim=0)
-
-
-def _side_by_side(mask: Tensor, size: int, times: int, dtype: torch.dtype) -> Tensor:
-    """What is added to attention scores (n, 1, times * size, L + times * size): each of `times` pieces of `size` tokens
-    sees the prompt, whose real tokens `mask` (n, L) tells, and itself, causally.
-    """
-    causal = torch.ones(size, size, dtype=torch.long, device=mask.device).tril()
-    pieces = torch.kron(torch.eye(times, dtype=torch.long, device=mask.device), causal).bool()
-    shape = (len(mask), times * size, -1)
-    allowed = torch.cat([mask.bool().unsqueeze(1).expand(shape), pieces.expand(shape)], dim=2).unsqueeze(1)
-    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)

@@ -8,17 +8,17 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from reaemb_bench.artifacts import Corpus, Encoder
-from reaemb_bench.component import Randomness, Step
 from reaemb_bench.context import Context, Tick
 from reaemb_bench.distributed import from_first, is_first
 from reaemb_bench.errors import UserError
 from reaemb_bench.kinds import AnyLoss
+from reaemb_bench.steps.tune import LoraSettings
 
 _LONG_TEXTS = 16
 """Texts that are tokenised to know how much memory a prompt takes."""
 
 
-class Contrast(Step):
+class Contrast(LoraSettings):
     """Train LoRA, the reasoner and a temperature so that two views of an item's attributes meet.
 
     Source: arXiv 2606.16703, Stage I. The defaults repair the authors' code: views drawn anew in every epoch,
@@ -26,23 +26,15 @@ class Contrast(Step):
     and `passes = 2` are theirs.
     """
 
-    randomness: ClassVar[Randomness] = "embedder"
     together: ClassVar[bool] = True
 
     loss: AnyLoss = "soft-target"  # type: ignore[assignment]
     """The contrastive loss."""
-    steps: int = Field(default=2000, ge=0)
-    """Optimiser steps; 0 leaves the encoder as it is."""
     batch_size: int = Field(default=512, ge=2)
     """Pairs of views a step; at most as many as there are items."""
-    learning_rate: float = Field(default=2e-4, gt=0)
-    """AdamW's learning rate at the first step; it falls linearly to 0."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's weight decay."""
-    clip_norm: float | None = Field(default=1.0, gt=0)
-    """Largest norm of the gradient of all trained parameters; None clips nothing."""
-    views: Literal["every-epoch", "once"] = "every-epoch"
-    """When the two views of an item are drawn."""
+    views: Literal["every-epoch", "once", "same"] = "every-epoch"
+    """When the two views of an item are drawn; `same` takes the whole text twice, so that nothing but LoRA's dropout
+    tells the two apart (unsupervised SimCSE, arXiv 2104.08821)."""
     drop: float = Field(default=0.4, ge=0, lt=1)
     """Share of an item's attributes that each view leaves out."""
     negatives: Literal["batch", "micro-batch"] = "batch"
@@ -53,32 +45,29 @@ class Contrast(Step):
     """1 reads the prompt once and continues from its cache; 2 reads it twice, with two masks of LoRA dropout."""
     padding: Literal["left", "right"] | None = None
     """Padding side in this stage, for `latent-thought-paper`; None takes the encoder's."""
-    lora_rank: int = Field(default=8, ge=1)
-    """Rank of the LoRA matrices."""
-    lora_alpha: float = Field(default=32, gt=0)
-    """LoRA's scale is this divided by the rank."""
-    lora_dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Dropout on LoRA's inputs."""
-    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Names of the linear layers that get LoRA matrices."""
 
     def run(self, corpus: Corpus, encoder: Encoder, context: Context) -> Encoder:
         """The encoder with one more adapter, a trained reasoner and the temperature it arrived at."""
-        import torch
+        from reaemb_bench.encoding.tuning import seeded
 
         if not self.steps:
             return encoder
-        device = context.machine.torch_device()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(context.seed)
+        with seeded(context):
             return self._train(corpus, encoder, context)
+
+    def _pairs(self, corpus: Corpus, items: list[int], seed: int, epoch: int) -> list[tuple[str, str]]:
+        from reaemb_bench.encoding.contrastive import view_pairs
+
+        if self.views == "same":
+            return [(corpus.texts[item], corpus.texts[item]) for item in items]
+        return view_pairs(corpus, items, self.drop, seed, 0 if self.views == "once" else epoch)
 
     def _train(self, corpus: Corpus, encoder: Encoder, context: Context) -> Encoder:
         import torch
 
         from reaemb_bench.encoding.batching import micro_batch
         from reaemb_bench.encoding.checkpoint import Checkpoints
-        from reaemb_bench.encoding.contrastive import ContrastiveLearner, batches, step_seed, view_pairs
+        from reaemb_bench.encoding.contrastive import ContrastiveLearner, batches, step_seed
         from reaemb_bench.encoding.folder import open_encoder, with_adapter
 
         model = open_encoder(encoder, context.machine)
@@ -97,7 +86,7 @@ class Contrast(Step):
         drawn = batches(corpus.items, min(self.batch_size, corpus.items), context.seed)
         for number, (epoch, items) in zip(range(1, self.steps + 1), drawn, strict=False):
             if number > len(curve):
-                pairs = view_pairs(corpus, items, self.drop, context.seed, 0 if self.views == "once" else epoch)
+                pairs = self._pairs(corpus, items, context.seed, epoch)
                 # Every step has a seed of its own, so that a resumed run draws the same dropout masks.
                 torch.manual_seed(step_seed(context.seed, number))
                 curve.append((learner.step(number, pairs), learner.temperature.item()))

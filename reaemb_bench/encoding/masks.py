@@ -1,0 +1,35 @@
+"""Attention masks beside the causal one, as numbers that are added to attention scores: 0 where a token is seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def takes_any_mask(config: Any) -> bool:
+    """Whether a transformers model with this configuration takes masks (n, 1, queries, keys) of its caller's."""
+    full = {"full_attention"} >= {*(getattr(config, "layer_types", None) or ())}
+    return full and config._attn_implementation in ("sdpa", "eager")
+
+
+def both_ways(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """(n, 1, L, L): every token sees all real ones, before and behind it; `mask` (n, L) is 1 at real tokens."""
+    count, length = mask.shape
+    return _added(mask.bool().view(count, 1, 1, length).expand(-1, -1, length, -1), dtype)
+
+
+def side_by_side(mask: Tensor, size: int, times: int, dtype: torch.dtype) -> Tensor:
+    """(n, 1, times * size, L + times * size): each of `times` pieces of `size` tokens sees the prompt, whose real
+    tokens `mask` (n, L) tells, and itself, causally.
+    """
+    causal = torch.ones(size, size, dtype=torch.long, device=mask.device).tril()
+    pieces = torch.kron(torch.eye(times, dtype=torch.long, device=mask.device), causal).bool()
+    shape = (len(mask), times * size, -1)
+    allowed = torch.cat([mask.bool().unsqueeze(1).expand(shape), pieces.expand(shape)], dim=2).unsqueeze(1)
+    return _added(allowed, dtype)
+
+
+def _added(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
