@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,14 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from reaemb_bench.artifacts import Corpus, Ranker, Signal, Vectors
+from reaemb_bench.artifacts import Corpus, Encoder, Ranker, Sequences, Signal, Vectors
+from reaemb_bench.encoding.backbone import save_pretrained
+from reaemb_bench.encoding.folder import open_encoder, read_parts
+from reaemb_bench.encoding.model import ThoughtModel, Tokens
+from reaemb_bench.encoding.tuning import Question
 from reaemb_bench.errors import UserError
 from reaemb_bench.losses.info_nce import InfoNCE
+from reaemb_bench.machine import Machine
 from reaemb_bench.recipe import SHIPPED
 from reaemb_bench.registry import build, find
-from tests.encoding_helpers import context
+from tests.encoding_helpers import context, corpus, encoder
 
 BASELINES = SHIPPED / "baselines"
+CPU = Machine(device="cpu")
 
 
 def step(method: str, name: str, **settings: Any) -> Any:
@@ -87,3 +94,257 @@ def test_llmemb_refuses_an_id_table_of_another_width(
 ) -> None:
     with pytest.raises(UserError, match="same `hidden`"):
         aligned(trained_ids, tmp_path, head={**HEAD, "hidden": 8})
+
+
+BOTH_WAYS = {"backbone": {"use": "bidirectional", "of": {"use": "tiny", "vocabulary": 400}}, "reasoner": "none"}
+
+
+def opened(folder: Path, **settings: Any) -> ThoughtModel:
+    return open_encoder(encoder(folder, **settings), CPU)
+
+
+def other_end(tokens: Tokens) -> Tokens:
+    """The same sequences with another last token."""
+    ids = tokens.ids.clone()
+    ids[:, -1] = (ids[:, -1] + 1) % 100
+    return Tokens(ids, tokens.mask)
+
+
+@pytest.mark.parametrize("both_ways", [True, False])
+def test_a_later_token_changes_an_earlier_state_only_where_attention_goes_both_ways(
+    tmp_path: Path, both_ways: bool
+) -> None:
+    model = opened(tmp_path, **BOTH_WAYS)
+    tokens = model.tokens(model.tokenize(corpus().texts[:3]))
+    before = model.states(tokens, both_ways=both_ways)[:, -5]
+    after = model.states(other_end(tokens), both_ways=both_ways)[:, -5]
+    assert torch.allclose(before, after, atol=1e-6) != both_ways
+
+
+def test_a_bidirectional_vector_depends_on_no_padding_and_on_every_token(tmp_path: Path) -> None:
+    model = opened(tmp_path, **BOTH_WAYS, pooling="mean")
+    rows = model.tokenize(corpus().texts[:6])
+    together = model.embed(model.tokens(rows))
+    alone = torch.cat([model.embed(model.tokens([row])) for row in rows])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(together, model.embed(other_end(model.tokens(rows))), atol=1e-3)
+
+
+def test_a_bidirectional_backbone_has_no_thoughts(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no place for thoughts"):
+        encoder(tmp_path, backbone=BOTH_WAYS["backbone"])
+
+
+def masked_questions(model: ThoughtModel) -> list[Question]:
+    made = step("llm2vec", "MaskedNextToken", batch_size=20)
+    questions: list[Question] = next(made._task(model, corpus(), 1).batches)
+    return questions
+
+
+def test_llm2vec_asks_for_tokens_of_the_item_that_the_model_cannot_see(tmp_path: Path) -> None:
+    model = opened(tmp_path, **BOTH_WAYS)
+    mask = model.tokenizer("_", add_special_tokens=False)["input_ids"][0]
+    rows = {tuple(row) for row in model.tokenize(corpus().texts)}
+    template = model.tokenize([""])[0]
+    for question in masked_questions(model):
+        restored = list(question.ids)
+        for place, target in zip(question.places, question.targets, strict=True):
+            assert question.ids[place + 1] == mask
+            restored[place + 1] = target
+        assert tuple(restored[:-1]) in rows and restored[-1] == model.eos_id
+        # The template in front of the text is never hidden.
+        assert min(question.places) + 1 >= len(template) - 10
+
+
+def test_llm2vec_predicts_without_seeing_the_hidden_token_and_from_what_follows_it(tmp_path: Path) -> None:
+    model = opened(tmp_path, **BOTH_WAYS)
+    question = masked_questions(model)[0]
+    other = replace(question, targets=tuple((target + 1) % 100 for target in question.targets))
+    states = [model.states(model.tokens([each.ids]), both_ways=True) for each in (question, other)]
+    assert torch.equal(states[0], states[1])
+    tokens = model.tokens([question.ids])
+    place = question.places[0]
+    later, earlier = model.states(other_end(tokens), both_ways=True), model.states(tokens, both_ways=True)
+    assert not torch.allclose(later[:, place], earlier[:, place], atol=1e-6)
+
+
+def tuned(
+    method: str, name: str, made: Encoder, folder: Path, *inputs: Any, **settings: Any
+) -> tuple[Any, list[float]]:
+    """What a baseline's step makes of an encoder, and its losses."""
+    ticks: list[Any] = []
+    facts: dict[str, Any] = {}
+    result = step(method, name, **settings).run(corpus(), made, *inputs, context(folder, ticks, facts))
+    assert facts["trained_parameters"] > 100 and facts["tokens"] > 100
+    return result, [tick.values["loss"] for tick in ticks]
+
+
+def test_llm2vec_learns_to_restore_tokens_and_leaves_an_adapter(tmp_path: Path) -> None:
+    made = encoder(tmp_path / "llm", **BOTH_WAYS)
+    settings = {"steps": 25, "batch_size": 10, "learning_rate": 1e-2}
+    after, losses = tuned("llm2vec", "MaskedNextToken", made, tmp_path / "tuned", **settings)
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.3
+    assert read_parts(after).adapters == ("adapter",)
+    again, _ = tuned("llm2vec", "MaskedNextToken", made, tmp_path / "again", **settings)
+    adapter = "adapter/adapter_model.safetensors"
+    assert (after.folder / adapter).read_bytes() == (again.folder / adapter).read_bytes()
+
+
+def test_llm2vec_needs_a_bidirectional_backbone(tmp_path: Path) -> None:
+    made = encoder(tmp_path / "llm", reasoner="none")
+    with pytest.raises(UserError, match="bidirectional"):
+        tuned("llm2vec", "MaskedNextToken", made, tmp_path / "tuned", steps=1)
+
+
+def test_equal_views_differ_by_dropout_alone(tmp_path: Path) -> None:
+    made = encoder(tmp_path / "llm", **BOTH_WAYS)
+    table = {"use": "contrast", "views": "same", "loss": "info-nce", "batch_size": 10, "learning_rate": 5e-3}
+    ticks: list[Any] = []
+    build("step", {**table, "steps": 15, "lora_dropout": 0.3}).run(corpus(), made, context(tmp_path / "a", ticks))  # type: ignore[attr-defined]
+    losses = [tick.values["loss"] for tick in ticks]
+    assert losses[-1] < losses[0]
+    learner = build("step", table)
+    assert all(first == second for first, second in learner._pairs(corpus(), [0, 3], 1, 0))  # type: ignore[attr-defined]
+
+
+def test_the_micro_batch_does_not_change_what_is_learned(tmp_path: Path) -> None:
+    made = encoder(tmp_path / "llm", **BOTH_WAYS)
+    curves = []
+    for size in (3, 64):
+        ticks: list[Any] = []
+        made_by = step("llm2vec", "MaskedNextToken", steps=4, batch_size=10, learning_rate=5e-3, lora_dropout=0.0)
+        made_by.run(corpus(), made, context(tmp_path / str(size), ticks, micro_batch=size))
+        curves.append([tick.values["loss"] for tick in ticks])
+    np.testing.assert_allclose(curves[0], curves[1], rtol=2e-4)
+    assert curves[0][0] != curves[0][-1]
+
+
+def test_llm2rec_asks_for_the_next_title_behind_the_titles_before_it(tmp_path: Path) -> None:
+    model = opened(tmp_path, **BOTH_WAYS)
+    made = step("llm2rec", "NextTitle", batch_size=50, history=3)
+    for question in next(made._task(model, corpus(), 1).batches):
+        text = model.tokenizer.decode(question.ids)
+        shown, wanted = text.split("\nNext: ")
+        last = int(shown.rsplit(" ", 1)[1])
+        assert wanted == f"Game number {last + 1}"
+        assert model.tokenizer.decode(question.targets) == f"{wanted}{model.tokenizer.eos_token}"
+        assert shown.count("Game number") == min(3, last + 1)
+
+
+def test_llm2rec_learns_titles_causally(tmp_path: Path) -> None:
+    made = encoder(tmp_path / "llm", **BOTH_WAYS)
+    settings = {"steps": 25, "batch_size": 10, "learning_rate": 1e-2}
+    _, losses = tuned("llm2rec", "NextTitle", made, tmp_path / "tuned", **settings)
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_what_is_too_long_for_the_model_is_the_oldest_title(tmp_path: Path) -> None:
+    model = opened(tmp_path, **BOTH_WAYS, max_length=80)
+    question = module("llm2rec", "NextTitle").continued(model, "word " * 200 + "end: ", "a title")
+    assert len(question.ids) == 80 - 1
+    assert model.tokenizer.decode(question.ids).endswith("word end: a title")
+
+
+def speaking(folder: Path) -> Encoder:
+    """A tiny encoder whose language model has learned to write the corpus' texts, as real ones have learned theirs."""
+    made = encoder(folder / "random", reasoner="none")
+    model = open_encoder(made, CPU).requires_grad_(True)
+    ids = model.tokens([[*row, model.eos_id] for row in model.tokenizer(list(corpus().texts))["input_ids"]])
+    labels = ids.ids.masked_fill(ids.mask == 0, -100)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(30):
+        optimiser.zero_grad()
+        model.causal_lm(input_ids=ids.ids, attention_mask=ids.mask, labels=labels).loss.backward()
+        optimiser.step()
+    save_pretrained(model.causal_lm, model.tokenizer, folder / "model")
+    return encoder(folder / "llm", backbone={"use": "causal-lm", "model": str(folder / "model")}, reasoner="none")
+
+
+def test_said_writes_an_items_text_from_its_own_vector(tmp_path: Path) -> None:
+    made = speaking(tmp_path)
+    settings = {"steps": 60, "batch_size": 20, "width": 16, "learning_rate": 0.2}
+    vectors, losses = tuned("said", "Regenerate", made, tmp_path / "said", **settings)
+    assert losses[-1] < losses[0] - 0.15
+    said = module("said", "Regenerate")
+    model = open_encoder(made, CPU)
+    texts = said.item_texts(model, corpus())
+    rows = torch.from_numpy(vectors.values)
+    losses_of = torch.zeros(20, 20)
+    with torch.no_grad():
+        for item, text in enumerate(texts):
+            for other in range(20):
+                losses_of[item, other] = said.text_loss(model, rows[other : other + 1], [text])
+    own, others = losses_of.diagonal(), (losses_of.sum(dim=1) - losses_of.diagonal()) / 19
+    assert (own < others).float().mean() > 0.9
+    assert (vectors.items, vectors.width) == (20, model.width)
+
+
+def test_said_trains_no_weight_of_the_language_model(tmp_path: Path) -> None:
+    made = encoder(tmp_path / "llm", reasoner="none")
+    facts: dict[str, Any] = {}
+    step("said", "Regenerate", steps=1, width=16).run(corpus(), made, context(tmp_path / "said", facts=facts))
+    assert facts["trained_parameters"] == 20 * 16 + 16 * 64 + 64
+
+
+def planted(users: int = 60) -> tuple[Corpus, Ranker]:
+    """Two kinds of items that a title names, users who like the one or the other, and vectors that know the kind."""
+    items = 20
+    kinds = np.arange(items) % 2
+    generator = np.random.default_rng(0)
+    liking = generator.random(users)
+    chosen = np.array(
+        [
+            generator.choice(np.flatnonzero(kinds == (generator.random() < like)), size=1)[0]
+            for like in liking
+            for _ in range(8)
+        ],
+        dtype=np.int32,
+    )
+    titles = tuple(f"{('racing', 'puzzle')[kind]} {item}" for item, kind in enumerate(kinds))
+    training = Sequences(chosen, np.arange(0, 8 * users + 1, 8, dtype=np.int64))
+    made = Corpus("planted", training, titles, tuple(map(str, range(users))), "", titles, titles)
+    vectors = np.where(kinds[:, None] == 0, [[1.0, 0.0]], [[0.0, 1.0]]) + generator.normal(size=(items, 2)) * 0.05
+    return made, Ranker({}, {"vectors": vectors.astype(np.float32)})
+
+
+def test_tslrec_reads_the_planted_shares_out_of_titles(tmp_path: Path) -> None:
+    planted_corpus, ranker = planted()
+    tslrec = module("tslrec", "LatentCategories")
+    found = tslrec.latent_categories(ranker.tensors["vectors"], 2, 0)
+    assert len(set(zip(found.tolist(), (np.arange(20) % 2).tolist(), strict=True))) == 2
+    table = {"use": "llm", "backbone": {"use": "tiny", "vocabulary": 400}, "reasoner": "none"}
+    made = build("step", table).run(planted_corpus, context(tmp_path / "llm"))  # type: ignore[attr-defined]
+    ticks: list[Any] = []
+    settings = {"steps": 60, "batch_size": 30, "categories": 2, "history": 8, "learning_rate": 1e-2}
+    made_by = step("tslrec", "LatentCategories", **settings)
+    after = made_by.run(planted_corpus, made, ranker, context(tmp_path / "tuned", ticks))
+    losses = [tick.values["loss"] for tick in ticks]
+    shares = np.stack(
+        [np.bincount(found[planted_corpus.training.of(user)], minlength=2) / 8 for user in range(planted_corpus.users)]
+    )
+    same_for_all = np.mean([_divergence(row, shares.mean(axis=0)) for row in shares])
+    # A prediction that read nothing could only give everybody the same shares.
+    assert np.mean(losses[-5:]) < same_for_all / 2 < losses[0]
+    assert read_parts(after).adapters == ("adapter",)
+
+
+def _divergence(true: np.ndarray, told: np.ndarray) -> float:
+    seen = true > 0
+    return float((true[seen] * np.log(true[seen] / told[seen])).sum())
+
+
+def test_tslrec_needs_more_items_than_categories(tmp_path: Path) -> None:
+    made = encoder(tmp_path / "llm", reasoner="none")
+    ranker = Ranker({}, {"vectors": np.eye(20, dtype=np.float32)})
+    with pytest.raises(UserError, match="categories = 20"):
+        tuned("tslrec", "LatentCategories", made, tmp_path / "tuned", ranker, categories=20)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [("llm2vec", "MaskedNextToken"), ("llm2rec", "NextTitle"), ("said", "Regenerate")],
+)
+def test_a_loss_that_is_not_finite_names_its_step(tmp_path: Path, method: str, name: str) -> None:
+    made = encoder(tmp_path / "llm", **BOTH_WAYS)
+    with pytest.raises(UserError, match="in step 2"):
+        tuned(method, name, made, tmp_path / "tuned", steps=3, learning_rate=1e37, clip_norm=None)

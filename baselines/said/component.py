@@ -1,0 +1,134 @@
+"""SAID: one learned vector an item, from which a frozen language model writes the item's text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from reaemb_bench.artifacts import Corpus, Encoder, Vectors
+from reaemb_bench.context import Context
+from reaemb_bench.steps.tune import TuneSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from reaemb_bench.encoding.model import ThoughtModel
+
+
+@dataclass(frozen=True)
+class Text:
+    """An item and the tokens of its text, EOS included."""
+
+    item: int
+    ids: tuple[int, ...]
+
+    @property
+    def terms(self) -> int:
+        """One a token."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Learned vectors and their projector: rows (items, width), projector (width, hidden size), start (hidden size,).
+
+    scale: brings rows of unit variance to the size of the language model's token embeddings.
+    """
+
+    rows: nn.Parameter
+    projector: nn.Parameter
+    start: nn.Parameter
+    scale: float
+
+    def vectors(self, items: Sequence[int]) -> Tensor:
+        """The projected vectors (n, hidden size) of some items."""
+        return self.start + self.rows[list(items)] @ self.projector * self.scale
+
+
+class Regenerate(TuneSettings):
+    """Learn a vector an item that, read as the first token, makes the language model write the item's text.
+
+    The vectors of all items pass through one learned projector; what it gives are the item's vectors. The language
+    model stays as it is and reads nothing else: no template, no title. All items start from the same vector, the mean
+    of the token embeddings, so that what tells them apart is learned.
+    Source: Hu et al., Enhancing Sequential Recommendation via LLM-based Semantic Embedding Learning (WWW 2024).
+    """
+
+    batch_size: int = Field(default=64, ge=1)
+    """Items a step; at most as many as there are."""
+    width: int = Field(default=256, ge=1)
+    """Width of an item's vector before the projector."""
+    learning_rate: float = Field(default=0.05, gt=0)
+    """AdamW's learning rate at the first step; it falls linearly to 0."""
+
+    def run(self, corpus: Corpus, encoder: Encoder, context: Context) -> Vectors:
+        """One projected vector an item, (items, hidden size). An interrupted training begins anew."""
+        import torch
+
+        from reaemb_bench.encoding.folder import open_encoder
+        from reaemb_bench.encoding.tuning import Task, seeded, tune
+
+        with seeded(context):
+            model = open_encoder(encoder, context.machine)
+            table = equal_table(model, corpus.items, self.width)
+
+            def loss(texts: Sequence[Text]) -> Tensor:
+                return text_loss(model, table.vectors([text.item for text in texts]), texts)
+
+            learned = (table.rows, table.projector, table.start)
+            tune(model, Task(self._texts(model, corpus, context.seed), loss, learned), self, context)
+            with torch.no_grad():
+                return Vectors(table.vectors(range(corpus.items)).cpu().numpy())
+
+    def _texts(self, model: ThoughtModel, corpus: Corpus, seed: int) -> Iterator[Sequence[Text]]:
+        from reaemb_bench.encoding.contrastive import batches
+
+        texts = item_texts(model, corpus)
+        for _, items in batches(corpus.items, min(self.batch_size, corpus.items), seed):
+            yield [texts[item] for item in items]
+
+
+def equal_table(model: ThoughtModel, items: int, width: int) -> Table:
+    """A table all of whose vectors are the mean of the token embeddings."""
+    import torch
+    from torch import nn
+
+    embeddings = model.causal_lm.get_input_embeddings().weight.detach().float()
+    return Table(
+        nn.Parameter(torch.zeros(items, width, device=model.device)),
+        nn.Parameter(torch.randn(width, model.width).to(model.device)),
+        nn.Parameter(embeddings.mean(dim=0)),
+        model.embedding_rms / width**0.5,
+    )
+
+
+def item_texts(model: ThoughtModel, corpus: Corpus) -> list[Text]:
+    """The text of every item, cut so that it fits behind its vector."""
+    room = model.template.max_length - 2
+    rows = model.tokenizer(list(corpus.texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return [Text(item, (*row[:room], model.eos_id)) for item, row in enumerate(rows)]
+
+
+def text_loss(model: ThoughtModel, vectors: Tensor, texts: Sequence[Text]) -> Tensor:
+    """Sum of the cross-entropies of all tokens of the texts, each written behind its vector (n, hidden size)."""
+    import torch
+    from torch.nn import functional
+
+    embeddings = model.causal_lm.get_input_embeddings()
+    longest = max(len(text.ids) for text in texts)
+    ignored = -100
+    ids = torch.full((len(texts), longest), model.eos_id, device=model.device)
+    targets = torch.full((len(texts), longest), ignored, device=model.device)
+    for row, text in enumerate(texts):
+        ids[row, : len(text.ids)] = torch.tensor(text.ids, device=model.device)
+        targets[row, : len(text.ids)] = ids[row, : len(text.ids)]
+    read = embeddings(ids[:, :-1])
+    inputs = torch.cat([vectors.to(read.dtype).unsqueeze(1), read], dim=1)
+    # Padding stands on the right, where causal attention does not see it.
+    states = model.causal_lm.get_decoder()(inputs_embeds=inputs, use_cache=False).last_hidden_state
+    asked = targets != ignored
+    logits = model.causal_lm.get_output_embeddings()(states[asked]).float()
+    return functional.cross_entropy(logits, targets[asked], reduction="sum")
