@@ -1,5 +1,7 @@
 """What every baseline owes its readers: it plans, says what it is, trains like the others, and runs."""
 
+import ast
+import contextlib
 import re
 import tomllib
 from pathlib import Path
@@ -9,9 +11,12 @@ import numpy as np
 import pytest
 
 from reaemb_bench.artifacts import Floors, Ranks
+from reaemb_bench.component import Component
+from reaemb_bench.errors import RecipeError
 from reaemb_bench.machine import Machine
 from reaemb_bench.pipeline import execute, fetch, plan
 from reaemb_bench.recipe import Recipe, from_raw, load
+from reaemb_bench.registry import find
 from reaemb_bench.store import Store
 from tests.baselines_helpers import BASELINES, tiny, write_models
 
@@ -65,6 +70,24 @@ def test_only_the_item_table_differs_between_their_recommenders(method: str) -> 
         train = recommender(load(file))
         assert shared.items() <= train.items()
         assert train.keys() - shared.keys() <= {"use", "ids", "texts", "neighbours", "weight"}
+
+
+def components(file: Path) -> list[type[Component]]:
+    """The components of a plug-in file; its other classes, such as networks, cannot be named in a recipe."""
+    found = []
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            with contextlib.suppress(RecipeError):
+                found.append(find("step", f"{file}:{node.name}"))
+    return found
+
+
+@pytest.mark.parametrize("file", sorted(BASELINES.glob("*/component.py")), ids=lambda file: file.parent.name)
+def test_its_components_say_what_they_are_and_what_each_setting_does(file: Path) -> None:
+    assert components(file)
+    for component in components(file):
+        assert component.__doc__
+        assert all(field.description for field in component.model_fields.values()), component.__name__
 
 
 @pytest.fixture(scope="module")
