@@ -127,15 +127,18 @@ def test_what_cells_share_is_computed_once_whatever_the_number_of_processes(
     assert ran(toys) == ONCE_EACH
 
 
-def test_a_killed_suite_goes_on_where_it_was(command: Command, toys: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_or_interrupted_suite_goes_on_where_it_was(
+    command: Command, toys: Path, number: signal.Signals
+) -> None:
     order = toys.with_name("fit-b")
     order.write_text("wait", encoding="utf-8")
     process = subprocess.Popen([sys.executable, "-m", "reaemb_bench", "bench", "suite.toml"], stdout=subprocess.DEVNULL)
     while not any("fit b" in line for line in ran(toys)):
         assert process.poll() is None
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    os.kill(process.pid, number)
+    assert process.wait() == (130 if number == signal.SIGINT else -number)
     for lock in Path(".reaemb-bench/store/locks").glob("*.lock"):
         # Its process must not outlive it: whoever computes holds a lock.
         FileLock(lock, timeout=60).acquire().lock.release()

@@ -31,7 +31,8 @@ _COSTS = (
 _STAR_NOTE = f"{SIGNIFICANT}: beats the best baseline, floors included, after correction"
 _COSTS_NOTE = (
     "costs of one run from an empty store, without data and judging: trained parameters of all steps, tokens that "
-    "language models read, wall time of the steps, the most memory that a step held (on a GPU, there)"
+    "language models read, wall time of the steps, the most memory that a step held (of the GPU where one is used; of "
+    "the whole process where the system tells no more)"
 )
 
 
