@@ -143,15 +143,16 @@ def _remarks(entries: Sequence[Entry]) -> list[str]:
 
 
 def _missing(entries: Sequence[Entry], floors: Plan, store: Store, reasons: Mapping[str, str]) -> list[str]:
-    """A line for each reason: whom and which seeds it has cost their cell."""
-    by_reason: dict[tuple[str, str], list[str]] = {}
+    """A line for each reason: whom, and which seeds, it has cost their cell."""
+    by_reason: dict[str, dict[str, list[str]]] = {}
     cells = [(entry.name, planned) for entry in entries for planned in entry.plans]
     for name, planned in [*cells, ("floors", floors)]:
         key = judge(planned).key
         if not store.has(key):
-            by_reason.setdefault((name, reasons.get(key, "not computed")), []).append(str(planned.seed))
-    return [f"missing: {name}, {_seeds(seeds)}: {reason}" for (name, reason), seeds in by_reason.items()]
+            seeds = by_reason.setdefault(reasons.get(key, "not computed"), {}).setdefault(name, [])
+            seeds.append(str(planned.seed))
+    return [f"missing: {_whose(by_name)}: {reason}" for reason, by_name in by_reason.items()]
 
 
-def _seeds(seeds: Sequence[str]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
+def _whose(seeds: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{name}, seed{'s' if len(each) > 1 else ''} {', '.join(each)}" for name, each in seeds.items())
