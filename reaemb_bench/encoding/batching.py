@@ -12,13 +12,12 @@ from reaemb_bench.machine import Machine
 
 MICRO_BATCH = 64
 """Prompts a pass where the machine settings do not say and memory allows."""
-_LEARNT_ON_CPU = 32
 _SHARE = 0.5
 """Of the free memory, what one micro-batch may take; the rest is for what was not counted."""
 
 
 def micro_batch(machine: Machine, shape: Shape, longest: int, *, learns: bool) -> int:
-    """Prompts a pass: the machine's setting, or 64 (32 where a CPU keeps graphs), halved until they fit into memory.
+    """Prompts a pass: the machine's setting, or 64, halved until they fit into memory.
 
     longest: tokens of the longest prompt. learns: a graph is kept for the backward pass. Halving is rare and coarse,
     so that the same machine gives the same bits.
@@ -26,7 +25,7 @@ def micro_batch(machine: Machine, shape: Shape, longest: int, *, learns: bool) -
     if machine.micro_batch is not None:
         return machine.micro_batch
     device = machine.torch_device()
-    size = _LEARNT_ON_CPU if learns and device.type == "cpu" else MICRO_BATCH
+    size = MICRO_BATCH
     room = _SHARE * free_memory(str(device)) or float("inf")
     per_prompt = longest * (shape.learnt_token if learns else shape.read_token)
     while size > 1 and size * per_prompt > room:

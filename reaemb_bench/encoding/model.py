@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
@@ -180,14 +181,12 @@ class ThoughtModel(nn.Module):
 
     def tokens(self, rows: Sequence[Sequence[int]]) -> Tokens:
         """Rows of token ids as one left-padded batch on the model's device."""
-        longest = max(len(row) for row in rows)
+        lengths = np.array([len(row) for row in rows])
+        real = np.arange(lengths.max()) >= lengths.max() - lengths[:, None]
         # What stands at padding is masked everywhere; EOS is an id that every tokenizer has.
-        ids = torch.full((len(rows), longest), self.eos_id, dtype=torch.long)
-        mask = torch.zeros((len(rows), longest), dtype=torch.long)
-        for place, row in enumerate(rows):
-            ids[place, longest - len(row) :] = torch.tensor(row, dtype=torch.long)
-            mask[place, longest - len(row) :] = 1
-        return Tokens(ids.to(self.device), mask.to(self.device))
+        ids = np.full(real.shape, self.eos_id)
+        ids[real] = np.concatenate(rows)
+        return Tokens(torch.from_numpy(ids).to(self.device), torch.from_numpy(real).long().to(self.device))
 
     def begin(self, rows: Sequence[Sequence[int]]) -> Beginning | None:
         """Read the tokens with which all rows begin (the template's fixed part), with gradient where the model has any.

@@ -52,8 +52,8 @@ class ThoughtAttention(nn.Module):
 
     def _angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         half = positions.unsqueeze(-1).float() * self.frequencies
-        angles = torch.cat([half, half], dim=-1)
-        return angles.cos(), angles.sin()
+        cosine, sine = half.cos(), half.sin()
+        return torch.cat([cosine, cosine], dim=-1), torch.cat([sine, sine], dim=-1)
 
 
 class PaperThoughtAttention(ThoughtAttention):
