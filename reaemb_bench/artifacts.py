@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from reaemb_bench.files import write_atomically
+from reaemb_bench.shards import rows_of, shard_names, write_shard
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -240,25 +240,25 @@ class Vectors:
     @property
     def items(self) -> int:
         """Number of rows."""
-        return sum(len(_rows(shard)) for shard in self._shards)
+        return sum(len(rows_of(shard)) for shard in self._shards)
 
     @cached_property
     def width(self) -> int:
         """Length of each vector."""
-        rows = _rows(self._shards[0])
+        rows = rows_of(self._shards[0])
         return int((rows if self._change is None else self._change(rows[:1])).shape[1])
 
     @cached_property
     def values(self) -> Float32:
         """All rows as one array (items, width): memory-mapped where they are one file, else in memory."""
         if len(self._shards) == 1 and self._change is None:
-            return _rows(self._shards[0])
+            return rows_of(self._shards[0])
         return np.concatenate(list(self.blocks()))
 
     def blocks(self, size: int = _BLOCK) -> Iterator[Float32]:
         """All rows in order, at most `size` at a time; of files, no more than one is mapped at once."""
         for shard in self._shards:
-            rows = _rows(shard)
+            rows = rows_of(shard)
             for start in range(0, len(rows), size):
                 block = rows[start : start + size]
                 yield block if self._change is None else self._change(block)
@@ -270,54 +270,14 @@ class Vectors:
 
     def save(self, folder: Path) -> None:
         """Write files of at most SHARD rows: `vectors.safetensors`, or `vectors-00000-of-00003.safetensors`, ..."""
-        parts = [(shard, start) for shard in self._shards for start in range(0, max(len(_rows(shard)), 1), SHARD)]
+        parts = [(shard, start) for shard in self._shards for start in range(0, max(len(rows_of(shard)), 1), SHARD)]
         for (shard, start), name in zip(parts, shard_names(len(parts)), strict=True):
-            write_shard(folder / name, Vectors(_rows(shard)[start : start + SHARD], change=self._change).values)
+            write_shard(folder / name, Vectors(rows_of(shard)[start : start + SHARD], change=self._change).values)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Point at the files; rows are read when they are asked for."""
         return cls(*sorted(folder.glob("vectors*.safetensors")))
-
-
-def shard_names(count: int) -> list[str]:
-    """Names of the files of vectors, in the order of their rows."""
-    if count == 1:
-        return ["vectors.safetensors"]
-    return [f"vectors-{place:05}-of-{count:05}.safetensors" for place in range(count)]
-
-
-def write_shard(file: Path, values: Float32, facts: Mapping[str, str] | None = None) -> None:
-    """Write rows (n, width), and facts about them, as safetensors; a crash leaves the whole file or none."""
-    from safetensors.numpy import save
-
-    write_atomically(file, save({"values": np.ascontiguousarray(values, dtype=np.float32)}, dict(facts or {})))
-
-
-def shard_facts(file: Path) -> dict[str, str]:
-    """The facts with which `write_shard` wrote a file."""
-    header, _ = _header(file)
-    return dict(header.get("__metadata__", {}))
-
-
-def _rows(shard: Float32 | Path) -> Float32:
-    """The rows of a shard; those of a file are memory-mapped, and a change of them stays in memory."""
-    if not isinstance(shard, Path):
-        return shard
-    header, start = _header(shard)
-    shape = tuple(header["values"]["shape"])
-    if 0 in shape:
-        # Nothing cannot be mapped.
-        return np.empty(shape, dtype=np.float32)
-    offset = start + header["values"]["data_offsets"][0]
-    return np.asarray(np.memmap(shard, dtype="<f4", mode="c", offset=offset, shape=shape))
-
-
-def _header(file: Path) -> tuple[dict[str, Any], int]:
-    """The description at the start of a safetensors file, and the place at which the data begin."""
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        return json.loads(stream.read(length)), 8 + length
 
 
 @dataclass(frozen=True)

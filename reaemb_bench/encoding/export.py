@@ -10,12 +10,13 @@ from itertools import accumulate
 import numpy as np
 import torch
 
-from reaemb_bench.artifacts import SHARD, Float32, Vectors, shard_facts, shard_names, write_shard
+from reaemb_bench.artifacts import SHARD, Float32, Vectors
 from reaemb_bench.context import Context, Tick
 from reaemb_bench.distributed import add_up, count, from_first, is_first, share
 from reaemb_bench.encoding.batching import by_length, micro_batch
 from reaemb_bench.encoding.model import ThoughtModel
 from reaemb_bench.errors import UserError
+from reaemb_bench.shards import shard_facts, shard_names, write_shard
 
 _CHUNK = 4_096
 """Prompts that are tokenised at once, and among which those of similar length are put together."""
