@@ -98,22 +98,9 @@ def arguments() -> argparse.Namespace:
 
 def texts(folder: Path | None) -> Corpus:
     """A corpus with the prompts' real texts: MovieLens-100K, or items with title and categories."""
-    from benchmarks.recommenders.data import prepared
+    from benchmarks.recommenders.data import prepared, table
 
-    if folder is None:
-        return prepared({"use": "movielens-100k"})[0]
-    source = {
-        "use": "table",
-        "interactions": str(folder / "interactions.csv"),
-        "items": str(folder / "items.jsonl"),
-        "user": "user_id",
-        "item": "item_id",
-        "timestamp": "position",
-        "item_key": "item_id",
-        "title": "title",
-        "attributes": ["title", "categories"],
-    }
-    return prepared(source)[0]
+    return (prepared({"use": "movielens-100k"}) if folder is None else table(folder, "title", "categories"))[0]
 
 
 def row(stage: Stage, name: Name, corpus: Corpus, device: Machine, told: argparse.Namespace) -> Measured:

@@ -32,8 +32,8 @@ def prepared(source: dict[str, Any]) -> Prepared:
         return Prepare(source=source).run(context(Path(folder)))
 
 
-def table(folder: Path) -> Prepared:
-    """A folder's `interactions.csv` (user_id, item_id, position) and `items.jsonl` (item_id, title)."""
+def table(folder: Path, *attributes: str) -> Prepared:
+    """A folder's `interactions.csv` (user_id, item_id, position) and `items.jsonl` (item_id, title, attributes)."""
     return prepared(
         {
             "use": "table",
@@ -44,6 +44,7 @@ def table(folder: Path) -> Prepared:
             "timestamp": "position",
             "item_key": "item_id",
             "title": "title",
+            "attributes": attributes,
         }
     )
 

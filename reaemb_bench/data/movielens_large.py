@@ -122,8 +122,8 @@ class MovieLens20M(MovieLensFiles):
 class MovieLens32M(MovieLensFiles):
     """MovieLens-32M: 32,000,204 ratings of 200,948 users with seconds, as implicit feedback; title, year and genres.
 
-    Movies without a line of their own keep their ratings and are called by their key. Reading takes about 9 GB of
-    memory, most of it to find exact duplicates.
+    Movies without a line of their own keep their ratings and are called by their key. All ratings are in
+    memory at once.
     """
 
     layout: ClassVar[Layout] = COMMAS
