@@ -6,6 +6,8 @@ import contextlib
 import importlib.metadata
 import platform
 import resource
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,20 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             made[package] = "absent"
     return made
+
+
+def git_state() -> str:
+    """Revision of the working folder, with `-dirty` behind it where tracked files were changed; empty without git."""
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    asked = subprocess.run(
+        [git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return asked.stdout.strip() if asked.returncode == 0 else ""
 
 
 def forget_peak_memory() -> None:

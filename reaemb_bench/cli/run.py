@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from reaemb_bench.artifacts import Corpus, Floors, Holdout, Ranks
 from reaemb_bench.cli.options import (
@@ -27,17 +25,16 @@ from reaemb_bench.cli.options import (
     limit_threads,
     machine_from,
 )
+from reaemb_bench.cli.running import Counts, executed
 from reaemb_bench.distributed import is_first, joined
 from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import Event, Finished, Plan, Watch, execute, facts_of, fetch, fetch_all
+from reaemb_bench.pipeline import Plan, execute, facts_of, fetch, fetch_all
 from reaemb_bench.pipeline import plan as plan_recipe
 from reaemb_bench.recipe import load, locate
+from reaemb_bench.reporting import terminal
 from reaemb_bench.reporting.expected import Expected, changes, read_expected
+from reaemb_bench.reporting.table import Table
 from reaemb_bench.store import Store
-from reaemb_bench.tracking.terminal import in_words, watching
-
-if TYPE_CHECKING:
-    from reaemb_bench.tracking.mlflow import Tracker
 
 ProcessTimeout = Annotated[
     float,
@@ -90,74 +87,19 @@ def run(
 
 def _run_and_report(plans: Sequence[Plan], machine: Machine, expected: Expected) -> None:
     screen = console()
-    results = Store(machine.store)
-    begun = time.monotonic()
-    counts = _Counts()
-    with _tracking(plans, results, machine, screen) as trackers:
-        for planned, tracker in zip(plans, trackers, strict=True):
-            with watching(planned, screen) as view:
-                execute(planned, results, machine, _all_of(view, counts, *([tracker] if tracker else [])))
-        _report(plans, results, screen, trackers, expected)
+    begun, counts = time.monotonic(), Counts()
+    with executed(plans, machine, screen, counts) as tracking:
+        tables = _tables(plans, Store(machine.store), expected)
+        for table in tables:
+            screen.print(terminal.render(table))
+        tracking.show(tables)
     screen.print(counts.in_words(time.monotonic() - begun), highlight=False)
 
 
-class _Counts:
-    """Counts results, each once: several seeds often share steps."""
-
-    def __init__(self) -> None:
-        self._computed: set[str] = set()
-        self._cached: set[str] = set()
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Finished):
-            (self._cached if event.cached else self._computed).add(event.job.key)
-
-    def in_words(self, seconds: float) -> str:
-        cached = len(self._cached - self._computed)
-        if not self._computed:
-            return f"everything was cached: {cached} steps, {in_words(seconds)}"
-        return f"computed {len(self._computed)} steps, {cached} cached, in {in_words(seconds)}"
-
-
-def _all_of(*watches: Watch) -> Watch:
-    def watch(event: Event) -> None:
-        for each in watches:
-            each(event)
-
-    return watch
-
-
-@contextmanager
-def _tracking(
-    plans: Sequence[Plan], results: Store, machine: Machine, screen: Console
-) -> Iterator[Sequence[Tracker | None]]:
-    """One MLflow tracker a plan, or None where nothing is tracked; all are closed whatever happens inside."""
-    if not machine.mlflow:
-        yield [None] * len(plans)
-        return
-    from reaemb_bench.tracking.mlflow import Tracker
-
-    def warn(line: str) -> None:
-        screen.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    trackers = [Tracker(planned, results, machine.mlflow, warn) for planned in plans]
-    finished = False
-    try:
-        yield trackers
-        finished = True
-    finally:
-        for tracker in trackers:
-            tracker.close(finished)
-
-
-def _report(
-    plans: Sequence[Plan], results: Store, screen: Console, trackers: Sequence[Tracker | None], expected: Expected
-) -> None:
+def _tables(plans: Sequence[Plan], results: Store, expected: Expected) -> list[Table]:
     by_plan = [fetch_all(planned, results, Ranks) for planned in plans]
     if not by_plan[0]:
-        return
-    from reaemb_bench.evaluation.summary import summarise
-    from reaemb_bench.reporting import markdown, terminal
+        return []
     from reaemb_bench.reporting.results import lists_table, results_table
 
     recipe = plans[0].recipe
@@ -174,16 +116,7 @@ def _report(
     )
     table = expected.noted(table, len(next(iter(by_plan[0].values())).users), facts_of(plans[0], results, Corpus))
     lists = lists_table(named, floors)
-    tables = [table] if lists is None else [table, lists]
-    for each_table in tables:
-        screen.print(terminal.render(each_table))
-    for ranks_by_step, tracker in zip(by_plan, trackers, strict=True):
-        if tracker is None:
-            continue
-        for step, ranks in ranks_by_step.items():
-            tracker.step_results(step, summarise(ranks))
-        shown = "\n".join(markdown.render(each_table) for each_table in tables)
-        tracker.results(summarise(list(ranks_by_step.values())[-1]), shown)
+    return [table] if lists is None else [table, lists]
 
 
 def _sampled(planned: Plan, results: Store) -> int | None:

@@ -11,8 +11,6 @@ import json
 import logging
 import os
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from reaemb_bench.artifacts import Corpus, Ranks
+from reaemb_bench.environment import git_state
 from reaemb_bench.pipeline import Event, Finished, Job, Plan, Planned, Started, Ticked
+from reaemb_bench.runs import Group
 from reaemb_bench.store import Store
 
 EXPERIMENT = "reaemb-bench"
@@ -36,11 +36,14 @@ _SECONDS_BETWEEN_FLUSHES = 10.0
 class Tracker:
     """Logs one plan. `tracker(event)` while it runs, then `results(...)`, then `close(...)`."""
 
-    def __init__(self, planned: Plan, store: Store, uri: str, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, planned: Plan, store: Store, uri: str, warn: Callable[[str], None], group: Group | None = None
+    ) -> None:
         self._planned = planned
         self._store = store
         self._uri = uri
         self._warn = warn
+        self._group = group
         self._client: Any = None
         self._parent = ""
         self._experiment = ""
@@ -114,7 +117,8 @@ class Tracker:
             "recipe": recipe.name,
             "seed": str(self._planned.seed),
             "leaks": ", ".join(self._planned.leaks) or "none",
-            **_git_revision(),
+            **({"group": self._group.name, "kind": self._group.kind} if self._group else {}),
+            "mlflow.source.git.commit": git_state(),
         }
         name = f"{recipe.name}, seed {self._planned.seed}"
         self._parent = client.create_run(self._experiment, tags=tags, run_name=name).info.run_id
@@ -254,11 +258,3 @@ def _header(planned: Plan) -> dict[str, Any]:
 
 def _tables(planned: Plan) -> dict[str, Any]:
     return {name: step.spec() for name, step in planned.recipe.steps.items()}
-
-
-def _git_revision() -> dict[str, str]:
-    git = shutil.which("git")
-    if git is None:
-        return {}
-    asked = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return {"mlflow.source.git.commit": asked.stdout.strip()} if asked.returncode == 0 else {}

@@ -1,0 +1,113 @@
+"""Execute a recipe's plans while people watch: what `run` and the verbs that run variants of a recipe share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from reaemb_bench.artifacts import Ranks
+from reaemb_bench.machine import Machine
+from reaemb_bench.pipeline import Event, Finished, Plan, Watch, execute, fetch_all
+from reaemb_bench.reporting.table import Table
+from reaemb_bench.runs import Group, Run, remember
+from reaemb_bench.store import Store
+from reaemb_bench.tracking.terminal import in_words, watching
+
+if TYPE_CHECKING:
+    from reaemb_bench.tracking.mlflow import Tracker
+
+
+class Counts:
+    """Counts results, each once: several seeds and variants often share steps."""
+
+    def __init__(self) -> None:
+        self._computed: set[str] = set()
+        self._cached: set[str] = set()
+
+    def __call__(self, event: Event) -> None:
+        """Take one event of the pipeline."""
+        if isinstance(event, Finished):
+            (self._cached if event.cached else self._computed).add(event.job.key)
+
+    def in_words(self, seconds: float) -> str:
+        """`computed 3 steps, 5 cached, in 12 s`."""
+        cached = len(self._cached - self._computed)
+        if not self._computed:
+            return f"everything was cached: {cached} steps, {in_words(seconds)}"
+        return f"computed {len(self._computed)} steps, {cached} cached, in {in_words(seconds)}"
+
+
+@contextmanager
+def executed(
+    plans: Sequence[Plan], machine: Machine, screen: Console, counts: Watch, group: Group | None = None
+) -> Iterator[Tracking]:
+    """Execute the plans of one recipe, one a seed, and write down in the store that they were run.
+
+    Inside, everything is computed and MLflow still open: give it the tables.
+    """
+    results = Store(machine.store)
+    with _trackers(plans, results, machine, screen, group) as trackers:
+        for planned, tracker in zip(plans, trackers, strict=True):
+            with watching(planned, screen) as view:
+                execute(planned, results, machine, _all_of(view, counts, *([tracker] if tracker else [])))
+        yield Tracking(plans, results, trackers, remember(plans, results, group))
+
+
+class Tracking:
+    """Finished plans, the record of their run, and the MLflow trackers that wait for their results."""
+
+    def __init__(self, plans: Sequence[Plan], results: Store, trackers: Sequence[Tracker | None], run: Run) -> None:
+        self._plans = plans
+        self._results = results
+        self._trackers = trackers
+        self.run = run
+
+    def show(self, tables: Sequence[Table]) -> None:
+        """Log the metrics of each seed's ranks, and the tables as people see them."""
+        if not any(self._trackers):
+            return
+        from reaemb_bench.evaluation.summary import summarise
+        from reaemb_bench.reporting import markdown
+
+        shown = "\n".join(markdown.render(each) for each in tables)
+        for planned, tracker in zip(self._plans, self._trackers, strict=True):
+            ranks_by_step = fetch_all(planned, self._results, Ranks)
+            if tracker is None or not ranks_by_step:
+                continue
+            for step, ranks in ranks_by_step.items():
+                tracker.step_results(step, summarise(ranks))
+            tracker.results(summarise(list(ranks_by_step.values())[-1]), shown)
+
+
+def _all_of(*watches: Watch) -> Watch:
+    def watch(event: Event) -> None:
+        for each in watches:
+            each(event)
+
+    return watch
+
+
+@contextmanager
+def _trackers(
+    plans: Sequence[Plan], results: Store, machine: Machine, screen: Console, group: Group | None
+) -> Iterator[Sequence[Tracker | None]]:
+    """One MLflow tracker a plan, or None where nothing is tracked; all are closed whatever happens inside."""
+    if not machine.mlflow:
+        yield [None] * len(plans)
+        return
+    from reaemb_bench.tracking.mlflow import Tracker
+
+    def warn(line: str) -> None:
+        screen.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    trackers = [Tracker(planned, results, machine.mlflow, warn, group) for planned in plans]
+    finished = False
+    try:
+        yield trackers
+        finished = True
+    finally:
+        for tracker in trackers:
+            tracker.close(finished)
