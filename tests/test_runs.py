@@ -1,0 +1,78 @@
+"""What the store remembers of runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reaemb_bench.artifacts import Holdout, Ranker, Ranks, Vectors
+from reaemb_bench.errors import UserError
+from reaemb_bench.runs import artifact_of, find, floors_of, history, ranks_of
+from reaemb_bench.store import Store
+from tests.conftest import Said
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def store(command: Command, toy_recipe: Path) -> Store:
+    """The store after a run with two seeds and one with another rate."""
+    assert command("run", toy_recipe, "--set", "seeds=[1, 2]", "--set", "embedder_seed=0").code == 0
+    assert command("run", toy_recipe, "--set", "train.rate=0.2").code == 0
+    return Store(Path(".reaemb-bench/store"))
+
+
+def test_each_recipe_that_ran_is_remembered_once(store: Store, command: Command, toy_recipe: Path) -> None:
+    before = history(store)
+    assert sorted(run.seeds for run in before) == [(1, 2), (42,)]
+    assert {(run.name, run.title, run.kind, run.group, run.data) for run in before} == {
+        ("toys", "Toys", "run", "", "toys")
+    }
+    command("run", toy_recipe, "--set", "train.rate=0.2")
+    assert {run.id for run in history(store)} == {run.id for run in before}
+
+
+def test_results_are_found_without_planning_again(store: Store) -> None:
+    two = next(run for run in history(store) if run.seeds == (1, 2))
+    ranks = ranks_of(two, store)
+    assert len(ranks) == 2
+    assert all(isinstance(each, Ranks) and len(each.users) == 6 for each in ranks)
+    first, second = (artifact_of(two, store, Ranker, seed) for seed in (0, 1))
+    assert not np.array_equal(first.tensors["rate"], second.tensors["rate"])
+    assert np.array_equal(artifact_of(two, store, Vectors, 0).items, artifact_of(two, store, Vectors, 1).items)
+    assert floors_of(two, store) is None
+
+
+def test_a_run_is_found_by_id_start_or_name(store: Store) -> None:
+    newest = history(store)[0]
+    assert find(store, newest.id) == find(store, newest.id[:6]) == newest
+    assert find(store, "toys").name == "toys"
+    with pytest.raises(UserError, match="no run 'toy'.*toys"):
+        find(store, "toy")
+
+
+def test_lost_results_are_named(store: Store) -> None:
+    run = find(store, "toys")
+    key = run.key_of(Ranks)
+    assert key is not None
+    (store.folder(key) / "manifest.json").unlink()
+    with pytest.raises(UserError, match=f"Ranks of run {run.id} .* no longer in the store; run it again"):
+        ranks_of(run, store)
+    assert artifact_of(run, store, Holdout) is not None
+
+
+def test_a_broken_record_is_named(store: Store) -> None:
+    file = next((store.root / "runs").glob("*.json"))
+    file.write_text(json.dumps({"id": "x"}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"\.json is no record of a run .*; delete it"):
+        history(store)
+
+
+def test_an_unfinished_run_is_not_remembered(command: Command, toy_recipe: Path) -> None:
+    with pytest.raises(RuntimeError):
+        command("run", toy_recipe, "--set", "train.stop=error")
+    assert history(Store(Path(".reaemb-bench/store"))) == []
