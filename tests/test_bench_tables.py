@@ -103,6 +103,8 @@ def test_json_holds_numbers_in_full_and_what_is_marked() -> None:
         "best": True,
         "second": False,
         "significant": True,
+        "interval": None,
+        "verdict": "",
     }
     assert cells["popularity"]["HR@10"]["second"]
     assert cells["broken"]["HR@10"]["value"] is None

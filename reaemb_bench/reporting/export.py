@@ -13,7 +13,7 @@ from typing import Any
 from reaemb_bench.errors import UserError
 from reaemb_bench.files import write_atomically
 from reaemb_bench.reporting import markdown
-from reaemb_bench.reporting.table import Table
+from reaemb_bench.reporting.table import Cell, Column, Table
 
 
 def as_markdown(title: str, tables: Sequence[Table]) -> str:
@@ -28,17 +28,21 @@ def as_json(title: str, tables: Sequence[Table]) -> str:
 
 
 def as_csv(title: str, tables: Sequence[Table]) -> str:
-    """A line a row of any table, each number followed by its deviation over seeds; notes are left out."""
+    """A line a row of any table, each number followed by its deviation over seeds; notes are left out.
+
+    A difference is followed by the bounds of its interval and its verdict instead.
+    """
     lines = io.StringIO()
-    names = dict.fromkeys(column.name for table in tables for column in table.columns)
-    numbers = [heading for name in names for heading in (name, f"{name} sd")]
+    numbers = dict.fromkeys(
+        heading for table in tables for column in table.columns for heading in _in_columns(column, Cell(None))
+    )
     writer = csv.DictWriter(lines, ["title", "table", "method", "floor", "leaks", *numbers], lineterminator="\n")
     writer.writeheader()
     for table in tables:
         for row in table.rows:
             made = {"title": title, "table": table.title, "method": row.name, "floor": row.floor, "leaks": row.leaks}
             for column, cell in zip(table.columns, row.cells, strict=True):
-                made |= {column.name: cell.value, f"{column.name} sd": cell.sd}
+                made |= _in_columns(column, cell)
             writer.writerow(made)
     return lines.getvalue()
 
@@ -60,6 +64,14 @@ def write_tables(file: Path, title: str, tables: Sequence[Table]) -> None:
         write_atomically(file, FORMATS[file.suffix](title, tables).encode())
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error.strerror}); choose another --out") from None
+
+
+def _in_columns(column: Column, cell: Cell) -> dict[str, float | str | None]:
+    name = column.name
+    if not column.difference:
+        return {name: cell.value, f"{name} sd": cell.sd}
+    low, high = cell.interval or (None, None)
+    return {name: cell.value, f"{name} low": low, f"{name} high": high, f"{name} verdict": cell.verdict}
 
 
 def _plain(table: Table) -> dict[str, Any]:

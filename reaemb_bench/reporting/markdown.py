@@ -39,4 +39,8 @@ def _cell(column: Column, cell: Cell) -> str:
         value = f"**{value}**" if cell.best else f"<u>{value}</u>"
     if cell.significant:
         value += f"\\{SIGNIFICANT}"
-    return value if cell.sd is None else f"{value} ± {column.shown(cell.sd)}"
+    if cell.sd is not None:
+        value += f" ± {column.shown(cell.sd)}"
+    if cell.interval is not None:
+        value += f" ({' to '.join(map(column.shown, cell.interval))})"
+    return f"{value} {cell.verdict}".rstrip()

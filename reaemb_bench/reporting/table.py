@@ -12,12 +12,14 @@ DECIMALS = 4
 class Column:
     """A column of numbers: a metric, and whose or which protocol's it is; empty for all users and the whole catalogue.
 
-    Higher is better, but for a cost, which is shown with three digits and never marked.
+    Higher is better, but for a cost, which is shown with three digits and never marked. difference: of two methods,
+    shown with its sign.
     """
 
     metric: str
     part: str = ""
     cost: bool = False
+    difference: bool = False
 
     @property
     def name(self) -> str:
@@ -26,6 +28,8 @@ class Column:
 
     def shown(self, value: float) -> str:
         """A number of this column as people read it."""
+        if self.difference:
+            return signed(value)
         return quantity(value) if self.cost else number(value)
 
 
@@ -34,6 +38,7 @@ class Cell:
     """A number, its standard deviation over seeds, and whether it is the best of its column; None: there is none.
 
     second: the next best where a table marks it. significant: a test shows that it beats the best baseline.
+    interval: its lower and upper bound, where it has one. verdict: what a test says of it, in a word or two.
     """
 
     value: float | None
@@ -41,6 +46,8 @@ class Cell:
     best: bool = False
     second: bool = False
     significant: bool = False
+    interval: tuple[float, float] | None = None
+    verdict: str = ""
 
     @property
     def missing(self) -> bool:
@@ -80,6 +87,11 @@ _SUFFIXES = ("", "k", "M", "G", "T")
 def number(value: float) -> str:
     """Four decimals without the leading zero: `.0503`, `1.0000`."""
     return f"{value:.{DECIMALS}f}".removeprefix("0")
+
+
+def signed(value: float) -> str:
+    """As `number`, with its sign: `+.0503`, `-.0021`."""
+    return f"{'-' if value < 0 else '+'}{number(abs(value))}"
 
 
 def quantity(value: float) -> str:

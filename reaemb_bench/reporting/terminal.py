@@ -8,10 +8,13 @@ from rich.text import Text
 
 from reaemb_bench.reporting.table import LEAK, MISSING, SIGNIFICANT, Cell, Column, Row, Table
 
+_BESIDE = "not bold not underline dim"
+"""Style of what stands below a number and belongs to it."""
+
 
 def render(table: Table) -> RichTable:
-    """Deviations and parts stand on lines of their own, so that columns stay narrow; the best numbers are bold, the
-    second best of a suite's table underlined."""
+    """Deviations, intervals, verdicts and parts stand on lines of their own, so that columns stay narrow; the best
+    numbers are bold, the second best of a suite's table underlined."""
     made = RichTable(
         title=Text(table.title, style="bold"),
         caption=Text("\n".join(table.notes), style="dim"),
@@ -49,5 +52,9 @@ def _cell(column: Column, cell: Cell) -> Text:
     if cell.significant:
         shown.append(SIGNIFICANT, style="not underline")
     if cell.sd is not None:
-        shown.append(f"\n±{column.shown(cell.sd)}", style="not bold not underline dim")
+        shown.append(f"\n±{column.shown(cell.sd)}", style=_BESIDE)
+    if cell.interval is not None:
+        shown.append(f"\n({' '.join(map(column.shown, cell.interval))})", style=_BESIDE)
+    if cell.verdict:
+        shown.append(f"\n{cell.verdict}", style="not bold not underline")
     return shown

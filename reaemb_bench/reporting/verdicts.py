@@ -8,7 +8,7 @@ from functools import partial
 from reaemb_bench.artifacts import Ranks
 from reaemb_bench.evaluation.metrics import ndcg
 from reaemb_bench.evaluation.significance import Comparison, Judged, compare, judged
-from reaemb_bench.reporting.table import number
+from reaemb_bench.reporting.table import number, signed
 
 
 def verdicts(methods: Mapping[str, Sequence[Ranks]], floors: Mapping[str, Ranks], k: int) -> list[str]:
@@ -59,7 +59,7 @@ def sentence(comparison: Comparison) -> str:
     users = f"{comparison.users:,} users"
     if comparison.difference == comparison.low == comparison.high == 0:
         return f"{first} and {second} are equal {on} for every one of {users}"
-    size = f"{_signed(comparison.difference)} ({_evidence(comparison)}"
+    size = f"{signed(comparison.difference)} ({_evidence(comparison)}"
     if not comparison.shown:
         could = f"{users} could have shown {number(comparison.detectable)}"
         return f"no difference shown between {first} and {second} {on}: {size}); {could}"
@@ -68,14 +68,10 @@ def sentence(comparison: Comparison) -> str:
 
 
 def _evidence(comparison: Comparison) -> str:
-    interval = f"95 % interval {_signed(comparison.low)} to {_signed(comparison.high)}"
+    interval = f"95 % interval {signed(comparison.low)} to {signed(comparison.high)}"
     correction = f" after Holm over {comparison.family} comparisons" if comparison.family > 1 else ""
     return f"{interval}, p = {number(comparison.adjusted_p)}{correction}"
 
 
 def _best(methods: Sequence[Judged]) -> Judged:
     return max(methods, key=lambda each: each.mean)
-
-
-def _signed(value: float) -> str:
-    return f"{'-' if value < 0 else '+'}{number(abs(value))}"
