@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from reaemb_bench.artifacts import Corpus, Floors, Ranks
@@ -69,13 +70,29 @@ class Run:
 
 
 def remember(plans: Sequence[Plan], store: Store, group: Group | None = None) -> Run:
-    """Write down that these plans, one a seed of one recipe, were executed; replaces what was written of them before."""
+    """Write down that these plans, one a seed of one recipe, were executed; replaces an earlier record of them."""
+    made = as_run(plans, store, group)
+    text = json.dumps(asdict(made), ensure_ascii=False, indent=1)
+    try:
+        write_atomically(_file(store, made.id), f"{text}\n".encode())
+    except OSError as error:
+        raise UserError(f"the store {store.root} cannot be written ({error.strerror}); choose another") from None
+    return made
+
+
+def forget(store: Store, run: Run) -> None:
+    """Remember this run no longer; its results stay until somebody collects them."""
+    _file(store, run.id).unlink(missing_ok=True)
+
+
+def as_run(plans: Sequence[Plan], store: Store, group: Group | None = None) -> Run:
+    """The record of these plans, one a seed of one recipe, as if they had finished now; nothing is written."""
     recipe = plans[0].recipe
     results = tuple(
         tuple(Result(job.name, job.key, tuple(made.__name__ for made in job.makes)) for job in planned.jobs)
         for planned in plans
     )
-    made = Run(
+    return Run(
         id=_id(recipe.name, results),
         name=recipe.name,
         title=recipe.title,
@@ -89,12 +106,6 @@ def remember(plans: Sequence[Plan], store: Store, group: Group | None = None) ->
         git=git_state(),
         results=results,
     )
-    text = json.dumps(asdict(made), ensure_ascii=False, indent=1)
-    try:
-        write_atomically(store.root / _FOLDER / f"{made.id}.json", f"{text}\n".encode())
-    except OSError as error:
-        raise UserError(f"the store {store.root} cannot be written ({error.strerror}); choose another") from None
-    return made
 
 
 def history(store: Store) -> list[Run]:
@@ -140,6 +151,10 @@ def _fetch(run: Run, store: Store, artifact: type[Any], seed: int) -> Any:
     if not store.has(key):
         raise UserError(f"{artifact.__name__} of run {run.id} ({run.name}) is no longer in the store; run it again")
     return artifact.load(store.verify(key, artifact.__name__.lower()))
+
+
+def _file(store: Store, identifier: str) -> Path:
+    return store.root / _FOLDER / f"{identifier}.json"
 
 
 def _data(planned: Plan, store: Store) -> str:

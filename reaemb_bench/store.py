@@ -11,18 +11,20 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock
+from filelock import BaseFileLock, FileLock, Timeout
 
 from reaemb_bench.errors import UserError
 from reaemb_bench.files import sha256_of, sync_tree
 
 MANIFEST = "manifest.json"
 TICKS = "ticks.jsonl"
+TRASH = "trash"
+"""Folder of what is being deleted."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,37 @@ class Store:
         """A lock that one process at a time holds while it computes `key`."""
         folder = self._make(self.root / "locks")
         return FileLock(folder / f"{key}.lock")
+
+    def held(self, key: str) -> bool:
+        """Whether a process computes `key` now."""
+        if not (self.root / "locks" / f"{key}.lock").is_file():
+            return False
+        try:
+            with self.lock(key).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def computing(self) -> frozenset[str]:
+        """All keys that processes compute now."""
+        keys = [file.stem for file in (self.root / "locks").glob("*.lock")]
+        return frozenset(key for key in keys if self.held(key))
+
+    def discard(self, folder: Path, key: str | None = None) -> bool:
+        """Delete a folder of this store, out of sight by one rename first; False where it is gone already.
+
+        False too where a process computes `key`, to which the folder belongs. Raises UserError.
+        """
+        away = self._make(self.root / TRASH) / f"{folder.name}.{uuid.uuid4().hex[:8]}"
+        try:
+            with self.lock(key).acquire(timeout=0) if key is not None else nullcontext():
+                folder.rename(away)
+        except (Timeout, FileNotFoundError):
+            return False
+        except OSError as error:
+            raise UserError(f"{folder} cannot be deleted ({error.strerror})") from None
+        shutil.rmtree(away, ignore_errors=True)
+        return True
 
     def scratch(self, key: str) -> Path:
         """A folder for the unfinished work on `key`; it outlives a crash."""

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import reaemb_bench
-from reaemb_bench.cli import audit, bench, card, check, data, describe, doctor, listing, plan, run
+from reaemb_bench.cli import audit, bench, card, check, data, describe, doctor, init, listing, new, plan, run, store
 from reaemb_bench.cli.options import in_words
 from reaemb_bench.errors import UserError
 
@@ -21,7 +21,6 @@ app = typer.Typer(
     name="reaemb-bench",
     help="Compare ways of turning a language model into item embeddings for sequential recommendation.",
     epilog=f"{_DEBUG}, anywhere on the line, shows the traceback of an error.",
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("run")(run.run)
@@ -31,11 +30,18 @@ app.command("audit")(audit.audit)
 app.command("list")(listing.list_components)
 app.command("describe")(describe.describe)
 app.command("doctor")(doctor.doctor)
+app.command("init")(init.init)
+app.command("new")(new.new)
 data_app = typer.Typer(help="Data sets.")
 data_app.command("prepare")(data.prepare)
 data_app.command("check")(check.check)
 data_app.command("describe")(card.describe)
 app.add_typer(data_app, name="data")
+store_app = typer.Typer(help="Results on disk.")
+store_app.command("ls")(store.ls)
+store_app.command("why")(store.why)
+store_app.command("gc")(store.gc)
+app.add_typer(store_app, name="store")
 
 
 @data_app.callback()

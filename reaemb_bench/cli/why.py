@@ -35,7 +35,7 @@ class Reasons:
         earlier = self._earlier.get(job.name, [])
         if not earlier:
             return "new" if not upstream else f"new; waits for {_listed(upstream)}"
-        changed = min((self._changes(here, each) for each in earlier), key=len)
+        changed = min((changes(here, each) for each in earlier), key=len)
         own = [text for text in changed if not text.startswith("inputs.")]
         if own:
             return "; ".join(own[:_SHOWN]) + (f" (and {len(own) - _SHOWN} more)" if len(own) > _SHOWN else "")
@@ -43,22 +43,23 @@ class Reasons:
             return f"its input from {_listed(upstream)} changes"
         return "reads other results than before: " + _listed([self._maker[key] for _, key in job.inputs.values()])
 
-    @staticmethod
-    def _changes(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
-        made = []
-        for path in sorted({*here, *there}):
-            if here.get(path) == there.get(path):
-                continue
-            name = path.removeprefix("step.")
-            if name == "code":
-                made.append("the plug-in file was edited")
-            elif path not in there:
-                made.append(f"{name} is new")
-            elif path not in here:
-                made.append(f"{name} is gone")
-            else:
-                made.append(f"{name}: {_short(there[path])} → {_short(here[path])}")
-        return made
+
+def changes(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    """What differs between two flattened identities, as `rate: 0.1 → 0.2`: from `there` to `here`."""
+    made = []
+    for path in sorted({*here, *there}):
+        if here.get(path) == there.get(path):
+            continue
+        name = path.removeprefix("step.")
+        if name == "code":
+            made.append("the plug-in file was edited")
+        elif path not in there:
+            made.append(f"{name} is new")
+        elif path not in here:
+            made.append(f"{name} is gone")
+        else:
+            made.append(f"{name}: {_short(there[path])} → {_short(here[path])}")
+    return made
 
 
 def _listed(names: list[str]) -> str:
