@@ -127,6 +127,13 @@ def test_methods_stand_before_floors_and_one_seed_has_no_deviation() -> None:
     assert not any("seeds" in note or "held-out" in note for note in table.notes)
 
 
+def test_only_methods_that_leak_are_marked_and_sentences_can_be_left_out() -> None:
+    table = results_table("", {"one": TWO_SEEDS, "two": TWO_SEEDS}, FLOORS, {"two": ["crrl"]}, compared=False)
+    assert [row.leaks for row in table.rows] == [False, True, False, False]
+    assert table.notes[-1] == "† looks at held-out data on purpose (crrl): no fair comparison"
+    assert not any("difference" in note or "beats" in note for note in table.notes)
+
+
 def test_methods_may_have_different_numbers_of_seeds() -> None:
     table = results_table("Toys", {"one": TWO_SEEDS[:1], "two": TWO_SEEDS}, None, [])
     assert [row.cells[0].sd is None for row in table.rows] == [True, False]

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from reaemb_bench.artifacts import Floors, Ranks
 from reaemb_bench.errors import UserError
 from reaemb_bench.evaluation.groups import SHORT, TAIL, groups
+from reaemb_bench.evaluation.named import MetricName
 from reaemb_bench.evaluation.summary import over_seeds, summarise
 from reaemb_bench.reporting.table import LEAK, Cell, Column, Row, Table, mark_best
 from reaemb_bench.reporting.verdicts import verdicts
 
 K = 10
 
-_COLUMNS = {
-    f"full/hr@{K}": Column(f"HR@{K}"),
-    f"full/ndcg@{K}": Column(f"NDCG@{K}"),
-    "full/mrr": Column("MRR"),
-    **{f"full/ndcg@{K}/{group}": Column(f"NDCG@{K}", group) for group in ("tail", "head", "short", "long", "cold")},
-    f"sampled/hr@{K}": Column(f"HR@{K}", "sampled"),
-    f"sampled/ndcg@{K}": Column(f"NDCG@{K}", "sampled"),
-}
 _LISTS = {
     f"full/coverage@{K}": Column("coverage"),
     f"full/gini@{K}": Column("Gini"),
@@ -35,31 +28,39 @@ def results_table(
     title: str,
     named: Mapping[str, Sequence[Ranks]],
     floors: Floors | None,
-    leaks: Sequence[str],
+    leaks: Sequence[str] | Mapping[str, Sequence[str]],
     tail: int = TAIL,
     short: int = SHORT,
     sampled: int | None = None,
     embedder_seed: int | None = None,
+    *,
+    leaking: Collection[str] | None = None,
+    k: int = K,
+    metric: MetricName = "ndcg",
 ) -> Table:
     """A row a method, each from the ranks of its seeds, then a row a floor; below them what differs from what.
 
-    leaks: names of the steps that looked at held-out data on purpose; where there are any, all methods are marked.
+    leaks: names of the steps that looked at held-out data on purpose; where there are any, all methods are marked, or
+    those of `leaking` alone. k: cut-off of the columns. metric: what the verdicts are about.
     tail, short: thresholds of the groups, see `reaemb_bench.evaluation.groups`. sampled: how many candidates were
     stored for each user, where that is known. embedder_seed: the embedder's seed, where all seeds share one.
+    compared: whether sentences below say what differs, for which another table may be the better place.
     Raises UserError where the methods did not rank the same targets of the same users.
     """
     by_floor = floors.by_name if floors is not None else {}
     everything = [ranks for seeds in named.values() for ranks in seeds] + list(by_floor.values())
     check_comparable(everything)
-    rows = [row_of(name, seeds, tail, short, leaks=bool(leaks)) for name, seeds in named.items()]
-    rows += [row_of(name, [ranks], tail, short, floor=True) for name, ranks in by_floor.items()]
+    marked = {name for name in named if leaks and (leaking is None or name in leaking)}
+    columns = _columns(k, sampled)
+    rows = [row_of(name, seeds, tail, short, leaks=name in marked, of=columns, k=k) for name, seeds in named.items()]
+    rows += [row_of(name, [ranks], tail, short, floor=True, of=columns, k=k) for name, ranks in by_floor.items()]
     notes = _notes(everything[0], tail, short, sampled) if everything else []
     notes += seeds_note([len(seeds) for seeds in named.values()], embedder_seed)
-    marked = {f"{name} {LEAK}" if leaks else name: seeds for name, seeds in named.items()}
-    notes += verdicts(marked, by_floor, K)
+    shown = {f"{name} {LEAK}" if name in marked else name: seeds for name, seeds in named.items()}
+    notes += verdicts(shown, by_floor, k, metric)
     if leaks:
         notes.append(f"{LEAK} looks at held-out data on purpose ({', '.join(leaks)}): no fair comparison")
-    return Table(title, _columns(sampled), mark_best(rows), tuple(notes))
+    return Table(title, tuple(columns.values()), mark_best(rows), tuple(notes))
 
 
 def lists_table(named: Mapping[str, Sequence[Ranks]], floors: Floors | None, tail: int = TAIL) -> Table | None:
@@ -84,13 +85,17 @@ def check_comparable(everything: Sequence[Ranks]) -> None:
             raise UserError("these results rank different users or targets, so they cannot stand in one table")
 
 
-def _columns(sampled: int | None) -> tuple[Column, ...]:
-    if sampled is None:
-        return tuple(_COLUMNS.values())
-    return tuple(
-        Column(column.metric, f"sampled-{sampled}") if column.part == "sampled" else column
-        for column in _COLUMNS.values()
-    )
+def _columns(k: int, sampled: int | None) -> dict[str, Column]:
+    """By the names of `summarise`."""
+    candidates = "sampled" if sampled is None else f"sampled-{sampled}"
+    return {
+        f"full/hr@{k}": Column(f"HR@{k}"),
+        f"full/ndcg@{k}": Column(f"NDCG@{k}"),
+        "full/mrr": Column("MRR"),
+        **{f"full/ndcg@{k}/{group}": Column(f"NDCG@{k}", group) for group in ("tail", "head", "short", "long", "cold")},
+        f"sampled/hr@{k}": Column(f"HR@{k}", candidates),
+        f"sampled/ndcg@{k}": Column(f"NDCG@{k}", candidates),
+    }
 
 
 def row_of(
@@ -101,10 +106,11 @@ def row_of(
     *,
     floor: bool = False,
     leaks: bool = False,
-    of: Mapping[str, Column] = _COLUMNS,
+    of: Mapping[str, Column],
+    k: int = K,
 ) -> Row:
-    """A row from the ranks of a method's seeds. of: the columns, by the names of `summarise`."""
-    spread = over_seeds([summarise(ranks, (K,), tail, short) for ranks in seeds])
+    """A row from the ranks of a method's seeds. of: the columns, by the names of `summarise`. k: their cut-off."""
+    spread = over_seeds([summarise(ranks, (k,), tail, short) for ranks in seeds])
     cells = tuple(Cell(spread[key].mean, spread[key].sd) if key in spread else Cell(None) for key in of)
     return Row(name, cells, floor, leaks)
 
