@@ -1,0 +1,59 @@
+"""Drawing with matplotlib as SVG inside a page: its default style, no display, no date, the same bytes each time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from reaemb_bench.plots.plot import Panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_POINTS = (480, 310)
+_GREY = "#8a8f98"
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "reaemb-bench",
+    "font.size": 12,
+    "axes.edgecolor": _GREY,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "legend.frameon": False,
+}
+_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_ID = re.compile(r'(\bid="|url\(#|href="#)')
+_ROOT = re.compile(r'<svg [^>]*viewBox="([^"]+)"[^>]*>')
+
+
+def panel(heading: str, alt: str, draw: Callable[[Axes], None]) -> Panel:
+    """A picture of 480 by 310 points that `draw` fills. No text from outside belongs into it: headings are HTML."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        figure = Figure(figsize=(_POINTS[0] / 72, _POINTS[1] / 72), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
+        draw(axes)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata=_METADATA)
+    return Panel(heading, alt, _inline(file.getvalue()))
+
+
+def _inline(svg: str) -> str:
+    """The element alone, without fixed size, with ids that no other picture of the page has."""
+    root = _ROOT.search(svg)
+    assert root is not None
+    mark = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    body = _ID.sub(rf"\g<1>p{mark}-", svg[root.end() :])
+    body = body.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+    return f'<svg viewBox="{root.group(1)}">{body.strip()}'

@@ -1,0 +1,169 @@
+"""A report as one HTML page: tables, plots, and what was run, with what and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from reaemb_bench.artifacts import Corpus, Encoder, Floors, Ranks, Vectors
+from reaemb_bench.evaluation.groups import SHORT, TAIL
+from reaemb_bench.evaluation.metrics import ndcg
+from reaemb_bench.plots import costs, embeddings, learning, long_tail, reinforcement
+from reaemb_bench.plots.costs import Point
+from reaemb_bench.plots.embeddings import Shape
+from reaemb_bench.plots.plot import Plot
+from reaemb_bench.plots.ticks import curves
+from reaemb_bench.reporting import html
+from reaemb_bench.reporting.report import Report, report
+from reaemb_bench.reporting.results import K, users_notes
+from reaemb_bench.reporting.table import LEAK, Cell, Column, Row, Table
+from reaemb_bench.runs import Result, Run, artifact_of
+from reaemb_bench.store import Store
+
+_NO_COST = {each.__name__ for each in (Corpus, Ranks, Floors)}
+_NO_BASE = (
+    "no map from before tuning: give a run of the same recipe without its tuning steps too "
+    "(reaemb-bench run RECIPE --drop lrcl --drop crrl)"
+)
+
+
+def report_html(runs: Sequence[Run], store: Store, against: Run | None = None) -> str:
+    """The report of runs on the same data as one page that needs no network; the same store gives the same text.
+
+    Raises UserError as `reaemb_bench.reporting.report.report` does.
+    """
+    made = report(runs, store, against)
+    ranks = next(iter(made.ranks.values()))[0]
+    body = [html.paragraph(note) for note in (users_notes(ranks, TAIL, SHORT)[:1] if len(ranks.users) else [])]
+    body += [
+        html.paragraph(f"{name} {LEAK} looks at held-out data on purpose ({', '.join(run.leaks)})", "warning")
+        for name, run in made.runs.items()
+        if run.leaks
+    ]
+    body += [html.section(table) for table in made.tables]
+    body += [html.plot(each) for each in plots(made, store)]
+    body.append(_about(made, store))
+    body += [html.section(_steps(name, run, store)) for name, run in made.runs.items()]
+    body += [html.listing(f"recipe of {name}, everything written out", run.recipe) for name, run in made.runs.items()]
+    return html.page(made.title, "".join(body))
+
+
+def plots(made: Report, store: Store) -> tuple[Plot, ...]:
+    """All plots for which the store has the numbers."""
+    floors = made.floors.by_name if made.floors is not None else {}
+    tail = long_tail.long_tail(made.ranks, floors)
+    recorded = curves(made.runs, store)
+    drawn = (
+        None if tail is None else long_tail.draw(tail),
+        learning.draw(recorded),
+        reinforcement.draw(recorded),
+        _maps(made, store),
+        costs.draw(_points(made, store), _best_floor(floors)),
+    )
+    return tuple(each for each in drawn if each is not None)
+
+
+def _maps(made: Report, store: Store) -> Plot | None:
+    first = next(iter(made.runs.values()))
+    corpus = first.key_of(Corpus)
+    if corpus is None or not store.has(corpus):
+        return None
+    shapes: dict[str, Shape] = {}
+    bases = 0
+    seen: set[str] = set()
+    for name, run in sorted(made.runs.items(), key=lambda each: len(_encoders(each[1]))):
+        embedded = next((result for result in run.results[0] if Vectors.__name__ in result.makes), None)
+        if embedded is None or embedded.key in seen or not store.has(embedded.key) or run.key_of(Corpus) != corpus:
+            continue
+        seen.add(embedded.key)
+        tuning = [result.step for result in _encoders(run)[1:]]
+        bases += len(_encoders(run)) == 1
+        state = f"after {', '.join(tuning)}" if tuning else "before tuning" if _encoders(run) else embedded.step
+        shapes[f"{name}, {state}"] = embeddings.shape_of(Vectors.load(store.verify(embedded.key, "vectors")))
+    if not shapes:
+        return None
+    notes = [] if bases or not any(map(_encoders, made.runs.values())) else [_NO_BASE]
+    notes += (
+        ["seeds: of each run, the first one is shown"] if any(len(run.seeds) > 1 for run in made.runs.values()) else []
+    )
+    return embeddings.draw(shapes, artifact_of(first, store, Corpus).popularity, notes)
+
+
+def _encoders(run: Run) -> list[Result]:
+    return [result for result in run.results[0] if Encoder.__name__ in result.makes]
+
+
+def _points(made: Report, store: Store) -> list[Point]:
+    points = []
+    for name, run in made.runs.items():
+        learning_steps = [result for result in run.results[0] if not _NO_COST & set(result.makes)]
+        if all(store.has(result.key) for result in learning_steps):
+            seconds = sum(float(store.manifest(result.key)["seconds"]) for result in learning_steps)
+            points.append(Point(name, seconds / 60, _quality(made.ranks[name])))
+    return points
+
+
+def _quality(seeds: Sequence[Ranks]) -> float:
+    return sum(float(ndcg(ranks.better, ranks.tied, K).mean()) for ranks in seeds) / len(seeds)
+
+
+def _best_floor(floors: Mapping[str, Ranks]) -> tuple[str, float] | None:
+    return max(((name, _quality([ranks])) for name, ranks in floors.items()), key=lambda each: each[1], default=None)
+
+
+def _about(made: Report, store: Store) -> str:
+    runs = list(made.runs.values())
+    manifests = [_manifests(run, store) for run in runs]
+    versions = [[manifest["versions"] for manifest in some] for some in manifests]
+    names = dict.fromkeys(name for some in versions for each in some for name in each)
+    rows = [
+        ("title", [run.title for run in runs]),
+        ("id", [run.id for run in runs]),
+        ("part of", [f"{run.kind} {run.group}".strip() for run in runs]),
+        ("data", [run.data for run in runs]),
+        ("seeds", [", ".join(map(str, run.seeds)) for run in runs]),
+        ("steps", [", ".join(result.step for result in run.results[0]) for run in runs]),
+        ("looks at held-out data on purpose", [", ".join(run.leaks) or "no step" for run in runs]),
+        ("finished", [run.finished for run in runs]),
+        ("git", [run.git or "none" for run in runs]),
+        ("device", [_joined(_device(each) for each in some) for some in manifests]),
+        *((name, [_joined(str(each.get(name, "")) for each in some) for some in versions]) for name in names),
+    ]
+    return html.facts("What was run", list(made.runs), rows)
+
+
+def _manifests(run: Run, store: Store) -> list[Mapping[str, Any]]:
+    keys = dict.fromkeys(result.key for seed in run.results for result in seed)
+    return [store.manifest(key) for key in keys if store.has(key)]
+
+
+def _device(manifest: Mapping[str, Any]) -> str:
+    return "CUDA" if manifest["peak_memory_of"] == "cuda" else "no CUDA"
+
+
+def _joined(texts: Iterable[str]) -> str:
+    """Each of them once; several where steps were computed with different ones."""
+    return ", ".join(dict.fromkeys(filter(None, texts)))
+
+
+_COSTS = {
+    "seconds": Column("seconds", cost=True),
+    "peak_memory_bytes": Column("bytes", "peak", cost=True),
+    "trained_parameters": Column("parameters", "trained", cost=True),
+    "tokens": Column("tokens", cost=True),
+}
+
+
+def _steps(name: str, run: Run, store: Store) -> Table:
+    """What each step took, of the first seed."""
+    rows = []
+    for result in run.results[0]:
+        manifest = store.manifest(result.key) if store.has(result.key) else {"facts": {}}
+        known = {**manifest["facts"], **manifest}
+        rows.append(Row(result.step, tuple(Cell(known.get(each)) for each in _COSTS)))
+    return Table(
+        f"Steps of {name}",
+        tuple(_COSTS.values()),
+        tuple(rows),
+        (f"of seed {run.seeds[0]}, when it was computed; 10^9 bytes are a gigabyte",),
+    )
