@@ -128,7 +128,8 @@ def test_methods_stand_before_floors_and_one_seed_has_no_deviation() -> None:
 
 
 def test_only_methods_that_leak_are_marked_and_sentences_can_be_left_out() -> None:
-    table = results_table("", {"one": TWO_SEEDS, "two": TWO_SEEDS}, FLOORS, {"two": ["crrl"]}, compared=False)
+    named = {"one": TWO_SEEDS, "two": TWO_SEEDS}
+    table = results_table("", named, FLOORS, ["crrl"], leaking=["two"], compared=False)
     assert [row.leaks for row in table.rows] == [False, True, False, False]
     assert table.notes[-1] == "† looks at held-out data on purpose (crrl): no fair comparison"
     assert not any("difference" in note or "beats" in note for note in table.notes)

@@ -28,7 +28,7 @@ def results_table(
     title: str,
     named: Mapping[str, Sequence[Ranks]],
     floors: Floors | None,
-    leaks: Sequence[str] | Mapping[str, Sequence[str]],
+    leaks: Sequence[str],
     tail: int = TAIL,
     short: int = SHORT,
     sampled: int | None = None,
@@ -37,6 +37,7 @@ def results_table(
     leaking: Collection[str] | None = None,
     k: int = K,
     metric: MetricName = "ndcg",
+    compared: bool = True,
 ) -> Table:
     """A row a method, each from the ranks of its seeds, then a row a floor; below them what differs from what.
 
@@ -56,8 +57,9 @@ def results_table(
     rows += [row_of(name, [ranks], tail, short, floor=True, of=columns, k=k) for name, ranks in by_floor.items()]
     notes = _notes(everything[0], tail, short, sampled) if everything else []
     notes += seeds_note([len(seeds) for seeds in named.values()], embedder_seed)
-    shown = {f"{name} {LEAK}" if name in marked else name: seeds for name, seeds in named.items()}
-    notes += verdicts(shown, by_floor, k, metric)
+    if compared:
+        shown = {f"{name} {LEAK}" if name in marked else name: seeds for name, seeds in named.items()}
+        notes += verdicts(shown, by_floor, k, metric)
     if leaks:
         notes.append(f"{LEAK} looks at held-out data on purpose ({', '.join(leaks)}): no fair comparison")
     return Table(title, tuple(columns.values()), mark_best(rows), tuple(notes))
