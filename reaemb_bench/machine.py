@@ -28,12 +28,17 @@ class Machine(BaseModel):
     rounding, but for the masks of LoRA dropout, which are drawn for each micro-batch."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch, set by the command line before torch starts; None leaves torch's own choice."""
+    deterministic: bool = False
+    """Whether torch may use deterministic algorithms alone: a GPU's bits then repeat, at a price in time. A CPU's
+    repeat anyway; see `reaemb_bench.determinism`."""
     store: Path = Path(".reaemb-bench/store")
     """Folder of everything that was computed."""
     cache: Path = user_cache_path("reaemb-bench")
     """Folder of downloaded data and weights, shared by all projects."""
     mlflow: str = "sqlite:///mlflow.db"
     """MLflow tracking URI; an empty string tracks nothing."""
+    log_models: bool = False
+    """Whether recommenders and vectors are copied to MLflow too."""
 
     def torch_device(self) -> torch.device:
         """The torch device to compute on. Raises UserError where it does not exist."""

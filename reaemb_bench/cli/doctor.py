@@ -21,6 +21,7 @@ from reaemb_bench.cli.options import CachePlace, Device, MlflowPlace, StorePlace
 from reaemb_bench.errors import UserError
 from reaemb_bench.machine import Machine
 from reaemb_bench.registry import find, kinds, names
+from reaemb_bench.tracking.addresses import page_of, redacted, without_secrets
 
 _GIGABYTE = 1e9
 _WANTED_GIGABYTES = 5
@@ -144,22 +145,24 @@ def _cache(folder: Path) -> str:
 def _mlflow(uri: str) -> str:
     if not uri:
         return "nothing is tracked"
+    shown = redacted(uri)
     if uri.startswith("sqlite:///"):
         file = Path(uri.removeprefix("sqlite:///"))
         if not file.exists():
-            return f"{uri}, to be made by the first run"
+            return f"{shown}, to be made by the first run"
         try:
             with sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True) as connection:
                 connection.execute("select count(*) from runs").fetchone()
         except sqlite3.Error as error:
             raise BrokenError(
-                f"{uri} is no MLflow database ({error}); delete it or choose another with --mlflow"
+                f"{shown} is no MLflow database ({error}); delete it or choose another with --mlflow"
             ) from None
-        return f"{uri}, readable"
+        return f"{shown}, readable"
     if uri.startswith(("http://", "https://")):
         try:
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_TIMEOUT_SECONDS):
-                return f"{uri} answers"
+            with urllib.request.urlopen(f"{page_of(uri).rstrip('/')}/health", timeout=_TIMEOUT_SECONDS):
+                return f"{shown} answers"
         except (urllib.error.URLError, OSError) as error:
-            raise BrokenError(f"{uri} does not answer ({error}); start it, or run with --mlflow ''") from None
-    return f"{uri}, not checked"
+            reason = without_secrets(str(error), uri)
+            raise BrokenError(f"{shown} does not answer ({reason}); start it, or run with --mlflow ''") from None
+    return f"{shown}, not checked"

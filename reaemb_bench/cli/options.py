@@ -37,6 +37,12 @@ MicroBatch = Annotated[
     typer.Option(envvar=f"{_PREFIX}MICRO_BATCH", help="Prompts that pass through the language model at once."),
 ]
 Threads = Annotated[int | None, typer.Option(envvar=f"{_PREFIX}THREADS", help="CPU threads of torch.")]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic", envvar=f"{_PREFIX}DETERMINISTIC", help="Have a GPU repeat its bits, at a price in time."
+    ),
+]
 StorePlace = Annotated[Path | None, typer.Option("--store", envvar=f"{_PREFIX}STORE", help="Folder of all results.")]
 CachePlace = Annotated[
     Path | None, typer.Option("--cache", envvar=f"{_PREFIX}CACHE", help="Folder of downloaded data and weights.")
@@ -44,6 +50,11 @@ CachePlace = Annotated[
 MlflowPlace = Annotated[
     str | None,
     typer.Option("--mlflow", envvar=f"{_PREFIX}MLFLOW", help="MLflow tracking URI; an empty string tracks nothing."),
+]
+
+LogModels = Annotated[
+    bool,
+    typer.Option("--log-models", envvar=f"{_PREFIX}LOG_MODELS", help="Copy recommenders and vectors to MLflow too."),
 ]
 
 

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from reaemb_bench.artifacts import Corpus, Floors, Holdout, Ranks
 from reaemb_bench.cli.options import (
     DEFAULT_RECIPE,
     CachePlace,
+    Deterministic,
     Device,
     Drops,
+    LogModels,
     MicroBatch,
     MlflowPlace,
     Precision,
@@ -26,14 +27,14 @@ from reaemb_bench.cli.options import (
     machine_from,
 )
 from reaemb_bench.cli.running import Counts, executed
+from reaemb_bench.cli.tables import tables_of
 from reaemb_bench.distributed import is_first, joined
 from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import Plan, execute, facts_of, fetch, fetch_all
+from reaemb_bench.pipeline import Plan, execute
 from reaemb_bench.pipeline import plan as plan_recipe
 from reaemb_bench.recipe import load, locate
 from reaemb_bench.reporting import terminal
 from reaemb_bench.reporting.expected import Expected, changes, read_expected
-from reaemb_bench.reporting.table import Table
 from reaemb_bench.store import Store
 
 ProcessTimeout = Annotated[
@@ -54,9 +55,11 @@ def run(
     precision: Precision = "auto",
     micro_batch: MicroBatch = None,
     threads: Threads = None,
+    deterministic: Deterministic = False,
     store: StorePlace = None,
     cache: CachePlace = None,
     mlflow: MlflowPlace = None,
+    log_models: LogModels = False,
     process_timeout: ProcessTimeout = 600.0,
 ) -> None:
     """Run a recipe: every step whose result is not in the store yet, for each seed, then the table.
@@ -68,9 +71,11 @@ def run(
         precision=precision,
         micro_batch=micro_batch,
         threads=threads,
+        deterministic=deterministic,
         store=store,
         cache=cache,
         mlflow=mlflow,
+        log_models=log_models,
     )
     limit_threads(machine)
     read = load(recipe, sets or (), drops or ())
@@ -89,41 +94,8 @@ def _run_and_report(plans: Sequence[Plan], machine: Machine, expected: Expected)
     screen = console()
     begun, counts = time.monotonic(), Counts()
     with executed(plans, machine, screen, counts) as tracking:
-        tables = _tables(plans, Store(machine.store), expected)
+        tables = tables_of(plans, Store(machine.store), expected)
         for table in tables:
             screen.print(terminal.render(table))
         tracking.show(tables)
     screen.print(counts.in_words(time.monotonic() - begun), highlight=False)
-
-
-def _tables(plans: Sequence[Plan], results: Store, expected: Expected) -> list[Table]:
-    by_plan = [fetch_all(planned, results, Ranks) for planned in plans]
-    if not by_plan[0]:
-        return []
-    from reaemb_bench.reporting.results import lists_table, results_table
-
-    recipe = plans[0].recipe
-    only = len(by_plan[0]) == 1
-    named = {recipe.name if only else step: [each[step] for each in by_plan] for step in by_plan[0]}
-    floors = fetch(plans[0], results, Floors)
-    table = results_table(
-        recipe.title,
-        named,
-        floors,
-        plans[0].leaks,
-        sampled=_sampled(plans[0], results),
-        embedder_seed=recipe.embedder_seed,
-    )
-    table = expected.noted(table, len(next(iter(by_plan[0].values())).users), facts_of(plans[0], results, Corpus))
-    lists = lists_table(named, floors)
-    return [table] if lists is None else [table, lists]
-
-
-def _sampled(planned: Plan, results: Store) -> int | None:
-    """How many candidates were stored for each user, where that is in the store."""
-    job = planned.job_of(Holdout)
-    # Where all that depends on it is cached, the data step's own result may be gone.
-    if job is None or not results.has(job.key):
-        return None
-    holdout = fetch(planned, results, Holdout)
-    return int(holdout.candidates.shape[1]) if holdout is not None else None

@@ -56,6 +56,23 @@ def executed(
         yield Tracking(plans, results, trackers, remember(plans, results, group))
 
 
+@contextmanager
+def replayed(
+    run: Run, plans: Sequence[Plan], machine: Machine, screen: Console
+) -> Iterator[tuple[Tracking, Sequence[Tracker]]]:
+    """Tell MLflow of a run whose results, one plan a seed, are all in the store; nothing is computed or remembered.
+
+    Inside, MLflow is still open: give it the tables. Afterwards each tracker says what became of its seed.
+    """
+    results = Store(machine.store)
+    group = Group(run.kind, run.group) if run.group else None
+    with _trackers(plans, results, machine, screen, group, record=run) as opened:
+        trackers = [tracker for tracker in opened if tracker is not None]
+        for planned, tracker in zip(plans, trackers, strict=True):
+            execute(planned, results, machine, tracker)
+        yield Tracking(plans, results, trackers, run), trackers
+
+
 class Tracking:
     """Finished plans, the record of their run, and the MLflow trackers that wait for their results."""
 
@@ -70,16 +87,41 @@ class Tracking:
         if not any(self._trackers):
             return
         from reaemb_bench.evaluation.summary import summarise
-        from reaemb_bench.reporting import markdown
 
-        shown = "\n".join(markdown.render(each) for each in tables)
+        texts = _texts(tables)
         for planned, tracker in zip(self._plans, self._trackers, strict=True):
             ranks_by_step = fetch_all(planned, self._results, Ranks)
             if tracker is None or not ranks_by_step:
                 continue
             for step, ranks in ranks_by_step.items():
                 tracker.step_results(step, summarise(ranks))
-            tracker.results(summarise(list(ranks_by_step.values())[-1]), shown)
+            tracker.results(summarise(list(ranks_by_step.values())[-1]), texts)
+
+
+def group_results(runs: Sequence[Run], tables: Sequence[Table], machine: Machine, screen: Console) -> None:
+    """Show the tables of a group, such as an ablation, on its own run in MLflow: one for each data set of its runs.
+
+    Whatever goes wrong there ends in one warning line.
+    """
+    if not machine.mlflow:
+        return
+    from reaemb_bench.tracking.connection import is_away
+    from reaemb_bench.tracking.mlflow import failure, log_group
+
+    try:
+        for group, data in dict.fromkeys((Group(run.kind, run.group), run.data) for run in runs):
+            if not is_away(machine.mlflow):
+                log_group(machine.mlflow, group, data, _texts(tables))
+    except Exception as error:  # noqa: BLE001 - a tracking server must never cost anybody a result
+        screen.print(failure(error, machine.mlflow), markup=False, highlight=False, soft_wrap=True)
+
+
+def _texts(tables: Sequence[Table]) -> dict[str, str]:
+    """What people see of the tables, by the name of the file that it becomes."""
+    from reaemb_bench.reporting import markdown
+    from reaemb_bench.tracking.mlflow import TABLE
+
+    return {TABLE: "\n".join(markdown.render(each) for each in tables)}
 
 
 def _all_of(*watches: Watch) -> Watch:
@@ -92,7 +134,12 @@ def _all_of(*watches: Watch) -> Watch:
 
 @contextmanager
 def _trackers(
-    plans: Sequence[Plan], results: Store, machine: Machine, screen: Console, group: Group | None
+    plans: Sequence[Plan],
+    results: Store,
+    machine: Machine,
+    screen: Console,
+    group: Group | None,
+    record: Run | None = None,
 ) -> Iterator[Sequence[Tracker | None]]:
     """One MLflow tracker a plan, or None where nothing is tracked; all are closed whatever happens inside."""
     if not machine.mlflow:
@@ -103,7 +150,7 @@ def _trackers(
     def warn(line: str) -> None:
         screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    trackers = [Tracker(planned, results, machine.mlflow, warn, group) for planned in plans]
+    trackers = [Tracker(planned, results, machine.mlflow, warn, group, machine.log_models, record) for planned in plans]
     finished = False
     try:
         yield trackers

@@ -8,7 +8,7 @@ from typing import Any
 
 from reaemb_bench.pipeline import Job, Plan
 from reaemb_bench.store import MANIFEST, Store
-from reaemb_bench.tracking.mlflow import flatten
+from reaemb_bench.tracking.naming import flatten
 
 _SHOWN = 3
 _VALUE_CHARACTERS = 24
