@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Literal
 
 import numpy as np
 
 from reaemb_bench.artifacts import Ranks
 from reaemb_bench.errors import UserError
 from reaemb_bench.evaluation.groups import SHORT, TAIL, Mask, groups
-from reaemb_bench.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
+from reaemb_bench.evaluation.named import MetricName, heading_of, metric_named
 from reaemb_bench.evaluation.significance import ALPHA, POWER, Comparison, Judged, Metric, compare, judged
 from reaemb_bench.evaluation.summary import over_seeds, summarise
 from reaemb_bench.registry import nearest
 from reaemb_bench.reporting.results import K, check_comparable
 from reaemb_bench.reporting.table import LEAK, Cell, Column, Row, Table, number
-
-MetricName = Literal["ndcg", "hr", "mrr"]
 
 BETTER, WORSE, NONE_SHOWN, EQUAL = "better", "worse", "none shown", "equal"
 """Verdicts on a difference."""
@@ -53,7 +49,7 @@ def differences_table(
         raise UserError(f"no method is called '{against}'.{nearest(against, named)} Known: {', '.join(named)}")
     check_comparable([ranks for seeds in named.values() for ranks in seeds])
     inside = _members(named[against][0], tail)
-    found = _compared(named, against, _metric(metric, k), _heading(metric, k), inside)
+    found = _compared(named, against, metric_named(metric, k), heading_of(metric, k), inside)
     order = [against, *(name for name in named if name != against)]
     rows = tuple(
         Row(name, (*_values(named[name], metric, k, tail), *(_cell(found.get((name, part))) for part in _PARTS)))
@@ -61,21 +57,11 @@ def differences_table(
     )
     rows = tuple(replace(row, leaks=row.name in leaks) for row in rows)
     columns = (
-        *(Column(_heading(metric, k), part) for part in _PARTS),
-        *(Column(f"Δ {_heading(metric, k)}", part, difference=True) for part in _PARTS),
+        *(Column(heading_of(metric, k), part) for part in _PARTS),
+        *(Column(f"Δ {heading_of(metric, k)}", part, difference=True) for part in _PARTS),
     )
     notes = _notes(against, found, inside, tail) + _leak_note(rows)
     return Table(title, columns, rows, tuple(notes))
-
-
-def _heading(metric: MetricName, k: int) -> str:
-    return "MRR" if metric == "mrr" else f"{metric.upper()}@{k}"
-
-
-def _metric(name: MetricName, k: int) -> Metric:
-    if name == "mrr":
-        return reciprocal_rank
-    return partial(ndcg if name == "ndcg" else hit_rate, k=k)
 
 
 def _members(ranks: Ranks, tail: int) -> dict[str, Mask]:

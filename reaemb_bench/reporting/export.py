@@ -1,4 +1,4 @@
-"""Tables as files: Markdown to read, JSON and CSV to compute with."""
+"""Tables as files: Markdown and LaTeX to read, JSON and CSV to compute with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 from reaemb_bench.errors import UserError
 from reaemb_bench.files import write_atomically
-from reaemb_bench.reporting import markdown
+from reaemb_bench.reporting import latex, markdown
+from reaemb_bench.reporting.html import as_html
 from reaemb_bench.reporting.table import Cell, Column, Table
 
 
@@ -47,7 +48,19 @@ def as_csv(title: str, tables: Sequence[Table]) -> str:
     return lines.getvalue()
 
 
-FORMATS: dict[str, Callable[[str, Sequence[Table]], str]] = {".md": as_markdown, ".json": as_json, ".csv": as_csv}
+def as_latex(title: str, tables: Sequence[Table]) -> str:
+    """A comment with the title and the package that the document needs, then one table after the other."""
+    heading = f"% {' '.join(title.split())}; needs \\usepackage{{booktabs}}\n"
+    return "\n".join([heading, *(latex.render(table) for table in tables)])
+
+
+FORMATS: dict[str, Callable[[str, Sequence[Table]], str]] = {
+    ".md": as_markdown,
+    ".tex": as_latex,
+    ".json": as_json,
+    ".csv": as_csv,
+    ".html": as_html,
+}
 """File ending -> what makes the text of such a file from a title and tables."""
 
 

@@ -7,26 +7,29 @@ from functools import partial
 
 from reaemb_bench.artifacts import Ranks
 from reaemb_bench.evaluation.metrics import ndcg
+from reaemb_bench.evaluation.named import MetricName, heading_of, metric_named
 from reaemb_bench.evaluation.significance import Comparison, Judged, compare, judged
 from reaemb_bench.reporting.table import number, signed
 
 
-def verdicts(methods: Mapping[str, Sequence[Ranks]], floors: Mapping[str, Ranks], k: int) -> list[str]:
-    """A sentence for each method against the best floor, then for the best method against each other one, by NDCG@k.
+def verdicts(
+    methods: Mapping[str, Sequence[Ranks]], floors: Mapping[str, Ranks], k: int, metric: MetricName = "ndcg"
+) -> list[str]:
+    """A sentence for each method against the best floor, then for the best method against each other one, by a metric.
 
     methods: the ranks of each method's seeds. Empty where there is nothing to compare, or nobody to judge by. The
     family of Holm's correction is every method against the best floor and every pair of methods, for which of the
     pairs are shown is decided by the same users.
     """
-    metric = partial(ndcg, k=k)
-    trained = [judged(name, seeds, metric) for name, seeds in methods.items()]
-    counted = [judged(name, [ranks], metric) for name, ranks in floors.items()]
+    values = metric_named(metric, k)
+    trained = [judged(name, seeds, values) for name, seeds in methods.items()]
+    counted = [judged(name, [ranks], values) for name, ranks in floors.items()]
     if any(len(each.users) < 2 for each in (*trained, *counted)):
         return []
     pairs = [(each, _best(counted)) for each in trained if counted]
     family = len(pairs) + len(trained) * (len(trained) - 1) // 2
     pairs += [(_best(trained), each) for each in trained if each is not _best(trained)]
-    return [sentence(each) for each in compare(pairs, f"NDCG@{k}", family=family)]
+    return [sentence(each) for each in compare(pairs, heading_of(metric, k), family=family)]
 
 
 def against_best(
