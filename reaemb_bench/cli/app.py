@@ -9,7 +9,29 @@ from typing import Annotated
 import typer
 
 import reaemb_bench
-from reaemb_bench.cli import audit, bench, card, check, data, describe, doctor, init, listing, new, plan, run, store
+from reaemb_bench.cli import (
+    ablate,
+    audit,
+    bench,
+    card,
+    check,
+    compare,
+    data,
+    describe,
+    doctor,
+    export,
+    init,
+    listing,
+    neighbors,
+    new,
+    plan,
+    push,
+    report,
+    run,
+    store,
+    sweep,
+    ui,
+)
 from reaemb_bench.cli.options import in_words
 from reaemb_bench.errors import UserError
 
@@ -26,10 +48,18 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("plan")(plan.plan)
 app.command("bench")(bench.bench)
+app.command("ablate")(ablate.ablate)
+app.command("sweep")(sweep.sweep)
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
 app.command("audit")(audit.audit)
+app.command("export")(export.export)
+app.command("neighbors")(neighbors.neighbors)
 app.command("list")(listing.list_components)
 app.command("describe")(describe.describe)
 app.command("doctor")(doctor.doctor)
+app.command("ui")(ui.ui)
+app.command("push")(push.push)
 app.command("init")(init.init)
 app.command("new")(new.new)
 data_app = typer.Typer(help="Data sets.")

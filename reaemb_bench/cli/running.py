@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -53,7 +54,7 @@ def executed(
         for planned, tracker in zip(plans, trackers, strict=True):
             with watching(planned, screen) as view:
                 execute(planned, results, machine, _all_of(view, counts, *([tracker] if tracker else [])))
-        yield Tracking(plans, results, trackers, remember(plans, results, group))
+        yield Tracking(plans, results, trackers, remember(plans, results, group), screen)
 
 
 @contextmanager
@@ -70,25 +71,28 @@ def replayed(
         trackers = [tracker for tracker in opened if tracker is not None]
         for planned, tracker in zip(plans, trackers, strict=True):
             execute(planned, results, machine, tracker)
-        yield Tracking(plans, results, trackers, run), trackers
+        yield Tracking(plans, results, trackers, run, screen), trackers
 
 
 class Tracking:
     """Finished plans, the record of their run, and the MLflow trackers that wait for their results."""
 
-    def __init__(self, plans: Sequence[Plan], results: Store, trackers: Sequence[Tracker | None], run: Run) -> None:
+    def __init__(
+        self, plans: Sequence[Plan], results: Store, trackers: Sequence[Tracker | None], run: Run, screen: Console
+    ) -> None:
         self._plans = plans
         self._results = results
         self._trackers = trackers
+        self._screen = screen
         self.run = run
 
     def show(self, tables: Sequence[Table]) -> None:
-        """Log the metrics of each seed's ranks, and the tables as people see them."""
+        """Log the metrics of each seed's ranks, the tables as people see them, and the report."""
         if not any(self._trackers):
             return
         from reaemb_bench.evaluation.summary import summarise
 
-        texts = _texts(tables)
+        texts = _texts([self.run], tables, self._results, self._screen)
         for planned, tracker in zip(self._plans, self._trackers, strict=True):
             ranks_by_step = fetch_all(planned, self._results, Ranks)
             if tracker is None or not ranks_by_step:
@@ -108,20 +112,36 @@ def group_results(runs: Sequence[Run], tables: Sequence[Table], machine: Machine
     from reaemb_bench.tracking.connection import is_away
     from reaemb_bench.tracking.mlflow import failure, log_group
 
-    try:
-        for group, data in dict.fromkeys((Group(run.kind, run.group), run.data) for run in runs):
-            if not is_away(machine.mlflow):
-                log_group(machine.mlflow, group, data, _texts(tables))
-    except Exception as error:  # noqa: BLE001 - a tracking server must never cost anybody a result
-        screen.print(failure(error, machine.mlflow), markup=False, highlight=False, soft_wrap=True)
+    together: dict[tuple[Group, str], list[Run]] = {}
+    for run in runs:
+        together.setdefault((Group(run.kind, run.group), run.data), []).append(run)
+    for (group, data), members in together.items():
+        if is_away(machine.mlflow):
+            return
+        texts = _texts(members, tables, Store(machine.store), screen)
+        try:
+            log_group(machine.mlflow, group, data, texts)
+        except Exception as error:  # noqa: BLE001 - a tracking server must never cost anybody a result
+            _say(screen, failure(error, machine.mlflow))
+            return
 
 
-def _texts(tables: Sequence[Table]) -> dict[str, str]:
-    """What people see of the tables, by the name of the file that it becomes."""
+def _texts(runs: Sequence[Run], tables: Sequence[Table], results: Store, screen: Console) -> dict[str, str]:
+    """What people see of the runs, by the name of the file that it becomes."""
     from reaemb_bench.reporting import markdown
+    from reaemb_bench.reporting.page import report_html
     from reaemb_bench.tracking.mlflow import TABLE
 
-    return {TABLE: "\n".join(markdown.render(each) for each in tables)}
+    texts = {TABLE: "\n".join(markdown.render(each) for each in tables)}
+    try:
+        texts["report.html"] = report_html(runs, results)
+    except Exception as error:  # noqa: BLE001 - what only MLflow shows must never cost anybody a result
+        _say(screen, f"warning: MLflow gets no report.html ({type(error).__name__}: {' '.join(str(error).split())})")
+    return texts
+
+
+def _say(screen: Console, line: str) -> None:
+    screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _all_of(*watches: Watch) -> Watch:
@@ -147,10 +167,10 @@ def _trackers(
         return
     from reaemb_bench.tracking.mlflow import Tracker
 
-    def warn(line: str) -> None:
-        screen.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    trackers = [Tracker(planned, results, machine.mlflow, warn, group, machine.log_models, record) for planned in plans]
+    trackers = [
+        Tracker(planned, results, machine.mlflow, partial(_say, screen), group, machine.log_models, record)
+        for planned in plans
+    ]
     finished = False
     try:
         yield trackers
