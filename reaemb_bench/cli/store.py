@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from reaemb_bench.cli.finding import existing_store
 from reaemb_bench.cli.options import StorePlace, console, machine_from
 from reaemb_bench.cli.why import changes
 from reaemb_bench.errors import UserError
@@ -22,7 +23,7 @@ from reaemb_bench.garbage import DAY, Garbage, Piece, delete, find_garbage
 from reaemb_bench.inventory import Stored, inputs_of, inventory, key_from
 from reaemb_bench.runs import Run, find, history
 from reaemb_bench.store import Store
-from reaemb_bench.tracking.mlflow import flatten
+from reaemb_bench.tracking.naming import flatten
 from reaemb_bench.tracking.terminal import in_words
 
 _KEY_CHARACTERS = 12
@@ -121,10 +122,7 @@ def gc(
 
 
 def _existing(store: StorePlace) -> Store:
-    place = Store(machine_from(store=store, mlflow="").store)
-    if not place.root.is_dir():
-        raise UserError(f"there is no store {place.root}; run a recipe first, or name another with --store")
-    return place
+    return existing_store(machine_from(store=store, mlflow="").store)
 
 
 def _forgotten(place: Store, keep_last: int | None, wanted: Sequence[str]) -> list[Run]:
