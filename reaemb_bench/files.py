@@ -9,6 +9,24 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from reaemb_bench.errors import UserError
+
+
+def is_file(file: Path) -> bool:
+    """Whether there is such a file; no for names that no file can have, and for links that lead in circles."""
+    try:
+        return file.is_file()
+    except OSError:
+        return False
+
+
+def real_path(file: Path) -> str:
+    """The absolute path behind all links, whatever its name and wherever they lead."""
+    try:
+        return os.path.realpath(file)
+    except ValueError:
+        return str(file.absolute())
+
 
 def sha256_of(file: Path) -> str:
     """Hex sha256 of a file's bytes."""
@@ -50,6 +68,16 @@ def write_atomically(file: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_new(file: Path, content: bytes) -> None:
+    """Write a file that is not there yet. Raises UserError where it is, or where its folder cannot be written."""
+    if file.exists():
+        raise UserError(f"{file} exists and is left as it is; choose another name")
+    try:
+        write_atomically(file, content)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror}); choose another place") from None
 
 
 def _umask() -> int:

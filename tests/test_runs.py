@@ -43,7 +43,7 @@ def test_results_are_found_without_planning_again(store: Store) -> None:
     assert all(isinstance(each, Ranks) and len(each.users) == 6 for each in ranks)
     first, second = (artifact_of(two, store, Ranker, seed) for seed in (0, 1))
     assert not np.array_equal(first.tensors["rate"], second.tensors["rate"])
-    assert np.array_equal(artifact_of(two, store, Vectors, 0).items, artifact_of(two, store, Vectors, 1).items)
+    assert np.array_equal(artifact_of(two, store, Vectors, 0).values, artifact_of(two, store, Vectors, 1).values)
     assert floors_of(two, store) is None
 
 

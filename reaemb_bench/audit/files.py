@@ -21,6 +21,9 @@ SUFFIXES = (".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson")
 COLUMNS = (*ROLES, "item_key")
 """Settings of `table` that name a column."""
 
+_ALWAYS = ("use", "interactions", "items", "user", "item", "timestamp", "item_key", "title", "attributes")
+"""Settings that a recipe spells out, whatever their defaults."""
+
 
 @dataclass(frozen=True)
 class Files:
@@ -60,6 +63,27 @@ def open_files(paths: Sequence[Path], columns: Mapping[str, str]) -> Files:
         sheets[what] = sheet
         settings |= {what: str(file), **_guessed(sheet, what, columns)}
     return Files(settings, sheets.get("interactions"), sheets.get("items"))
+
+
+def named_columns(texts: Sequence[str]) -> dict[str, str]:
+    """`role=name` texts as role -> name. Raises UserError."""
+    made = {}
+    for text in texts:
+        role, equals, column = text.partition("=")
+        if not equals or not role.strip():
+            raise UserError(f"--column takes role=name, such as user=customer, not '{text}'")
+        made[role.strip()] = column.strip()
+    return made
+
+
+def source_table(files: Files) -> dict[str, Any]:
+    """The table `[prepare.source]` of a recipe that reads these files."""
+    usual = Table.model_fields
+    return {
+        name: value
+        for name, value in files.settings.items()
+        if name in _ALWAYS or (name in usual and value != usual[name].default)
+    }
 
 
 def _guessed(sheet: Sheet, what: str, columns: Mapping[str, str]) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from reaemb_bench.cli import (
     compare,
     data,
     describe,
+    diff,
     doctor,
     export,
+    history,
     init,
     listing,
     neighbors,
@@ -51,6 +53,8 @@ app.command("bench")(bench.bench)
 app.command("ablate")(ablate.ablate)
 app.command("sweep")(sweep.sweep)
 app.command("compare")(compare.compare)
+app.command("history")(history.history_of_runs)
+app.command("diff")(diff.diff)
 app.command("report")(report.report)
 app.command("audit")(audit.audit)
 app.command("export")(export.export)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from reaemb_bench.cli.options import console
-from reaemb_bench.errors import UserError
 
 if TYPE_CHECKING:
     from reaemb_bench.audit.files import Files
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from reaemb_bench.data.sheets import Sheet
 
 _SUBJECTS = ("size", "order", "duplicates", "ids", "texts")
-_ALWAYS = ("use", "interactions", "items", "user", "item", "timestamp", "item_key", "title", "attributes")
 
 Paths = Annotated[
     list[Path],
@@ -42,9 +40,9 @@ def check(paths: Paths, columns: Columns = None) -> None:
 
     What may spoil results is marked with an exclamation mark. The settings to paste into a recipe stand at the end.
     """
-    from reaemb_bench.audit.files import open_files
+    from reaemb_bench.audit.files import named_columns, open_files
 
-    files = open_files(paths, dict(_named(each) for each in columns or ()))
+    files = open_files(paths, named_columns(columns or ()))
     screen = console()
     screen.print(_columns_table(files))
     screen.print()
@@ -54,13 +52,6 @@ def check(paths: Paths, columns: Columns = None) -> None:
     warnings = sum(each.warns for each in shown)
     _say(screen, f"\n{len(findings)} checks: {warnings} warn (!), {len(findings) - len(shown)} found nothing")
     _say(screen, _source(files))
-
-
-def _named(text: str) -> tuple[str, str]:
-    role, equals, column = text.partition("=")
-    if not equals or not role.strip():
-        raise UserError(f"--column takes role=name, such as user=customer, not '{text}'")
-    return role.strip(), column.strip()
 
 
 def _findings(files: Files) -> list[Finding]:
@@ -141,18 +132,12 @@ def _source(files: Files) -> str:
     """The settings as a recipe has them, or what is missing for them."""
     import tomli_w
 
-    from reaemb_bench.data.table import Table as Source
+    from reaemb_bench.audit.files import source_table
 
     for missing in ("interactions", "items"):
         if getattr(files, missing) is None:
             return f"A recipe needs a file of {missing} too; name both to see its settings."
-    usual = Source.model_fields
-    settings: dict[str, Any] = {
-        name: value
-        for name, value in files.settings.items()
-        if name in _ALWAYS or (name in usual and value != usual[name].default)
-    }
-    return f"For a recipe:\n\n{tomli_w.dumps({'prepare': {'source': settings}})}"
+    return f"For a recipe:\n\n{tomli_w.dumps({'prepare': {'source': source_table(files)}})}"
 
 
 def _say(screen: Console, text: str) -> None:

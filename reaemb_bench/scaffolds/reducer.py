@@ -1,0 +1,26 @@
+"""A reducer of one's own."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from reaemb_bench.artifacts import Float32, Vectors
+from reaemb_bench.component import Component
+
+
+class Example(Component):
+    """A random projection: say here what yours keeps of the vectors."""
+
+    dimensions: int = Field(default=64, ge=1)
+    """Dimensions of the result."""
+
+    def reduce(self, vectors: Vectors) -> Vectors:
+        """(items, width) -> (items, dimensions)."""
+        drawn = np.random.default_rng(0).normal(size=(vectors.width, self.dimensions)) / self.dimensions**0.5
+        matrix = drawn.astype(np.float32)
+
+        def project(rows: Float32) -> Float32:
+            return rows @ matrix
+
+        return vectors.mapped(project)

@@ -1,0 +1,10 @@
+import numpy as np
+
+from reaemb_bench.artifacts import Vectors
+from reaemb_bench.scaffolds.reducer import Example
+
+
+def test_it_keeps_items_apart_and_gives_the_width_that_was_asked_for() -> None:
+    made = Example(dimensions=3).reduce(Vectors(np.eye(5, dtype=np.float32))).values
+    assert made.shape == (5, 3)
+    assert len(np.unique(made, axis=0)) == 5
