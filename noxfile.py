@@ -56,3 +56,10 @@ def quickstart(session: nox.Session) -> None:
         session.log(str(printed))
         if "everything was cached" not in str(printed):
             session.error("the second run did not find everything cached")
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Every fault that the tests know, not a sample of them; the counts stand below."""
+    _install(session)
+    session.run("python", "-m", "pytest", "-m", "faults", "tests/faults", *session.posargs)

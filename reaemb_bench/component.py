@@ -23,7 +23,9 @@ Randomness = Literal["none", "data", "embedder", "recommender"]
 class Component(BaseModel):
     """Base of everything a recipe can name: settings that are frozen, validated and part of every store key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     version: ClassVar[int] = 1
     """Raised whenever the same settings would give other numbers; part of the store key."""

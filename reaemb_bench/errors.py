@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+_LONGEST = 2_000
 
 class UserError(Exception):
-    """A mistake that a person can cure; the command line prints it as one line and exits with code 2."""
+    """A mistake that a person can cure; the command line prints it as one line and exits with code 2.
+
+    A message of more than 2,000 characters, which something out of a file made so long, loses its middle.
+    """
+
+    def __init__(self, message: str) -> None:
+        half = _LONGEST // 2
+        super().__init__(message if len(message) <= _LONGEST else f"{message[:half]} […] {message[-half:]}")
 
 
 class RecipeError(UserError):

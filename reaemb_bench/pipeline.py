@@ -143,15 +143,18 @@ def signature(step: Step, name: str) -> tuple[dict[str, type], tuple[type, ...],
     """What a step takes (parameter -> artefact type), what it makes, and its Context parameter, from type hints."""
     run = getattr(step, "run", None)
     if run is None:
-        raise RecipeError(f"{step.use} has no run method", (name,))
-    hints = get_type_hints(run)
+        raise RecipeError(f"{step.use} has no method run; add it", (name,))
+    try:
+        hints = get_type_hints(run)
+    except (NameError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{step.use}.run names no types that can be found ({error}); correct them", (name,)) from None
     made = hints.pop("return", type(None))
     makes = get_args(made) if get_origin(made) is tuple else (made,)
     context = next((parameter for parameter, hint in hints.items() if hint is Context), None)
     wants = {parameter: hint for parameter, hint in hints.items() if hint is not Context}
     for each in (*wants.values(), *makes):
         if not (isinstance(each, type) and issubclass(each, Artifact)):
-            raise RecipeError(f"{step.use}.run names {each}, which is no artefact type with save and load", (name,))
+            raise RecipeError(f"{step.use}.run names {each}, which is no artefact type: it needs save and load", (name,))
     return wants, makes, context
 
 

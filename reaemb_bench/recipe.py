@@ -11,16 +11,19 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from reaemb_bench.component import Step
+from reaemb_bench.component import Randomness, Sight, Step
 from reaemb_bench.errors import RecipeError, UserError
+from reaemb_bench.files import is_file, real_path
 from reaemb_bench.registry import build, nearest, settings_error
 
 Raw = dict[str, Any]
+
+_DEEPEST = 100
 
 _WHEEL = Path(__file__).parent / "_shipped"
 SHIPPED = _WHEEL if _WHEEL.is_dir() else Path(__file__).parent.parent
@@ -31,7 +34,7 @@ class _Header(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str = ""
-    steps: tuple[str, ...]
+    steps: tuple[str, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(default=(42,), min_length=1)
     data_seed: int = 0
     embedder_seed: int | None = None
@@ -71,7 +74,7 @@ def load(place: str | Path, sets: Sequence[str] = (), drops: Sequence[str] = ())
     file = locate(place)
     raw = read_toml(file)
     for text in sets:
-        known = [*(str(step) for step in raw.get("steps", [])), *_Header.model_fields]
+        known = [*_step_names(raw), *_Header.model_fields]
         raw = merge(raw, parse_set(text, known, "step"))
     for path in drops:
         raw = drop(raw, path)
@@ -87,12 +90,12 @@ def _name(file: Path) -> str:
 def locate(place: str | Path) -> Path:
     """The file that `place` stands for: as given, or among the shipped recipes. Raises UserError."""
     given = Path(place)
-    shipped = [SHIPPED / given, SHIPPED / "recipes" / given, (SHIPPED / "recipes" / given).with_suffix(".toml")]
-    for file in (given, *shipped):
-        if file.is_file():
+    for file in (given, SHIPPED / given, SHIPPED / "recipes" / given, SHIPPED / "recipes" / f"{given}.toml"):
+        if is_file(file):
             return file
     known = sorted(str(file.relative_to(SHIPPED)) for file in (SHIPPED / "recipes").rglob("*.toml"))
-    raise UserError(f"there is no recipe {place}.{nearest(str(place), known)} Shipped: {', '.join(known)}")
+    hint = nearest(str(place), known)
+    raise UserError(f"there is no recipe {place}.{hint} Give a TOML file, or one of these. Shipped: {', '.join(known)}")
 
 
 def from_raw(raw: Raw, name: str) -> Recipe:
@@ -106,7 +109,8 @@ def from_raw(raw: Raw, name: str) -> Recipe:
     for table in tables:
         if table not in header.steps:
             hint = nearest(table, header.steps)
-            raise RecipeError(f"this table belongs to no step.{hint} Steps: {', '.join(header.steps)}", (table,))
+            known = ", ".join(header.steps)
+            raise RecipeError(f"this table belongs to no step.{hint} Remove it or name it in steps: {known}", (table,))
     if twice := {step for step in header.steps if header.steps.count(step) > 1}:
         raise RecipeError(
             f"'{twice.pop()}' stands twice; give the second step a name of its own and a `use`", ("steps",)
@@ -123,6 +127,9 @@ def from_raw(raw: Raw, name: str) -> Recipe:
             raise error.under(step) from None
         if not isinstance(made, Step):
             raise RecipeError(f"{made.use} is no step: derive it from reaemb_bench.component.Step", (step,))
+        for declared, allowed in (("sees", get_args(Sight)), ("randomness", get_args(Randomness))):
+            if getattr(made, declared) not in allowed:
+                raise RecipeError(f"{made.use}.{declared} must be one of {', '.join(allowed)}", (step,))
         steps[step] = made
     return Recipe(
         name=name,
@@ -160,7 +167,7 @@ def merge(below: Raw, above: Raw) -> Raw:
 def drop(raw: Raw, path: str) -> Raw:
     """The recipe without the step `path`, or without the part that the dotted `path` names. Raises RecipeError."""
     first, *rest = path.split(".")
-    steps = [str(step) for step in raw.get("steps", [])]
+    steps = _step_names(raw)
     if first not in steps:
         raise RecipeError(
             f"nothing to drop: no step is called '{first}'.{nearest(first, steps)} Steps: {', '.join(steps)}"
@@ -171,6 +178,12 @@ def drop(raw: Raw, path: str) -> Raw:
     return merge(raw, _nested([first, *rest], None))
 
 
+def _step_names(raw: Raw) -> list[str]:
+    """The names of the steps, of a recipe that has not been validated."""
+    steps = raw.get("steps")
+    return [str(step) for step in steps] if isinstance(steps, list) else []
+
+
 def read_toml(file: Path, seen: tuple[Path, ...] = ()) -> Raw:
     """The tables of a TOML file, laid over those of the file that it extends. Raises UserError.
 
@@ -178,18 +191,26 @@ def read_toml(file: Path, seen: tuple[Path, ...] = ()) -> Raw:
     """
     if file.resolve() in seen:
         raise UserError(f"{file}: extends leads back to itself; break the circle")
-    try:
-        parsed = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{file} is no readable TOML: {error}") from None
-    raw: Raw = _plugins_beside(parsed, file.parent)
+    raw = _parsed(file)
     parent = raw.pop("extends", None)
     if parent is None:
         return raw
     if not isinstance(parent, str):
         raise RecipeError("extends takes one file name in quotes", ("extends",))
     beside = file.parent / parent
-    return merge(read_toml(beside if beside.is_file() else locate(parent), (*seen, file.resolve())), raw)
+    return merge(read_toml(beside if is_file(beside) else locate(parent), (*seen, file.resolve())), raw)
+
+
+def _parsed(file: Path) -> Raw:
+    try:
+        made: Raw = _plugins_beside(tomllib.loads(file.read_text(encoding="utf-8-sig")), file.parent)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not in UTF-8 (byte {error.start + 1}); save it in that encoding") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is no readable TOML: {error}; correct it there") from None
+    except RecursionError:
+        raise UserError(f"{file} is no readable TOML: nested too deeply; correct it") from None
+    return made
 
 
 def _plugins_beside(value: Any, folder: Path) -> Any:
@@ -199,7 +220,7 @@ def _plugins_beside(value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [_plugins_beside(each, folder) for each in value]
     if isinstance(value, str) and re.fullmatch(r"[^\s;]+\.py:\w+", value):
-        return str((folder / value).resolve())
+        return real_path(folder / value)
     return value
 
 
@@ -210,7 +231,7 @@ def parse_set(text: str, known: Sequence[str], what: str) -> Raw:
     """
     path, equals, value = text.partition("=")
     parts = path.strip().split(".")
-    if not equals or not all(parts):
+    if not equals or not all(parts) or len(parts) > _DEEPEST:
         raise RecipeError(f"--set takes {what}.setting=value, not '{text}'")
     if parts[0] not in known:
         raise RecipeError(
@@ -218,7 +239,7 @@ def parse_set(text: str, known: Sequence[str], what: str) -> Raw:
         )
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         # Unquoted words are the usual case on a command line.
         parsed = value.strip()
     return _nested(parts, _plugins_beside(parsed, Path.cwd()))

@@ -24,6 +24,7 @@ from pydantic_core import ErrorDetails
 from reaemb_bench.catalogue import CATALOGUE
 from reaemb_bench.component import Component
 from reaemb_bench.errors import RecipeError, UserError
+from reaemb_bench.files import is_file, real_path
 
 
 def kinds() -> tuple[str, ...]:
@@ -65,9 +66,11 @@ def find(kind: str, name: str) -> type[Component]:
             raise RecipeError(f"{kind} '{name}' cannot be imported from {known[name]}: {error}") from error
     elif ".py:" in name:
         file, _, attribute = name.rpartition(":")
-        made = getattr(_plugin(Path(file).resolve()), attribute, None)
+        plugin = _plugin(Path(real_path(Path(file))))
+        made = getattr(plugin, attribute, None)
         if made is None:
-            raise RecipeError(f"the file {file} has no class '{attribute}'")
+            hint = nearest(attribute, vars(plugin))
+            raise RecipeError(f"the file {file} has no class '{attribute}';{hint} Add it there, or name another")
     else:
         raise RecipeError(f"no {kind} is called '{name}'.{nearest(name, known)} Known: {', '.join(sorted(known))}")
     if not (isinstance(made, type) and issubclass(made, Component)):
@@ -77,8 +80,8 @@ def find(kind: str, name: str) -> type[Component]:
 
 @cache
 def _plugin(file: Path) -> ModuleType:
-    if not file.is_file():
-        raise RecipeError(f"there is no file {file}")
+    if not is_file(file):
+        raise RecipeError(f"there is no file {file}; give its path relative to the recipe")
     name = f"reaemb_bench_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
     module_spec = importlib.util.spec_from_file_location(name, file)
     if module_spec is None or module_spec.loader is None:
@@ -87,9 +90,9 @@ def _plugin(file: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise RecipeError(f"{file} fails on import: {type(error).__name__}: {error}") from error
+        raise RecipeError(f"{file} fails on import: {type(error).__name__}: {error}; correct it there") from error
     return module
 
 
@@ -136,6 +139,8 @@ def _sentence(detail: ErrorDetails, known: Iterable[str]) -> str:
         return f"no setting is called '{word}'.{nearest(word, known)} Known: {', '.join(known) or 'none'}"
     if detail["type"] == "missing":
         return "this setting is required; give it a value"
+    if detail["type"] == "int_parsing_size":
+        return f"give a smaller number, not {detail['input']!r}"
     message = detail["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     return f"{message}, not {detail['input']!r}" if detail["loc"] else message
