@@ -6,19 +6,19 @@ import hashlib
 import io
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reaemb_bench.plots.plot import Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_POINTS = (480, 310)
+_POINTS = (440, 300)
 _GREY = "#8a8f98"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "reaemb-bench",
-    "font.size": 12,
+    "font.size": 13,
     "axes.edgecolor": _GREY,
     "axes.axisbelow": True,
     "axes.formatter.useoffset": False,
@@ -30,7 +30,7 @@ _ROOT = re.compile(r'<svg [^>]*viewBox="([^"]+)"[^>]*>')
 
 
 def panel(heading: str, alt: str, draw: Callable[[Axes], None]) -> Panel:
-    """A picture of 480 by 310 points that `draw` fills. No text from outside belongs into it: headings are HTML."""
+    """A picture of 440 by 300 points that `draw` fills. No text from outside belongs into it: headings are HTML."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

@@ -107,14 +107,20 @@ def _panel(name: str, shape: Shape, popularity: Int64, shown: Int64) -> Panel:
     heat = np.log10(1.0 + popularity)
 
     def on(axes: Axes) -> None:
+        from matplotlib import colormaps
+        from matplotlib.colors import ListedColormap
+
         x, y = shape.points[shown].T
         # Frequent items are drawn last, for they are few.
         order = np.argsort(heat[shown], kind="stable")
         limits = {"vmin": heat.min(), "vmax": max(heat.max(), heat.min() + 1e-9)}
-        drawn = axes.scatter(x[order], y[order], c=heat[shown][order], s=11, cmap="viridis_r", linewidths=0, **limits)
+        # The brightest colours would vanish on white.
+        colours = ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, 256)))
+        size = float(np.clip(3_000 / len(shown), 9, 30))
+        drawn = axes.scatter(x[order], y[order], c=heat[shown][order], s=size, cmap=colours, linewidths=0, **limits)
         drawn.set_gid("items")
-        axes.set_xlabel(f"first component ({_percent(shape.explained[0])} of the variance)", fontsize=11)
-        axes.set_ylabel(f"second ({_percent(shape.explained[1])})", fontsize=11)
+        axes.set_xlabel(f"first component ({_percent(shape.explained[0])} of the variance)", fontsize=12)
+        axes.set_ylabel(f"second ({_percent(shape.explained[1])})", fontsize=12)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.grid(visible=False)
@@ -122,7 +128,7 @@ def _panel(name: str, shape: Shape, popularity: Int64, shown: Int64) -> Panel:
         bar = axes.figure.colorbar(drawn, ax=axes, ticks=np.log10(1.0 + marks), pad=0.02)
         bar.ax.set_yticklabels([quantity(mark) for mark in marks])
         bar.ax.minorticks_off()
-        bar.set_label("training interactions", fontsize=11)
+        bar.set_label("training interactions", fontsize=12)
 
     alt = f"{len(shown):,} items on two principal components, coloured by popularity. {readings({name: shape})[0]}"
     return panel(name, alt, on)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reaemb_bench.plots.plot import Plot
 from reaemb_bench.plots.reinforcement import reinforced
-from reaemb_bench.plots.ticks import Curve, legend, panels, trend
+from reaemb_bench.plots.ticks import Curve, by_method, legend, panels, trend
 from reaemb_bench.reporting.table import number
 
 _VALIDATION = "validation/"
@@ -18,23 +18,21 @@ def learned(curves: Sequence[Curve]) -> list[Curve]:
     return [curve for curve in curves if (curve.method, curve.step) not in rewarded]
 
 
-def readings(curves: Sequence[Curve]) -> tuple[str, ...]:
-    """A sentence a curve: where it begins and ends, or where validation is best. curves: all of the runs."""
-    some = learned(curves)
-    alone = len({curve.method for curve in some}) == 1
-    return tuple(_words(curve) if alone else f"{curve.method}, {_words(curve)}" for curve in some)
+def readings(curves: Sequence[Curve], methods: Sequence[str]) -> tuple[str, ...]:
+    """A sentence a curve: where it begins and ends, or where validation is best. methods: all runs, by name."""
+    return by_method(((curve.method, _words(curve)) for curve in learned(curves)), methods)
 
 
-def draw(curves: Sequence[Curve]) -> Plot | None:
-    """A panel a value and step, None where no step recorded any. curves: all of the runs."""
+def draw(curves: Sequence[Curve], methods: Sequence[str]) -> Plot | None:
+    """A panel a value and step, None where no step recorded any. methods: all runs, by name."""
     some = learned(curves)
     if not some:
         return None
     return Plot(
         title="Learning curves",
-        panels=tuple(panels(some, lambda curve: f"{curve.method}, {_words(curve)}", best=_is_validation)),
-        legend=legend(some),
-        readings=readings(curves),
+        panels=panels(some, methods, _words, best=_is_validation),
+        legend=legend(some, methods),
+        readings=readings(curves, methods),
         notes=(
             "a → b: means of the first and the last tenth of what was recorded; one line a seed; "
             "a dot marks the best validation; of 40 points and more, a running mean over a tenth of them is drawn",

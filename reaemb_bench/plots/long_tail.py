@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reaemb_bench.artifacts import Ranks
 from reaemb_bench.evaluation.summary import Spread, over_seeds, summarise
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _K = 10
 METRIC = f"NDCG@{_K}"
 _COLD = "cold"
+_LONG = 14
+"""Characters of a bin from which on its label is small."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def draw(made: LongTail) -> Plot:
     def on(axes: Axes) -> None:
         for place, (curve, look) in enumerate(looks):
             heights = [point.mean for point in curve.points]
-            style = {
+            style: dict[str, Any] = {
                 "color": look.colour,
                 "marker": look.marker or ".",
                 "linewidth": 1.5 if curve.floor else 2.2,
@@ -117,7 +119,8 @@ def draw(made: LongTail) -> Plot:
                 axes.errorbar(
                     where, heights, [point.sd or 0 for point in curve.points], fmt="none", color=look.colour, capsize=3
                 )
-        axes.set_xticks(range(len(made.bins)), [f"{each.words}\n{each.users:,}" for each in made.bins], fontsize=11)
+        words = [f"{each.words}\n{each.users:,}" for each in made.bins]
+        axes.set_xticks(range(len(words)), words, fontsize=12 if max(map(len, words)) < _LONG else 9)
         axes.set_ylim(bottom=0)
         axes.margins(x=0.06)
         axes.set_xlabel("training interactions of the target\n(below: users)")

@@ -9,7 +9,7 @@ from reaemb_bench.reporting.table import Table
 
 @dataclass(frozen=True)
 class Look:
-    """How a line is drawn: colour as `#rrggbb`, dashes in points (none: solid), and matplotlib's name of a marker."""
+    """How a line is drawn: colour as `#rrggbb`, dashes in points (none: solid), and a marker: o, s, ^, D, v."""
 
     colour: str
     dashes: tuple[float, ...]
@@ -48,7 +48,7 @@ class Plot:
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#44a5d8", "#6b4c9a", "#333333")
 _GREYS = ("#9aa0a8", "#777d86", "#5b616a", "#3f444b")
 _DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 2), (8, 2, 2, 2))
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_MARKERS = ("o", "s", "^", "D", "v")
 
 
 def method_look(place: int) -> Look:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reaemb_bench.plots.plot import Plot
-from reaemb_bench.plots.ticks import Curve, legend, panels, trend
+from reaemb_bench.plots.ticks import Curve, by_method, legend, panels, trend
 from reaemb_bench.reporting.table import quantity
 
 _REWARD = "reward"
@@ -25,36 +25,33 @@ def reinforced(curves: Sequence[Curve]) -> list[Curve]:
     return [curve for curve in curves if (curve.method, curve.step) in rewarded]
 
 
-def readings(curves: Sequence[Curve]) -> tuple[str, ...]:
-    """A sentence for each step of each method that records a reward. curves: all of the runs."""
+def readings(curves: Sequence[Curve], methods: Sequence[str]) -> tuple[str, ...]:
+    """A sentence for each step of each method that records a reward. methods: all runs, by name."""
     by_step: dict[tuple[str, str], dict[str, Curve]] = {}
     for curve in reinforced(curves):
         by_step.setdefault((curve.method, curve.step), {})[curve.value] = curve
-    alone = len({method for method, _ in by_step}) == 1
-    return tuple(
-        _words(f"{step}:" if alone else f"{method}, {step}:", values) for (method, step), values in by_step.items()
-    )
+    return by_method(((method, _words(step, values)) for (method, step), values in by_step.items()), methods)
 
 
-def draw(curves: Sequence[Curve]) -> Plot | None:
-    """A panel for each value that reinforcement recorded, None where there was none. curves: all of the runs."""
+def draw(curves: Sequence[Curve], methods: Sequence[str]) -> Plot | None:
+    """A panel for each value that reinforcement recorded, None where there was none. methods: all runs, by name."""
     some = reinforced(curves)
     if not some:
         return None
     recorded = dict.fromkeys(curve.value for curve in some)
     explained = [_EXPLAINED[value] for value in recorded if value in _EXPLAINED]
-    made = panels(some, lambda curve: f"{curve.method}, {curve.name} {trend(curve)}", best=lambda curve: False)
-    return Plot("Reinforcement", tuple(made), legend(some), readings(curves), tuple(explained))
+    made = panels(some, methods, lambda curve: f"{curve.name} {trend(curve)}", best=lambda curve: False)
+    return Plot("Reinforcement", made, legend(some, methods), readings(curves, methods), tuple(explained))
 
 
-def _words(place: str, values: dict[str, Curve]) -> str:
+def _words(step: str, values: dict[str, Curve]) -> str:
     reward = values[_REWARD]
     noise = max(float(points[:, 1].std()) for points in reward.seeds)
     change = reward.ends - reward.begins
     verb = "rises" if change > 0 else "falls"
     within = "less" if abs(change) < noise else "more"
     said = [
-        f"{place} the reward {verb}, {trend(reward)}, {within} than single steps differ "
+        f"{step}: the reward {verb}, {trend(reward)}, {within} than single steps differ "
         f"(standard deviation {quantity(noise)})"
     ]
     if "dead_groups" in values:

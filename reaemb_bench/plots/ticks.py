@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PROGRESS = ("done", "total", "unit")
+_SHARES = ("dead_groups",)
+"""Values between 0 and 1, of which 0 throughout is the usual case."""
 _SMOOTHED_FROM = 40
 """Ticks from which on a running mean is drawn through a curve."""
 _SHARE = 10
@@ -88,27 +90,33 @@ def curves_of(method: str, step: str, seeds: Sequence[Ticks]) -> list[Curve]:
     return made
 
 
-def panels(made: Sequence[Curve], words: Callable[[Curve], str], *, best: Callable[[Curve], bool]) -> list[Panel]:
+def panels(
+    made: Sequence[Curve], methods: Sequence[str], words: Callable[[Curve], str], *, best: Callable[[Curve], bool]
+) -> tuple[Panel, ...]:
     """A panel for each value of each step, a line a method and seed.
 
-    words: a curve in one sentence. best: whether the highest point of a curve is marked.
+    methods: all that the page shows, each of which keeps its look. words: a curve in one sentence. best: whether the
+    highest point of a curve is marked.
     """
-    looks = looks_of(made)
+    looks = {entry.name: entry.look for entry in looks_of(methods)}
     by_name: dict[str, list[Curve]] = {}
     for curve in made:
         by_name.setdefault(curve.name, []).append(curve)
-    return [panel(name, ". ".join(map(words, some)), _drawing(some, looks, best)) for name, some in by_name.items()]
+    return tuple(
+        panel(name, ". ".join(f"{curve.method}, {words(curve)}" for curve in some), _drawing(some, looks, best))
+        for name, some in by_name.items()
+    )
 
 
-def looks_of(made: Iterable[Curve]) -> dict[str, Look]:
-    """The look of each method, in the order in which they come."""
-    return {name: method_look(place) for place, name in enumerate(dict.fromkeys(curve.method for curve in made))}
+def legend(made: Sequence[Curve], methods: Sequence[str]) -> tuple[Entry, ...]:
+    """A line for each of the methods that has a curve; nothing where one method is all there is."""
+    drawn = {curve.method for curve in made}
+    return tuple(entry for entry in looks_of(methods) if entry.name in drawn) if len(methods) > 1 else ()
 
 
-def legend(made: Sequence[Curve]) -> tuple[Entry, ...]:
-    """A line a method; nothing where one method needs none."""
-    looks = looks_of(made)
-    return tuple(Entry(name, look) for name, look in looks.items()) if len(looks) > 1 else ()
+def looks_of(methods: Sequence[str]) -> tuple[Entry, ...]:
+    """The look of each method, by its place."""
+    return tuple(Entry(name, method_look(place)) for place, name in enumerate(methods))
 
 
 def trend(curve: Curve) -> str:
@@ -116,11 +124,24 @@ def trend(curve: Curve) -> str:
     return f"{quantity(curve.begins)} → {quantity(curve.ends)} in {curve.length}"
 
 
+def by_method(said: Iterable[tuple[str, str]], methods: Sequence[str]) -> tuple[str, ...]:
+    """Sentences (method, what is said of it) with their methods in front, those that say the same together.
+
+    Where `methods`, all that the page shows, is one, it needs no name.
+    """
+    by_words: dict[str, list[str]] = {}
+    for method, words in said:
+        by_words.setdefault(words, []).append(method)
+    return tuple(f"{' and '.join(some)}, {words}" if len(methods) > 1 else words for words, some in by_words.items())
+
+
 def _tenth(points: Float64) -> int:
     return max(1, len(points) // _SHARE)
 
 
 def _drawing(some: Sequence[Curve], looks: Mapping[str, Look], best: Callable[[Curve], bool]) -> Callable[[Axes], None]:
+    from matplotlib.ticker import MaxNLocator
+
     def draw(axes: Axes) -> None:
         for place, curve in enumerate(some):
             for number, points in enumerate(curve.seeds):
@@ -128,8 +149,11 @@ def _drawing(some: Sequence[Curve], looks: Mapping[str, Look], best: Callable[[C
                 if best(curve):
                     x, y = points[points[:, 1].argmax()]
                     axes.plot([x], [y], marker="o", markersize=7, color=looks[curve.method].colour)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         axes.set_xlabel(some[0].unit)
         axes.margins(x=0.02)
+        if some[0].value in _SHARES:
+            axes.set_ylim(-0.02, 1.02)
 
     return draw
 

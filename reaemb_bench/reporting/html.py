@@ -21,7 +21,8 @@ h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
 .scroll { overflow-x: auto; max-width: 100% }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; overflow-wrap: normal }
 th, td { padding: .3rem .55rem; text-align: right; vertical-align: top; white-space: nowrap }
-th:first-child { text-align: left; white-space: normal; min-width: 7rem; max-width: 16rem; overflow-wrap: anywhere }
+th:first-child { text-align: left; white-space: normal }
+th bdi { display: inline-block; max-width: 14rem; overflow-wrap: break-word }
 thead th { border-bottom: 2px solid var(--line); vertical-align: bottom }
 tbody tr + tr > * { border-top: 1px solid var(--line) }
 tbody tr.first-floor > * { border-top: 2px solid var(--dim) }
@@ -29,7 +30,8 @@ tr.floor > * { color: var(--dim); font-weight: normal }
 tbody th { font-weight: 600 }
 td small, thead small { display: block; color: var(--dim); font-weight: normal }
 u { text-underline-offset: .2em }
-table.facts td { text-align: left; white-space: normal; min-width: 12rem; overflow-wrap: anywhere }
+table.facts :is(td, th) { text-align: left }
+table.facts td { white-space: normal; min-width: 12rem; overflow-wrap: anywhere }
 .notes, .readings { padding-left: 1.1rem; font-size: .875rem }
 .notes { color: var(--dim) }
 .warning { color: var(--warn); font-weight: 600 }
@@ -164,7 +166,18 @@ def _cell(column: Column, cell: Cell) -> str:
     )
 
 
+_SHAPES = {
+    "o": "M17 6A3 3 0 1 1 11 6A3 3 0 1 1 17 6Z",
+    "s": "M11 3H17V9H11Z",
+    "^": "M14 2L18 9H10Z",
+    "D": "M14 2L18 6L14 10L10 6Z",
+    "v": "M14 10L10 3H18Z",
+}
+
+
 def _swatch(entry: Entry) -> str:
-    dashes = f' stroke-dasharray="{" ".join(f"{each:g}" for each in entry.look.dashes)}"' if entry.look.dashes else ""
-    line = f'<path d="M1 6H27" stroke="{entry.look.colour}" stroke-width="2.5"{dashes}/>'
-    return f'<svg width="28" height="12" aria-hidden="true">{line}</svg>'
+    look = entry.look
+    dashes = f' stroke-dasharray="{" ".join(f"{each:g}" for each in look.dashes)}"' if look.dashes else ""
+    line = f'<path d="M1 6H27" stroke="{look.colour}" stroke-width="2"{dashes}/>'
+    marker = f'<path d="{_SHAPES[look.marker]}" fill="{look.colour}"/>' if look.marker else ""
+    return f'<svg width="28" height="12" aria-hidden="true">{line}{marker}</svg>'

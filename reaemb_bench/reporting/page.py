@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from reaemb_bench.artifacts import Corpus, Encoder, Floors, Ranks, Vectors
@@ -40,7 +41,8 @@ def report_html(runs: Sequence[Run], store: Store, against: Run | None = None) -
         for name, run in made.runs.items()
         if run.leaks
     ]
-    body += [html.section(table) for table in made.tables]
+    main, *others = made.tables
+    body += [html.section(table) for table in (replace(main, title="Results"), *others)]
     body += [html.plot(each) for each in plots(made, store)]
     body.append(_about(made, store))
     body += [html.section(_steps(name, run, store)) for name, run in made.runs.items()]
@@ -52,11 +54,11 @@ def plots(made: Report, store: Store) -> tuple[Plot, ...]:
     """All plots for which the store has the numbers."""
     floors = made.floors.by_name if made.floors is not None else {}
     tail = long_tail.long_tail(made.ranks, floors)
-    recorded = curves(made.runs, store)
+    recorded, methods = curves(made.runs, store), tuple(made.runs)
     drawn = (
         None if tail is None else long_tail.draw(tail),
-        learning.draw(recorded),
-        reinforcement.draw(recorded),
+        learning.draw(recorded, methods),
+        reinforcement.draw(recorded, methods),
         _maps(made, store),
         costs.draw(_points(made, store), _best_floor(floors)),
     )

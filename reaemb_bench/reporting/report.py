@@ -15,6 +15,8 @@ from reaemb_bench.reporting.table import LEAK, Table
 from reaemb_bench.runs import Run, artifact_of, floors_of, ranks_of
 from reaemb_bench.store import Store
 
+_SHORT_ID = 4
+
 
 @dataclass(frozen=True)
 class Report:
@@ -46,15 +48,18 @@ def report(runs: Sequence[Run], store: Store, against: Run | None = None) -> Rep
 
 
 def labels(runs: Sequence[Run]) -> dict[str, Run]:
-    """Runs by their name, with the id behind it where several have the same."""
-    names = [run.name for run in runs]
-    return {run.name if names.count(run.name) == 1 else f"{run.name} {run.id}": run for run in runs}
+    """Runs by their name; where several have the same, with as much of the id behind it as tells them apart."""
+    names, ids = [run.name for run in runs], {run.id for run in runs}
+    length = next(
+        count for count in range(_SHORT_ID, max(map(len, ids)) + 1) if len({each[:count] for each in ids}) == len(ids)
+    )
+    return {run.name if names.count(run.name) == 1 else f"{run.name} {run.id[:length]}": run for run in runs}
 
 
 def in_words(made: Report, store: Store) -> tuple[str, ...]:
     """The learning curves and the reinforcement in sentences; nothing is drawn."""
-    recorded = curves(made.runs, store)
-    return (*learning.readings(recorded), *reinforcement.readings(recorded))
+    recorded, methods = curves(made.runs, store), tuple(made.runs)
+    return (*learning.readings(recorded, methods), *reinforcement.readings(recorded, methods))
 
 
 def _results(
