@@ -15,9 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from reaemb_bench.changes import differing
 from reaemb_bench.cli.finding import existing_store
 from reaemb_bench.cli.options import StorePlace, console, machine_from
-from reaemb_bench.cli.why import changes
 from reaemb_bench.errors import UserError
 from reaemb_bench.garbage import DAY, Garbage, Piece, delete, find_garbage
 from reaemb_bench.inventory import Stored, inputs_of, inventory, key_from
@@ -182,11 +182,11 @@ def _nearest(place: Store, key: str, manifest: Mapping[str, Any], results: Itera
     """What tells the result from the most similar other one of its step; empty where there is none."""
     here = flatten(manifest["identity"])
     others = [each.key for each in results if each.step == manifest["step"] and each.key != key]
-    told = [(each, changes(here, flatten(place.manifest(each)["identity"]))) for each in others]
+    told = [(each, differing(flatten(place.manifest(each)["identity"]), here)) for each in others]
     if not told:
         return ""
-    nearest, differing = min(told, key=lambda each: len(each[1]))
-    return f"most similar to {nearest[:_KEY_CHARACTERS]}, from which it differs by {'; '.join(differing)}"
+    nearest, changes = min(told, key=lambda each: len(each[1]))
+    return f"most similar to {nearest[:_KEY_CHARACTERS]}, from which it differs by {'; '.join(changes)}"
 
 
 def _columns(*headings: str) -> Table:

@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from reaemb_bench.changes import differing
 from reaemb_bench.pipeline import Job, Plan
 from reaemb_bench.store import MANIFEST, Store
 from reaemb_bench.tracking.naming import flatten
 
 _SHOWN = 3
-_VALUE_CHARACTERS = 24
 
 
 class Reasons:
@@ -35,7 +35,7 @@ class Reasons:
         earlier = self._earlier.get(job.name, [])
         if not earlier:
             return "new" if not upstream else f"new; waits for {_listed(upstream)}"
-        changed = min((changes(here, each) for each in earlier), key=len)
+        changed = min((differing(each, here) for each in earlier), key=len)
         own = [text for text in changed if not text.startswith("inputs.")]
         if own:
             return "; ".join(own[:_SHOWN]) + (f" (and {len(own) - _SHOWN} more)" if len(own) > _SHOWN else "")
@@ -44,28 +44,5 @@ class Reasons:
         return "reads other results than before: " + _listed([self._maker[key] for _, key in job.inputs.values()])
 
 
-def changes(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
-    """What differs between two flattened identities, as `rate: 0.1 → 0.2`: from `there` to `here`."""
-    made = []
-    for path in sorted({*here, *there}):
-        if here.get(path) == there.get(path):
-            continue
-        name = path.removeprefix("step.")
-        if name == "code":
-            made.append("the plug-in file was edited")
-        elif path not in there:
-            made.append(f"{name} is new")
-        elif path not in here:
-            made.append(f"{name} is gone")
-        else:
-            made.append(f"{name}: {_short(there[path])} → {_short(here[path])}")
-    return made
-
-
 def _listed(names: list[str]) -> str:
     return ", ".join(dict.fromkeys(names))
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= _VALUE_CHARACTERS else f"{text[: _VALUE_CHARACTERS - 1]}…"
