@@ -21,6 +21,7 @@ class Example(Component):
         matrix = drawn.astype(np.float32)
 
         def project(rows: Float32) -> Float32:
-            return rows @ matrix
+            projected: Float32 = rows @ matrix
+            return projected
 
         return vectors.mapped(project)
