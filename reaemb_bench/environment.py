@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import os
 import platform
 import resource
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import reaemb_bench
 
+if TYPE_CHECKING:
+    from reaemb_bench.machine import Machine
+
 _PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "polars", "scikit-learn")
 _STATUS = Path("/proc/self/status")
+_PROCESSORS = Path("/proc/cpuinfo")
 _CLEAR = Path("/proc/self/clear_refs")
 
 
@@ -34,13 +40,45 @@ def versions() -> dict[str, str]:
     return made
 
 
+def circumstances(machine: Machine) -> dict[str, str | int | bool]:
+    """Where and how a step was computed: processor or GPU, and the settings that can change the last bits.
+
+    A step without torch uses no GPU, so torch is asked only where it has been imported.
+    """
+    torch = sys.modules.get("torch")
+    device, precision, threads = _processor(), str(machine.precision), machine.threads or os.cpu_count() or 1
+    if torch is not None:
+        here = machine.torch_device()
+        device = torch.cuda.get_device_name(here) if here.type == "cuda" else f"{device} ({here.type})"
+        precision = str(machine.torch_dtype()).removeprefix("torch.")
+        threads = torch.get_num_threads()
+    return {"device": device, "precision": precision, "threads": threads, "deterministic": machine.deterministic}
+
+
+@cache
+def _processor() -> str:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = _PROCESSORS.read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
 def git_state() -> str:
-    """Revision of the working folder, with `-dirty` behind it where tracked files were changed; empty without git."""
+    """Revision of the working folder, with `-dirty` behind it where tracked files were changed; empty without git.
+
+    Git is asked once a process and folder.
+    """
+    return _git_state(Path.cwd())
+
+
+@cache
+def _git_state(folder: Path) -> str:
     git = shutil.which("git")
     if git is None:
         return ""
     asked = subprocess.run(
         [git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,

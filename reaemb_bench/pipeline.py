@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from reaemb_bench.artifacts import Artifact, Holdout, Signal
+from reaemb_bench.artifacts import Artifact, Corpus, Holdout, Signal, Vectors
 from reaemb_bench.component import Step
 from reaemb_bench.context import Context, Tick
+from reaemb_bench.determinism import repeatable
 from reaemb_bench.distributed import from_first, is_first
-from reaemb_bench.environment import forget_peak_memory, peak_memory, versions
+from reaemb_bench.environment import circumstances, forget_peak_memory, git_state, peak_memory, versions
 from reaemb_bench.errors import RecipeError, UserError
+from reaemb_bench.finite import NotFiniteError
+from reaemb_bench.health import vector_facts
 from reaemb_bench.machine import Machine
 from reaemb_bench.recipe import Recipe
 from reaemb_bench.store import TICKS, Store, seal
@@ -154,7 +158,9 @@ def signature(step: Step, name: str) -> tuple[dict[str, type], tuple[type, ...],
     wants = {parameter: hint for parameter, hint in hints.items() if hint is not Context}
     for each in (*wants.values(), *makes):
         if not (isinstance(each, type) and issubclass(each, Artifact)):
-            raise RecipeError(f"{step.use}.run names {each}, which is no artefact type: it needs save and load", (name,))
+            raise RecipeError(
+                f"{step.use}.run names {each}, which is no artefact type: it needs save and load", (name,)
+            )
     return wants, makes, context
 
 
@@ -247,7 +253,7 @@ def _assist(planned: Plan, store: Store, machine: Machine) -> None:
         inputs = _inputs(job, store)
         if job.context is not None:
             inputs[job.context] = Context(job.seed or 0, machine, _unheard, _unheard, store.scratch(job.key))
-        job.step.run(**inputs)  # type: ignore[attr-defined]
+        _run(job, inputs, machine)
 
 
 def _call(planned: Plan, job: Job) -> list[int]:
@@ -261,6 +267,23 @@ def _unheard(_: object) -> None:
 
 def _inputs(job: Job, store: Store) -> dict[str, Any]:
     return {parameter: _load(store, key, wanted) for parameter, (wanted, key) in job.inputs.items()}
+
+
+def _run(job: Job, inputs: Mapping[str, Any], machine: Machine) -> tuple[Any, ...]:
+    with repeatable(machine), _told(job, inputs):
+        made = job.step.run(**inputs)  # type: ignore[attr-defined]
+    return made if isinstance(made, tuple) else (made,)
+
+
+@contextmanager
+def _told(job: Job, inputs: Mapping[str, Any]) -> Iterator[None]:
+    """A block in which a number that is not finite is told with the step's name and the keys of items or users."""
+    try:
+        yield
+    except NotFiniteError as error:
+        corpus = next((each for each in inputs.values() if isinstance(each, Corpus)), None)
+        keys = {"item": corpus.item_keys, "user": corpus.user_keys}[error.whose] if corpus else None
+        raise error.told(job.name, keys) from None
 
 
 def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
@@ -277,14 +300,16 @@ def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
         inputs[job.context] = Context(job.seed or 0, machine, report, facts.update, store.scratch(job.key))
     forget_peak_memory()
     begun = time.perf_counter()
-    made = job.step.run(**inputs)  # type: ignore[attr-defined]
+    artifacts = _run(job, inputs, machine)
     seconds = time.perf_counter() - begun
     memory = peak_memory()
-    artifacts = made if isinstance(made, tuple) else (made,)
     if tuple(type(each) for each in artifacts) != job.makes:
         raise UserError(
             f"step '{job.name}' gave {[type(each).__name__ for each in artifacts]} but declares {job.makes}"
         )
+    for vectors in (each for each in artifacts if isinstance(each, Vectors)):
+        with _told(job, inputs):
+            facts.update(vector_facts(vectors))
     with store.writing(job.key) as draft:
         for artifact in artifacts:
             folder = draft / type(artifact).__name__.lower()
@@ -298,5 +323,7 @@ def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
             **memory,
             "facts": facts,
             "versions": versions(),
+            "machine": circumstances(machine),
+            "git": git_state(),
         }
         seal(draft, manifest)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from reaemb_bench.errors import UserError
-
-B = TypeVar("B")
+from reaemb_bench.artifacts import Int64
+from reaemb_bench.finite import Whose, check_finite, gradient_norm
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,17 @@ class Update:
 def training(
     optimiser: torch.optim.Optimizer,
     epochs: int,
-    batches: Callable[[int], Sequence[B]],
-    loss: Callable[[B], Tensor],
+    batches: Callable[[int], Sequence[Int64]],
+    loss: Callable[[Int64], Tensor],
+    *,
+    whose: Whose,
 ) -> Iterator[Update]:
     """Yield an Update after each optimiser step.
 
-    batches: the batches of an epoch (numbered from 0). Raises UserError as soon as a loss is not finite.
+    batches: the batches of an epoch (numbered from 0), each the numbers of items or users, as `whose` says. Raises
+    UserError where a loss or a gradient is not finite, before anything is learned from it.
     """
+    parameters = [each for group in optimiser.param_groups for each in group["params"]]
     step = 0
     for epoch in range(epochs):
         parts = batches(epoch)
@@ -42,10 +44,11 @@ def training(
             step += 1
             optimiser.zero_grad(set_to_none=True)
             value = loss(part)
-            if not torch.isfinite(value):
-                raise UserError(
-                    f"the loss is {value.item()} in step {step} (epoch {epoch + 1}); lower the learning rate"
-                )
             value.backward()  # type: ignore[no-untyped-call]
+            # Both at once, because a GPU waits each time that a number is asked for.
+            measured, norm = torch.stack([value.detach(), gradient_norm(parameters, None)]).tolist()
+            where = f"step {step} (epoch {epoch + 1})"
+            check_finite("loss", measured, where, part, whose)
+            check_finite("gradient norm", norm, where, part, whose)
             optimiser.step()
-            yield Update(step, epochs * len(parts), epoch, value.item(), place == len(parts) - 1)
+            yield Update(step, epochs * len(parts), epoch, measured, place == len(parts) - 1)

@@ -239,7 +239,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, damage, dama
     steps = []
     plain = ContrastiveLearner.step
     monkeypatch.setattr(
-        ContrastiveLearner, "step", lambda self, number, pairs: steps.append(number) or plain(self, number, pairs)
+        ContrastiveLearner, "step", lambda self, number, *more: steps.append(number) or plain(self, number, *more)
     )
     resumed, again = train(tmp_path / "broken", made)
     assert steps == ([3, 4] if damaged == 1 else [1, 2, 3, 4])

@@ -268,7 +268,7 @@ def test_numbers_that_are_not_finite_stop_the_run_and_name_the_items(
     for policy in ("gaussian", "token-logprob-paper"):
         step = build("step", {"use": "reinforce", "policy": policy, "reward": "ndcg"})
         assert isinstance(step, Reinforce)
-        with pytest.raises(UserError, match=r"the loss is nan in step 1 \(items i\d+, i\d+"):
+        with pytest.raises(UserError, match=r"the reward is not finite in step 1 \(items \d+, \d+"):
             step.run(corpus, broken, Watched(tmp_path / policy).context())
 
 

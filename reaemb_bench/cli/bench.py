@@ -15,6 +15,7 @@ from reaemb_bench.bench.processes import in_processes
 from reaemb_bench.bench.suite import read_suite
 from reaemb_bench.cli.options import (
     CachePlace,
+    Deterministic,
     Device,
     MicroBatch,
     Precision,
@@ -52,6 +53,7 @@ def bench(
     precision: Precision = "auto",
     micro_batch: MicroBatch = None,
     threads: Threads = None,
+    deterministic: Deterministic = False,
     store: StorePlace = None,
     cache: CachePlace = None,
 ) -> None:
@@ -65,6 +67,7 @@ def bench(
         precision=precision,
         micro_batch=micro_batch,
         threads=threads,
+        deterministic=deterministic,
         store=store,
         cache=cache,
         mlflow="",

@@ -12,6 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from reaemb_bench.files import write_atomically
+from reaemb_bench.finite import check_parameters
 
 SECONDS = 60.0
 """Least time between two checkpoints."""
@@ -37,9 +38,13 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def save(self, curve: Curve, tokens: int) -> None:
-        """Write the state after len(curve) steps, unless the last checkpoint is younger than a minute."""
+        """Write the state after len(curve) steps, unless the last checkpoint is younger than a minute.
+
+        Raises NotFiniteError, and leaves the checkpoints as they are, where a parameter is not finite.
+        """
         if time.monotonic() - self._last < SECONDS:
             return
+        check_parameters(self._parameters, f"step {len(curve)}")
         tensors = {"curve": torch.tensor(curve, dtype=torch.float64), "tokens": torch.tensor(tokens)}
         for place, parameter in enumerate(self._parameters):
             tensors[f"{place}.parameter"] = parameter.detach()

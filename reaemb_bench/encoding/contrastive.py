@@ -17,6 +17,7 @@ from reaemb_bench.encoding.batching import by_length, graphs_that_fit
 from reaemb_bench.encoding.model import Beginning, ThoughtModel, Tokens
 from reaemb_bench.encoding.views import two_views
 from reaemb_bench.errors import UserError
+from reaemb_bench.finite import check_finite, gradient_norm
 
 if TYPE_CHECKING:
     from reaemb_bench.steps.contrast import Contrast
@@ -44,8 +45,12 @@ class ContrastiveLearner:
         )
         self.tokens = 0
 
-    def step(self, number: int, pairs: Sequence[tuple[str, str]]) -> float:
-        """One update, numbered from 1, on the views of a batch; gives the loss. Raises UserError where it is NaN."""
+    def step(self, number: int, pairs: Sequence[tuple[str, str]], items: Sequence[int] = ()) -> float:
+        """One update, numbered from 1, on the views of a batch; gives the loss.
+
+        items: their numbers, for the NotFiniteError that is raised where loss or gradient is not finite; nothing is
+        learned then.
+        """
         settings = self.settings
         for group in self.optimiser.param_groups:
             group["lr"] = settings.learning_rate * (1 - (number - 1) / settings.steps)
@@ -57,14 +62,13 @@ class ContrastiveLearner:
             rows = self.model.tokenize([first for first, _ in block] + [second for _, second in block])
             self.tokens += sum(len(row) + self.model.thoughts + 1 for row in rows)
             total += self._accumulate(rows, len(block) / len(pairs))
-        if not np.isfinite(total):
-            raise UserError(f"the contrastive loss is {total} in step {number}; lower contrast.learning_rate")
+        check_finite("loss", total, f"step {number}", items)
         if not is_first() and self.temperature.grad is not None:
             # All processes have its whole gradient, of which the sum is to count one.
             self.temperature.grad.zero_()
         add_up_gradients(self.parameters)
-        if settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
+        norm = gradient_norm(self.parameters, settings.clip_norm)
+        check_finite("gradient norm", norm.item(), f"step {number}", items)
         self.optimiser.step()
         with torch.no_grad():
             self.temperature.clamp_(min=_COOLEST)

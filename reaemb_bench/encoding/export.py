@@ -15,7 +15,7 @@ from reaemb_bench.context import Context, Tick
 from reaemb_bench.distributed import add_up, count, from_first, is_first, share
 from reaemb_bench.encoding.batching import by_length, micro_batch
 from reaemb_bench.encoding.model import ThoughtModel
-from reaemb_bench.errors import UserError
+from reaemb_bench.finite import check_rows
 from reaemb_bench.shards import shard_facts, shard_names, write_shard
 
 _CHUNK = 4_096
@@ -68,9 +68,7 @@ def embed_all(model: ThoughtModel, rows: list[list[int]], context: Context, firs
         context.report(Tick(len(rows), len(rows), "items"))
         add_up([made])
     values: Float32 = made.cpu().numpy()
-    if not np.isfinite(values).all():
-        bad = first + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
-        raise UserError(f"the vector of item {bad} is not finite; train with a lower learning rate or in float32")
+    check_rows("vector", values, first, cure="train with a lower learning rate or in float32")
     return values
 
 

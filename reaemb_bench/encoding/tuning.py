@@ -5,7 +5,6 @@ Contrastive losses, which couple the examples of a batch, are in `contrastive`. 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from reaemb_bench.encoding.batching import by_length, micro_batch
 from reaemb_bench.encoding.contrastive import add_lora, step_seed
 from reaemb_bench.encoding.folder import open_encoder, read_parts, with_adapter
 from reaemb_bench.encoding.model import ThoughtModel
-from reaemb_bench.errors import UserError
+from reaemb_bench.finite import check_finite, check_parameters, gradient_norm
 from reaemb_bench.steps.tune import LoraSettings, TuneSettings
 
 
@@ -95,7 +94,7 @@ def tune(model: ThoughtModel, task: Task[E], settings: TuneSettings, context: Co
     """Train the task's parameters in place; progress and facts go to `context`.
 
     The loss of a step is the mean over the terms of its examples, however many of them pass through the model at
-    once. Raises UserError where it is not finite.
+    once. Raises UserError where loss, gradient or what was learned is not finite.
     """
     optimiser = torch.optim.AdamW(task.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     tokens = 0
@@ -106,13 +105,13 @@ def tune(model: ThoughtModel, task: Task[E], settings: TuneSettings, context: Co
             group["lr"] = settings.learning_rate * (1 - (number - 1) / settings.steps)
         optimiser.zero_grad(set_to_none=True)
         value = _accumulate(model, task, examples, context)
-        if not math.isfinite(value):
-            raise UserError(f"the loss is {value} in step {number}; lower learning_rate")
-        if settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(task.parameters, settings.clip_norm)
+        check_finite("loss", value, f"step {number}")
+        norm = gradient_norm(task.parameters, settings.clip_norm)
+        check_finite("gradient norm", norm.item(), f"step {number}")
         optimiser.step()
         tokens += sum(len(example.ids) for example in examples)
         context.report(Tick(number, settings.steps, "steps", {"loss": value}))
+    check_parameters(task.parameters, f"step {settings.steps}")
     trained = sum(parameter.numel() for parameter in task.parameters)
     context.note({"trained_parameters": trained, "tokens": tokens})
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reaemb_bench.artifacts import Float32, Int64
-from reaemb_bench.errors import UserError
+from reaemb_bench.finite import NotFiniteError
 
 CELLS = 1 << 19
 """Scores that are worked on at once: what a core's cache holds."""
@@ -44,8 +44,10 @@ def _per_row(marks: npt.NDArray[np.bool_]) -> Int64:
     return counted
 
 
-def _not_finite(scores: Float32) -> UserError:
-    return UserError(
-        f"{int((~np.isfinite(scores)).sum())} of {scores.size} scores are not finite numbers, so they rank nothing; "
-        "the recommender has diverged, and a lower learning rate may help"
+def _not_finite(scores: Float32) -> NotFiniteError:
+    bad = ~np.isfinite(scores)
+    return NotFiniteError(
+        f"{int(bad.sum())} of {scores.size} scores are not finite numbers, so they rank nothing",
+        np.flatnonzero(bad.any(axis=0)),
+        cure="the recommender has diverged, and a lower learning rate may help",
     )

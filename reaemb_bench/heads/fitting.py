@@ -150,7 +150,7 @@ def _fit_epochs(
     best, best_value, best_epoch = _snapshot(network), -1.0, -1
     total = 0.0
     network.train()
-    for update in training(optimiser, settings.epochs, batches, loss):
+    for update in training(optimiser, settings.epochs, batches, loss, whose="user"):
         total += update.loss
         if settings.decay:
             for group in optimiser.param_groups:

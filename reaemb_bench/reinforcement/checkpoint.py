@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from reaemb_bench.finite import check_parameters
 from reaemb_bench.reinforcement.sealed import read_sealed, write_sealed
 
 SECONDS = 60.0
@@ -31,9 +32,13 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def save(self, curve: Curve) -> None:
-        """Write the state after len(curve) steps, unless the last checkpoint is younger than a minute."""
+        """Write the state after len(curve) steps, unless the last checkpoint is younger than a minute.
+
+        Raises NotFiniteError, and leaves the checkpoints as they are, where a parameter is not finite.
+        """
         if time.monotonic() - self._last < SECONDS:
             return
+        check_parameters(self._parameters, f"step {len(curve)}")
         tensors = {
             f"curve.{place}.{name}": torch.tensor([values[name] for values in curve], dtype=torch.float64)
             for place, name in enumerate(curve[0])

@@ -23,6 +23,7 @@ from reaemb_bench.distributed import add_up, add_up_gradients, count, from_first
 from reaemb_bench.encoding.batching import MICRO_BATCH, micro_batch
 from reaemb_bench.encoding.model import Prefix, ThoughtModel
 from reaemb_bench.errors import UserError
+from reaemb_bench.finite import NotFiniteError, check_finite, check_parameters, gradient_norm
 from reaemb_bench.policies.rollouts import LogDensity, Rollouts
 from reaemb_bench.reinforcement.checkpoint import Checkpoints
 from reaemb_bench.reinforcement.prompts import Prompts
@@ -163,16 +164,19 @@ def reinforce(
             chosen = order[step - 1]
             generator = torch.Generator().manual_seed(_step_seed(context.seed, step))
             sample = _sampled(learner, prompts, candidates, chosen, generator)
-            loss = _learned(learner, sample, optimiser, rate, step)
-            if not math.isfinite(loss):
-                names = ", ".join(corpus.item_keys[item] for item in candidates.items[chosen])
-                raise UserError(
-                    f"reinforce: the loss is {loss} in step {step} (items {names}); lower its learning_rate"
-                )
+            items, where = candidates.items[chosen], f"step {step}"
+            check_groups("reward", sample.rewards, items, where)
+            check_groups("advantage", sample.advantages, items[own_groups(len(items))], where)
+            loss, norm = _learned(learner, sample, optimiser, rate, step)
+            check_finite("loss", loss, where, items)
+            check_finite("gradient norm", norm, where, items)
             curve.append({**_measured(learner, sample), "loss": loss})
             if is_first():
                 checkpoints.save(curve)
         context.report(Tick(step, len(order), "steps", curve[step - 1]))
+    if curve:
+        check_parameters(parameters, f"step {len(curve)}")
+        context.note({"dead_groups": sum(values["dead_groups"] for values in curve) / len(curve)})
     reasoner.requires_grad_(False)
 
 
@@ -221,23 +225,34 @@ def _read_prompts(
     return prompts
 
 
-def _learned(learner: Learner, sample: Sample, optimiser: torch.optim.Optimizer, rate: _Schedule, step: int) -> float:
-    """Update the reasoner on a sample; the last iteration's loss, or the first that is not finite, not learned from."""
-    settings, loss = learner.settings, math.nan
+def check_groups(what: str, values: Tensor, items: Int64, where: str) -> None:
+    """Raise NotFiniteError naming the items whose group of `values` (groups, G) holds a number that is not finite."""
+    bad = ~values.isfinite().all(dim=1).cpu().numpy()
+    if bad.any():
+        raise NotFiniteError(f"the {what} is not finite", items[bad], where=where)
+
+
+def _learned(
+    learner: Learner, sample: Sample, optimiser: torch.optim.Optimizer, rate: _Schedule, step: int
+) -> tuple[float, float]:
+    """Update the reasoner on a sample; loss and gradient norm of the last iteration, or of the first in which one of
+    them is not finite, from which nothing is learned.
+    """
+    settings, loss, norm = learner.settings, math.nan, math.nan
     [group] = optimiser.param_groups
     for iteration, value in enumerate(learner.losses(sample)):
         total = value.detach().clone()
         add_up([total])
-        loss = total.item()
-        if not math.isfinite(loss):
-            break
         group["lr"] = settings.learning_rate * rate((step - 1) * settings.iterations + iteration)
         optimiser.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
         add_up_gradients(group["params"])
-        torch.nn.utils.clip_grad_norm_(group["params"], settings.gradient_clip)
+        # Both at once, because a GPU waits each time that a number is asked for.
+        loss, norm = torch.stack([total, gradient_norm(group["params"], settings.gradient_clip)]).tolist()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            break
         optimiser.step()
-    return loss
+    return loss, norm
 
 
 def rows(prefix: Prefix, start: int, stop: int) -> Prefix:

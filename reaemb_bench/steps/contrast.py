@@ -69,6 +69,7 @@ class Contrast(LoraSettings):
         from reaemb_bench.encoding.checkpoint import Checkpoints
         from reaemb_bench.encoding.contrastive import ContrastiveLearner, batches, step_seed
         from reaemb_bench.encoding.folder import open_encoder, with_adapter
+        from reaemb_bench.finite import check_parameters
 
         model = open_encoder(encoder, context.machine)
         model.template = replace(model.template, padding=self.padding or model.template.padding)
@@ -89,11 +90,12 @@ class Contrast(LoraSettings):
                 pairs = self._pairs(corpus, items, context.seed, epoch)
                 # Every step has a seed of its own, so that a resumed run draws the same dropout masks.
                 torch.manual_seed(step_seed(context.seed, number))
-                curve.append((learner.step(number, pairs), learner.temperature.item()))
+                curve.append((learner.step(number, pairs, items), learner.temperature.item()))
                 if is_first():
                     checkpoints.save(curve, learner.tokens)
             loss, temperature = curve[number - 1]
             context.report(Tick(number, self.steps, "steps", {"loss": loss, "temperature": temperature}))
+        check_parameters(learner.parameters, f"step {self.steps}")
         if not is_first():
             return encoder
         context.note(
