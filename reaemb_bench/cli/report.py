@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
+from reaemb_bench.cli.finding import existing_store, run_from
 from reaemb_bench.cli.options import StorePlace, console, machine_from
 from reaemb_bench.errors import UserError
 from reaemb_bench.files import write_atomically
 from reaemb_bench.reporting.export import check_ending, write_tables
-from reaemb_bench.runs import find
-from reaemb_bench.store import Store
 
 RunNames = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="Ids, starts of ids or names of runs in the store; one data set.")
+    list[str], typer.Argument(metavar="RUN...", help="Ids, their starts, names of runs, or recipes, on one data set.")
 ]
 Html = Annotated[
     Path | None,
@@ -41,9 +40,9 @@ def report(
 
     if out is not None:
         check_ending(out)
-    results = Store(machine_from(store=store, mlflow="").store)
-    chosen = [find(results, wanted) for wanted in runs]
-    reference = None if against is None else find(results, against)
+    results = existing_store(machine_from(store=store, mlflow="").store)
+    chosen = [run_from(results, wanted) for wanted in runs]
+    reference = None if against is None else run_from(results, against)
     made = reports.report(chosen, results, reference)
     screen = console()
     for table in made.tables:

@@ -11,11 +11,11 @@ from reaemb_bench.evaluation.groups import SHORT, TAIL
 from reaemb_bench.evaluation.metrics import ndcg
 from reaemb_bench.plots import costs, embeddings, learning, long_tail, reinforcement
 from reaemb_bench.plots.costs import Point
-from reaemb_bench.plots.embeddings import Shape
 from reaemb_bench.plots.plot import Plot
 from reaemb_bench.plots.ticks import curves
 from reaemb_bench.reporting import html
-from reaemb_bench.reporting.report import Report, report
+from reaemb_bench.reporting.comparison import Compared
+from reaemb_bench.reporting.report import report
 from reaemb_bench.reporting.results import K, users_notes
 from reaemb_bench.reporting.table import LEAK, Cell, Column, Row, Table
 from reaemb_bench.runs import Result, Run, artifact_of
@@ -31,26 +31,27 @@ _NO_BASE = (
 def report_html(runs: Sequence[Run], store: Store, against: Run | None = None) -> str:
     """The report of runs on the same data as one page that needs no network; the same store gives the same text.
 
-    Raises UserError as `reaemb_bench.reporting.report.report` does.
+    Raises UserError as `reaemb_bench.reporting.comparison.read` does.
     """
     made = report(runs, store, against)
-    ranks = next(iter(made.ranks.values()))[0]
+    named = made.compared.runs
+    ranks = next(iter(made.compared.ranks.values()))[0]
     body = [html.paragraph(note) for note in (users_notes(ranks, TAIL, SHORT)[:1] if len(ranks.users) else [])]
     body += [
         html.paragraph(f"{name} {LEAK} looks at held-out data on purpose ({', '.join(run.leaks)})", "warning")
-        for name, run in made.runs.items()
+        for name, run in named.items()
         if run.leaks
     ]
     main, *others = made.tables
     body += [html.section(table) for table in (replace(main, title="Results"), *others)]
-    body += [html.plot(each) for each in plots(made, store)]
-    body.append(_about(made, store))
-    body += [html.section(_steps(name, run, store)) for name, run in made.runs.items()]
-    body += [html.listing(f"recipe of {name}, everything written out", run.recipe) for name, run in made.runs.items()]
+    body += [html.plot(each) for each in plots(made.compared, store)]
+    body.append(_about(named, store))
+    body += [html.section(_steps(name, run, store)) for name, run in named.items()]
+    body += [html.listing(f"recipe of {name}, everything written out", run.recipe) for name, run in named.items()]
     return html.page(made.title, "".join(body))
 
 
-def plots(made: Report, store: Store) -> tuple[Plot, ...]:
+def plots(made: Compared, store: Store) -> tuple[Plot, ...]:
     """All plots for which the store has the numbers."""
     floors = made.floors.by_name if made.floors is not None else {}
     tail = long_tail.long_tail(made.ranks, floors)
@@ -65,37 +66,43 @@ def plots(made: Report, store: Store) -> tuple[Plot, ...]:
     return tuple(each for each in drawn if each is not None)
 
 
-def _maps(made: Report, store: Store) -> Plot | None:
-    first = next(iter(made.runs.values()))
+def _maps(made: Compared, store: Store) -> Plot | None:
+    """One map for each run whose vectors are in the store; before tuning first. Runs that share vectors share it."""
+    runs = sorted(made.runs.items(), key=lambda each: len(_encoders(each[1])))
+    vectors = {name: key for name, run in runs if (key := _first_vectors(run)) is not None and store.has(key)}
+    first = runs[0][1]
     corpus = first.key_of(Corpus)
-    if corpus is None or not store.has(corpus):
+    if not vectors or corpus is None or not store.has(corpus):
         return None
-    shapes: dict[str, Shape] = {}
-    bases = 0
-    seen: set[str] = set()
-    for name, run in sorted(made.runs.items(), key=lambda each: len(_encoders(each[1]))):
-        embedded = next((result for result in run.results[0] if Vectors.__name__ in result.makes), None)
-        if embedded is None or embedded.key in seen or not store.has(embedded.key) or run.key_of(Corpus) != corpus:
-            continue
-        seen.add(embedded.key)
-        tuning = [result.step for result in _encoders(run)[1:]]
-        bases += len(_encoders(run)) == 1
-        state = f"after {', '.join(tuning)}" if tuning else "before tuning" if _encoders(run) else embedded.step
-        shapes[f"{name}, {state}"] = embeddings.shape_of(Vectors.load(store.verify(embedded.key, "vectors")))
-    if not shapes:
-        return None
-    notes = [] if bases or not any(map(_encoders, made.runs.values())) else [_NO_BASE]
-    notes += (
-        ["seeds: of each run, the first one is shown"] if any(len(run.seeds) > 1 for run in made.runs.values()) else []
-    )
+    once = {key: name for name, key in reversed(vectors.items())}
+    shapes = {
+        f"{name}, {_state(made.runs[name])}": embeddings.shape_of(Vectors.load(store.verify(key, "vectors")))
+        for name, key in vectors.items()
+        if once[key] == name
+    }
+    encoders = [len(_encoders(made.runs[name])) for name in vectors]
+    notes = [_NO_BASE] if max(encoders) > 1 and 1 not in encoders else []
+    notes += ["of each run, the first seed is shown"] if any(len(run.seeds) > 1 for _, run in runs) else []
     return embeddings.draw(shapes, artifact_of(first, store, Corpus).popularity, notes)
+
+
+def _first_vectors(run: Run) -> str | None:
+    """What came out of the encoder, before anything reduced it."""
+    return next((result.key for result in run.results[0] if Vectors.__name__ in result.makes), None)
+
+
+def _state(run: Run) -> str:
+    encoders = _encoders(run)
+    if not encoders:
+        return "no tuning step"
+    return f"after {', '.join(result.step for result in encoders[1:])}" if len(encoders) > 1 else "before tuning"
 
 
 def _encoders(run: Run) -> list[Result]:
     return [result for result in run.results[0] if Encoder.__name__ in result.makes]
 
 
-def _points(made: Report, store: Store) -> list[Point]:
+def _points(made: Compared, store: Store) -> list[Point]:
     points = []
     for name, run in made.runs.items():
         learning_steps = [result for result in run.results[0] if not _NO_COST & set(result.makes)]
@@ -113,8 +120,8 @@ def _best_floor(floors: Mapping[str, Ranks]) -> tuple[str, float] | None:
     return max(((name, _quality([ranks])) for name, ranks in floors.items()), key=lambda each: each[1], default=None)
 
 
-def _about(made: Report, store: Store) -> str:
-    runs = list(made.runs.values())
+def _about(named: Mapping[str, Run], store: Store) -> str:
+    runs = list(named.values())
     manifests = [_manifests(run, store) for run in runs]
     versions = [[manifest["versions"] for manifest in some] for some in manifests]
     names = dict.fromkeys(name for some in versions for each in some for name in each)
@@ -131,7 +138,7 @@ def _about(made: Report, store: Store) -> str:
         ("device", [_joined(_device(each) for each in some) for some in manifests]),
         *((name, [_joined(str(each.get(name, "")) for each in some) for some in versions]) for name in names),
     ]
-    return html.facts("What was run", list(made.runs), rows)
+    return html.facts("What was run", list(named), rows)
 
 
 def _manifests(run: Run, store: Store) -> list[Mapping[str, Any]]:
