@@ -114,8 +114,9 @@ def _entry(suite: Suite, method: Method, name: str, recipe: Recipe, data: str, h
     raw = {**recipe.raw, **_header(suite), _DATA_STEP: suite.data[data]}
     trained = [step for step, made in recipe.steps.items() if "head" in type(made).model_fields]
     takes_head = bool(head and trained and not method.own_head)
-    if takes_head:
-        raw |= {step: _trained(recipe.raw.get(step, {}), suite, head) for step in trained}
+    if head:
+        settings = merge(suite.train, suite.heads[head]) if takes_head else suite.train
+        raw |= {step: _trained(recipe.raw.get(step, {}), settings) for step in trained}
     try:
         changed = from_raw(raw, name)
         plans = tuple(plan(changed, seed) for seed in suite.seeds)
@@ -126,9 +127,8 @@ def _entry(suite: Suite, method: Method, name: str, recipe: Recipe, data: str, h
     return Entry(data, head, name, method.proposed, takes_head, plans)
 
 
-def _trained(step: Raw, suite: Suite, head: str) -> Raw:
+def _trained(step: Raw, settings: Raw) -> Raw:
     """The table of a training step with the suite's settings; a head is replaced whole, as all methods share it."""
-    settings = merge(suite.train, suite.heads[head])
     kept = {key: value for key, value in step.items() if key not in settings}
     return {**kept, **settings}
 

@@ -55,7 +55,7 @@ class Suite(BaseModel):
     heads: dict[str, Raw] = Field(default_factory=dict)
     """Named training settings, laid over each step that has a setting `head`; none leaves the recipes' own."""
     train: Raw = Field(default_factory=dict)
-    """Training settings that all `heads` share."""
+    """Training settings that all `heads` share, methods with a head of their own included."""
     seeds: tuple[int, ...] = Field(default=(42,), min_length=1)
     """One run each."""
     embedder_seed: int | None = None
