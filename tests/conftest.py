@@ -49,3 +49,20 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         return Said(code, printed.out, printed.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An MLflow database without runs, made once, for that takes seconds."""
+    from reaemb_bench.tracking.connection import connect
+
+    file = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    connect(f"sqlite:///{file}").search_experiments()
+    return file.read_bytes()
+
+
+@pytest.fixture
+def uri(tmp_path: Path, empty_database: bytes) -> str:
+    """Address of an MLflow database without runs."""
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
+    return f"sqlite:///{tmp_path}/mlflow.db"

@@ -1,0 +1,74 @@
+"""What things are called in MLflow, and what is shown of an address."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reaemb_bench.pipeline import plan
+from reaemb_bench.recipe import load
+from reaemb_bench.runs import as_run
+from reaemb_bench.store import Store
+from reaemb_bench.tracking.addresses import page_of, redacted, without_secrets
+from reaemb_bench.tracking.naming import clean, experiment_name, flatten, shown_metrics
+from reaemb_bench.tracking.tags import tags_of
+
+SECRETS = st.text(alphabet="abcXYZ019:/@%!$", min_size=8, max_size=20)
+
+
+def test_tables_become_dotted_names() -> None:
+    assert flatten({"a": {"b": 1, "c": [{"use": "x"}, {"use": "y"}], "d": [1, 2]}}) == {
+        "a.b": 1,
+        "a.c.0.use": "x",
+        "a.c.1.use": "y",
+        "a.d": [1, 2],
+    }
+    assert clean("full/ndcg@10/tail") == "full/ndcg_at_10/tail"
+
+
+def test_an_experiment_is_called_after_its_data() -> None:
+    assert experiment_name("MovieLens-100K") == "reaemb-bench/MovieLens-100K"
+    assert experiment_name("") == "reaemb-bench"
+
+
+def test_bins_of_curves_are_left_out() -> None:
+    summary = {"full/mrr": 0.5, "full/mrr/tail": 0.1, "users/history-q1": 3.0, "low/history-q1": 1.0, "users": 6.0}
+    assert shown_metrics(summary) == {"test/full/mrr": 0.5, "test/full/mrr/tail": 0.1, "test/users": 6.0}
+
+
+def test_tags_name_the_parts_of_a_shipped_recipe(tmp_path_factory: pytest.TempPathFactory) -> None:
+    planned, store = plan(load("quickstart"), 42), Store(tmp_path_factory.mktemp("store"))
+    tags = tags_of(planned, as_run([planned], store), store, None)
+    assert tags["method"] == "quickstart"
+    assert tags["data"] == "simulated"
+    assert tags["backbone"] == "tiny"
+    assert tags["head"] == "sasrec"
+    assert tags["protocol"] == "leave-last-two, whole catalogue, 100 sampled beside it"
+
+
+@pytest.mark.parametrize(
+    ("given_", "shown"),
+    [
+        ("http://me:secret@host:5000/mlflow", "http://***@host:5000/mlflow"),
+        ("https://token@host", "https://***@host"),
+        ("postgresql://me:sec/r@et@host/runs", "postgresql://***@host/runs"),
+        ("https://host/x?token=secret&a=b", "https://host/x?token=***&a=***"),
+        ("cannot reach 'http://me:secret@host/api?k=v' now", "cannot reach 'http://***@host/api?k=***' now"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+        ("http://host:5000", "http://host:5000"),
+    ],
+)
+def test_addresses_are_shown_without_secrets(given_: str, shown: str) -> None:
+    assert redacted(given_) == shown
+
+
+@given(secret=SECRETS)
+def test_no_password_survives(secret: str) -> None:
+    uri = f"http://me:{secret}@host:5000/mlflow"
+    assert secret not in redacted(uri)
+    assert secret not in without_secrets(f"login failed for 'me' with {secret} at {uri}", uri)
+
+
+def test_the_page_of_a_server_has_no_user() -> None:
+    assert page_of("http://me:secret@host:5000/mlflow?a=b") == "http://host:5000/mlflow"
