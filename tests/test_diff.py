@@ -1,0 +1,86 @@
+"""What differs between two runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reaemb_bench.runs import find
+from reaemb_bench.store import Store
+from tests.conftest import Said
+from tests.placed_runs import refused, run_all
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def store(command: Command, tmp_path: Path) -> Store:
+    return run_all(command, tmp_path)
+
+
+def _part(text: str, title: str) -> list[list[str]]:
+    """The words of each line below a heading."""
+    lines = text.splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith(title)) + 1
+    end = next((place for place in range(start, len(lines)) if not lines[place].strip()), len(lines))
+    return [line.split() for line in lines[start:end]]
+
+
+def test_settings_results_and_metrics_that_differ_are_shown(store: Store, command: Command) -> None:
+    said = command("diff", "leaky", "poor")
+    assert said.code == 0, said.err
+    assert said.out.startswith(f"A  {find(store, 'leaky').id} leaky, toys, 20")
+    assert ", leaks: peek" in said.out.splitlines()[0]
+    assert _part(said.out, "Settings")[1:] == [["allow_leaks", "True", "—"], ["rank.mean", "4.0", "120.0"]]
+    results = {words[0]: words[3:] for words in _part(said.out, "Results")[1:]}
+    assert results == {
+        "prepare": ["the", "same"],
+        "peek": ["only", "in", "A"],
+        "rank": ["mean:", "4.0", "→", "120.0"],
+        "floors": ["the", "same"],
+    }
+    metrics = {words[0]: words[1:] for words in _part(said.out, "Metrics") if len(words) == 4}
+    one, other, gap = metrics["MRR"]
+    assert float(gap) == pytest.approx(float(other) - float(one), abs=1.1e-4)
+    assert float(gap) < 0
+    assert "leaky beats poor on NDCG@10" in " ".join(said.out.split())
+
+
+def test_seeds_that_nobody_wrote_down_count_too(store: Store, command: Command) -> None:
+    said = command("diff", "good", "poor")
+    assert ["seeds", "[1,", "2]", "[42]"] in _part(said.out, "Settings")
+    assert "Results of the first seeds" in said.out
+    assert any(words[0] == "rank" and "seed:" in words for words in _part(said.out, "Results"))
+
+
+def test_other_code_and_other_versions_are_told(store: Store, command: Command) -> None:
+    run = find(store, "poor")
+    key = next(result.key for result in run.results[0] if result.step == "rank")
+    file = store.folder(key) / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["identity"]["step"] |= {"code": "0" * 64, "mean": 4.0}
+    manifest["versions"]["numpy"] = "1.0"
+    file.write_text(json.dumps(manifest), encoding="utf-8")
+    shown = command("diff", "leaky", "poor").out
+    (rank,) = [words for words in _part(shown, "Results") if words[0] == "rank"]
+    assert " ".join(rank[3:]) == "the plug-in file was edited"
+    assert "→ 1.0 (rank)" in next(line for line in shown.splitlines() if line.startswith("numpy: "))
+
+
+def test_runs_without_common_targets_are_told_apart_all_the_same(store: Store, command: Command) -> None:
+    assert command("run", "good.toml", "--set", "prepare.users=150").code == 0
+    other = find(store, "good").id
+    said = command("diff", "poor", other)
+    assert said.code == 0, said.err
+    assert ["prepare.users", "200", "150"] in _part(said.out, "Settings")
+    assert "not compared: poor and good: these results rank different users or targets" in said.out
+
+
+def test_mistakes_are_one_line(store: Store, command: Command) -> None:
+    identifier = find(store, "good").id
+    refused(command("diff", "good", identifier[:5]), f"'good' and '{identifier[:5]}' are the same run, {identifier}")
+    refused(command("diff", "good", "pour"), "remembers no run 'pour'. Did you mean 'poor'?")
+    refused(command("diff", "good"), "Missing argument 'B'")
