@@ -26,6 +26,8 @@ _STYLE: dict[Any, Any] = {
 }
 _METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _ID = re.compile(r'(\bid="|url\(#|href="#)')
+_STYLES = re.compile(r"<style[^>]*>.*?</style>", re.DOTALL)
+_FONTS = re.compile(r"'DejaVu Sans'[^;\"]*sans-serif")
 _ROOT = re.compile(r'<svg [^>]*viewBox="([^"]+)"[^>]*>')
 
 
@@ -54,6 +56,7 @@ def _inline(svg: str) -> str:
     root = _ROOT.search(svg)
     assert root is not None
     mark = hashlib.sha256(svg.encode()).hexdigest()[:8]
-    body = _ID.sub(rf"\g<1>p{mark}-", svg[root.end() :])
-    body = body.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+    # A style inside would hold for the whole page.
+    body = _ID.sub(rf"\g<1>p{mark}-", _STYLES.sub("", svg[root.end() :]))
+    body = _FONTS.sub("'DejaVu Sans', Verdana, sans-serif", body)
     return f'<svg viewBox="{root.group(1)}">{body.strip()}'

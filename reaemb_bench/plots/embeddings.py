@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SHOWN = 1_500
 """Most items that one map shows."""
+_COLOURS = 40
+"""So few that matplotlib draws their bar as shapes, not as an image."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def _panel(name: str, shape: Shape, popularity: Int64, shown: Int64) -> Panel:
         order = np.argsort(heat[shown], kind="stable")
         limits = {"vmin": heat.min(), "vmax": max(heat.max(), heat.min() + 1e-9)}
         # The brightest colours would vanish on white.
-        colours = ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, 256)))
+        colours = ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, _COLOURS)))
         size = float(np.clip(3_000 / len(shown), 9, 30))
         drawn = axes.scatter(x[order], y[order], c=heat[shown][order], s=size, cmap=colours, linewidths=0, **limits)
         drawn.set_gid("items")

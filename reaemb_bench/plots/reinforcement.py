@@ -57,5 +57,5 @@ def _words(step: str, values: dict[str, Curve]) -> str:
     if "dead_groups" in values:
         said.append(f"{values['dead_groups'].mean:.0%} of the groups gave no signal".replace("%", " %"))
     if "shift" in values:
-        said.append(f"a step moves the thoughts by {quantity(values['shift'].mean)} deviations of the noise")
+        said.append(f"a step moves the thoughts by {quantity(values['shift'].mean)} of the noise's deviation")
     return "; ".join(said)

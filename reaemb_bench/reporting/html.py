@@ -39,6 +39,7 @@ table.facts td { white-space: normal; min-width: 12rem; overflow-wrap: anywhere 
 figure { margin: 0; padding: .5rem; border: 1px solid var(--line); border-radius: .4rem; background: #fff;
   color: #1d2430; break-inside: avoid }
 figcaption { font-size: .9rem; font-weight: 600; padding: 0 .25rem }
+figure svg * { stroke-linejoin: round; stroke-linecap: butt }
 figure svg { display: block; width: 100%; height: auto; max-width: 40rem }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem .75rem; padding: 0; font-size: .875rem }
 .legend li { display: flex; align-items: center; gap: .4rem; padding: .1rem .5rem; border-radius: .3rem;
