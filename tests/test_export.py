@@ -44,22 +44,26 @@ def toys(command: Command, toy_recipe: Path) -> Run:
     return find(STORE, "toys")
 
 
+LRCL = {"use": "contrast", "loss": "info-nce", "steps": 2, "batch_size": 8, "learning_rate": 1e-2}
+
+
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Machine]:
     """A run with two adapters and a thought, its encoder told the corpus' instruction."""
-    lrcl = {"use": "contrast", "loss": "info-nce", "steps": 2, "batch_size": 8, "learning_rate": 1e-2}
-    raw: dict[str, Any] = {
-        "steps": ["prepare", "llm", "lrcl", "again", "encode", "reduce"],
-        "prepare": {"source": {"use": "simulated", "users": 40, "items": 20}},
-        "llm": {"backbone": {"use": "tiny", "vocabulary": 400, "hidden": 32, "layers": 1}},
-        "lrcl": lrcl,
-        "again": lrcl,
-        "encode": {"with_instruction": True, "max_length": 100},
-        "reduce": {"reducer": {"use": "pca", "dimensions": 8}},
-    }
-    folder = tmp_path_factory.mktemp("tuned")
+    return _ran(
+        tmp_path_factory.mktemp("tuned"),
+        steps=["prepare", "llm", "lrcl", "again", "encode", "reduce"],
+        llm={"backbone": {"use": "tiny", "vocabulary": 400, "hidden": 32, "layers": 2}},
+        again=LRCL,
+        encode={"with_instruction": True, "max_length": 100},
+        reduce={"reducer": {"use": "pca", "dimensions": 8}},
+    )
+
+
+def _ran(folder: Path, **tables: Any) -> tuple[Run, Machine]:
     machine = Machine(device="cpu", store=folder / "store", cache=folder / "cache", mlflow="")
-    planned = plan(from_raw(raw, "tuned"), 42)
+    source = {"use": "simulated", "users": 40, "items": 20}
+    planned = plan(from_raw({"prepare": {"source": source}, "lrcl": LRCL, **tables}, "tuned"), 42)
     execute(planned, Store(machine.store), machine, lambda event: None)
     return remember([planned], Store(machine.store)), machine
 
@@ -115,9 +119,7 @@ def test_the_code_of_the_card_gives_the_exported_vectors(
     run, machine = tuned
     export(run, machine, tmp_path / "mine", "encoded", "safetensors", None, encoder=True)
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", Path("mine/README.md").read_text(encoding="utf-8"), re.DOTALL):
-        exec(block, names)  # noqa: S102 - this is what a reader of the card does
+    names = _code_of_the_card(Path("mine"))
     items, lm, tokenizer = names["items"], names["lm"], names["tokenizer"]
     texts = list(artifact_of(run, Store(machine.store), Corpus).texts)
     template = json.loads(Path("mine/encoder/encoder.json").read_text(encoding="utf-8"))["template"]
@@ -141,6 +143,46 @@ def test_the_code_of_the_card_gives_the_exported_vectors(
     np.testing.assert_allclose(np.stack(made), items.vectors, atol=1e-5)
     np.testing.assert_allclose(ours, items.vectors, atol=1e-5)
     assert "it gives the vectors again" in Path("mine/README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("layers", [None, 1])
+def test_a_language_model_with_a_name_is_named_and_not_copied(
+    tuned: tuple[Run, Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layers: int | None
+) -> None:
+    import torch
+
+    base = artifact_of(tuned[0], Store(tuned[1].store), Encoder).folder / "backbone"
+    backbone = {"use": "causal-lm", "model": str(base), "layers": layers}
+    run, machine = _ran(
+        tmp_path,
+        steps=["prepare", "llm", "lrcl", "encode"],
+        llm={"backbone": backbone, "reasoner": "none", "pooling": "last"},
+    )
+    monkeypatch.chdir(tmp_path)
+    export(run, machine, Path("mine"), "encoded", "parquet", None, encoder=True)
+    assert not list(Path("mine/encoder/backbone").iterdir())
+    assert not Path("mine/encoder/thought.json").exists()
+    settings = json.loads(Path("mine/encoder/adapter/adapter_config.json").read_text(encoding="utf-8"))
+    # A part of the model is not what the name stands for.
+    assert settings["base_model_name_or_path"] == (str(base) if layers is None else None)
+    names = _code_of_the_card(Path("mine"))
+    assert len(names["lm"].get_decoder().layers) == (layers or 2)
+    assert f"- language model: {base}\n" in Path("mine/README.md").read_text(encoding="utf-8")
+    model = names["model"]
+    rows = model.tokenize(artifact_of(run, Store(machine.store), Corpus).texts)
+    with torch.inference_mode():
+        made = [
+            names["lm"].get_decoder()(input_ids=torch.tensor([[*row, model.eos_id]])).last_hidden_state[0, -1].numpy()
+            for row in rows
+        ]
+    np.testing.assert_allclose(np.stack(made), names["items"].vectors, atol=1e-5)
+
+
+def _code_of_the_card(folder: Path) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL):
+        exec(block, names)  # noqa: S102 - this is what a reader of the card does
+    return names
 
 
 def test_adapters_are_those_of_the_run_and_weights_can_be_read_by_others(

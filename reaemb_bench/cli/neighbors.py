@@ -50,7 +50,7 @@ def neighbors(
     item = find_item(chosen.corpus, title)
     found = [_Found(name, chosen, nearest(chosen.vectors, item, count))]
     if against is not None:
-        name, other = _chosen(results, against, vectors, None)
+        name, other = _chosen(results, against, vectors, seed)
         there = item_with_id(other.corpus, chosen.corpus.item_keys[item])
         found.append(_Found(name, other, nearest(other.vectors, there, count)))
     console().print(_table(found, item))

@@ -95,6 +95,7 @@ def render(card: Card, name: str, form: Format) -> str:
         "## Terms",
         "",
         *(f"- data, {what}: {text}" for what, text in terms(card.about).items()),
+        *([f"- language model: {card.encoder.what}"] if card.encoder is not None else []),
         "- reaemb-bench is under the MIT licence, which says nothing of vectors, ids, titles and weights: the terms of "
         "the data and of the language model hold for what was made of them",
     ]

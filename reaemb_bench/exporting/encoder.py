@@ -9,6 +9,7 @@ encoder.json           specs of all parts, and the template of the prompts
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -39,10 +40,11 @@ _THOUGHT = "thought.json"
 class Exported:
     """What an exported encoder is made of.
 
-    model: name of the language model, empty where its weights are inside. arguments: what transformers has to be told
-    beside it. layers: how many of its blocks are kept, None where all are.
+    what: the language model, for people. model: its name, empty where its weights are inside. arguments: what
+    transformers has to be told beside it. layers: how many of its blocks are kept, None where all are.
     """
 
+    what: str
     model: str
     arguments: Mapping[str, str]
     layers: int | None
@@ -64,7 +66,8 @@ def export_encoder(
     shutil.copytree(encoder.folder, folder)
     parts = _as_encoded(read_parts(encoder), corpus, settings)
     write_encoder(folder, parts, {})
-    named = _named(parts.backbone)
+    backbone = _causal(parts.backbone)
+    named = backbone if isinstance(backbone, CausalLM) else None
     whole = named is not None or (folder / BACKBONE / "config.json").is_file()
     if parts.reasoner.thoughts or not whole:
         loaded = parts.backbone.load(folder / BACKBONE, machine)
@@ -75,6 +78,7 @@ def export_encoder(
     if named is not None and parts.adapters and named.layers is None and named.gguf_file is None:
         _name_base(folder / parts.adapters[0], named)
     return Exported(
+        what=named.model if named is not None else (inspect.getdoc(backbone) or "").partition("\n")[0],
         model=named.model if named is not None else "",
         arguments=_arguments(named),
         layers=named.layers if named is not None else None,
@@ -127,11 +131,11 @@ def _as_encoded(parts: Parts, corpus: Corpus, settings: Mapping[str, Any]) -> Pa
     )
 
 
-def _named(backbone: Backbone) -> CausalLM | None:
-    """The language model that others have too, or None where its weights have to travel."""
+def _causal(backbone: Backbone) -> Backbone:
+    """The language model itself, whatever its mask."""
     while isinstance(backbone, Bidirectional):
         backbone = backbone.of
-    return backbone if isinstance(backbone, CausalLM) else None
+    return backbone
 
 
 def _arguments(named: CausalLM | None) -> dict[str, str]:
