@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _LONGEST = 2_000
 
+
 class UserError(Exception):
     """A mistake that a person can cure; the command line prints it as one line and exits with code 2.
 

@@ -44,9 +44,10 @@ def sorted_keys(keys: list[str]) -> list[str]:
 
     split = re.compile(r"([0-9]+)").split
 
-    def natural(key: str) -> tuple[list[str | int], str]:
-        parts: list[str | int] = [*split(key)]
-        parts[1::2] = map(int, parts[1::2])
+    def natural(key: str) -> tuple[list[str | tuple[int, str]], str]:
+        parts: list[str | tuple[int, str]] = [*split(key)]
+        # Of two numbers the longer one is larger; numbers of thousands of digits cannot be converted.
+        parts[1::2] = [(len(digits), digits) for digits in (part.lstrip("0") for part in split(key)[1::2])]
         # The key itself comes last, for "07" and "7" are different keys.
         return parts, key
 

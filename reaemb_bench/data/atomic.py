@@ -193,7 +193,7 @@ def _header(file: Path) -> Header:
         if not column or kind not in _TYPES or column in types:
             raise UserError(
                 f"{file}, line 1: '{cell[:80]}' is no column with a type, such as user_id:token; "
-                f"tabs stand between columns, each occurs once, types are {', '.join(_TYPES)}"
+                f"correct it: tabs stand between columns, each occurs once, types are {', '.join(_TYPES)}"
             )
         types[column] = kind
     return Header(file, types)

@@ -18,7 +18,7 @@ def draw_unknown(rows: Int64, known: Int64, items: int, wanted: int, rng: np.ran
     some row knows so much that fewer items are left: all rows have the same number.
     """
     left = items - np.diff(np.searchsorted(known, np.stack([rows, rows + 1], axis=1) * items), axis=1)[:, 0]
-    count = int(min(wanted, left.min(initial=wanted)))
+    count = int(min(wanted, items, left.min(initial=wanted)))
     made = np.empty((len(rows), count), dtype=np.int32)
     # Rejection needs few rounds where items abound; where they are scarce, each row sorts the whole catalogue.
     scarce = left < _DENSE * count

@@ -19,6 +19,12 @@ TimeUnit = Literal["s", "ms", "us", "ns"]
 
 _UNITS: tuple[tuple[int, TimeUnit], ...] = ((10**17, "ns"), (10**14, "us"), (10**11, "ms"), (10**8, "s"))
 """The unit of timestamps by the least that the largest of them is; each of these lies in March 1973."""
+LEAST_TIME = _UNITS[-1][0]
+
+
+def least_alike(largest: float) -> int | None:
+    """The least number that is taken for a time in the unit of `largest`, or None where that is a position."""
+    return next((least for least, _ in _UNITS if largest >= least), None)
 
 
 class Removed(NamedTuple):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from reaemb_bench.data.interactions import LEAST_TIME, least_alike
 from reaemb_bench.errors import UserError
 from reaemb_bench.registry import nearest
 
@@ -39,7 +41,8 @@ class Sheet:
         if column not in self.columns:
             hint = nearest(column, self.columns)
             raise UserError(
-                f"{self.file} has no column '{column}' (setting {setting}).{hint} Columns: {', '.join(self.columns)}"
+                f"{self.file} has no column '{column}' (setting {setting}).{hint} Name one of these. "
+                f"Columns: {', '.join(self.columns)}"
             )
 
     def column(self, name: str, setting: str) -> polars.Series:
@@ -49,13 +52,19 @@ class Sheet:
         self.require(name, setting)
         if isinstance(self.content, polars.DataFrame):
             series = self.content[name]
-            if series.dtype.is_nested():
-                raise UserError(
-                    f"{self.file}, column '{name}' (setting {setting}) holds lists; name one of single values"
-                )
-            return series
-        values = [row.get(name) for row in self.content]
-        return polars.Series(name, [None if value is None else as_text(value) for value in values], polars.String)
+            nested = series.dtype.is_nested()
+        else:
+            values = [row.get(name) for row in self.content]
+            nested = any(isinstance(value, list | dict) for value in values)
+            series = polars.Series(name, [] if nested else [as_text(value) or None for value in values], polars.String)
+        if nested:
+            raise UserError(f"{self.file}, column '{name}' (setting {setting}) holds lists; name one of single values")
+        try:
+            return series if series.dtype.is_numeric() or series.dtype.is_temporal() else series.cast(polars.String)
+        except polars.exceptions.PolarsError:
+            raise UserError(
+                f"{self.file}, column '{name}' (setting {setting}) is of type {series.dtype}; name one of texts"
+            ) from None
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows; nested values stay nested."""
@@ -63,9 +72,9 @@ class Sheet:
 
 
 def as_text(value: object) -> str:
-    """A scalar as text; whole floats lose their ".0", which only a detour through another program gave them."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    """A scalar as text, empty for NaN; whole floats lose their ".0", which only another program gave them."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
     return "" if value is None else str(value).strip()
 
 
@@ -120,10 +129,13 @@ def _read_lines(file: Path) -> Sheet:
                     raise UserError(f'{file}, line {number}: each line must be a JSON object, such as {{"item_id": 1}}')
                 rows.append(row)
                 columns.update(dict.fromkeys(row))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}, line {number}: no valid JSON ({error.msg}); correct that line") from None
+    except RecursionError:
+        raise UserError(f"{file}, line {number}: JSON inside JSON without end; correct that line") from None
     except UnicodeDecodeError:
         raise UserError(f"{file} is not in UTF-8; save it in that encoding") from None
+    except ValueError as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise UserError(f"{file}, line {number}: no valid JSON ({reason}); correct that line") from None
     return Sheet(file, tuple(columns), rows)
 
 
@@ -132,9 +144,7 @@ def keys(series: polars.Series) -> polars.Series:
     import polars
 
     if series.dtype.is_float():
-        return polars.Series(
-            series.name, [None if value is None else as_text(value) for value in series], polars.String
-        )
+        return polars.Series(series.name, [as_text(value) or None for value in series], polars.String)
     text = series.cast(polars.String).str.strip_chars()
     return text.set(text == "", None)
 
@@ -147,13 +157,20 @@ def order_in_time(series: polars.Series, file: Path) -> polars.Series:
     import polars
 
     if series.dtype.is_temporal():
-        made = series.cast(polars.Datetime("ms"), strict=False).dt.epoch("ms")
+        try:
+            made = series.cast(polars.Datetime("ms"), strict=False).dt.epoch("ms")
+        except polars.exceptions.PolarsError:
+            raise UserError(
+                f"{file}, column '{series.name}' is of type {series.dtype}; give dates or numbers"
+            ) from None
     else:
         made = series.cast(polars.Int64, strict=False) if not series.dtype.is_float() else series.cast(polars.Float64)
         if made.null_count():
             made = series.cast(polars.Float64, strict=False)
         if made.null_count() and series.dtype == polars.String:
             made = _dates(series)
+        else:
+            _refuse_mixed_units(series, made, file)
         if made.dtype == polars.Float64 and made.is_finite().all():
             whole = bool((made == made.floor()).all())
             made = (made if whole else (made * 1000).round()).cast(polars.Int64, strict=False)
@@ -162,12 +179,27 @@ def order_in_time(series: polars.Series, file: Path) -> polars.Series:
     return made
 
 
+def _refuse_mixed_units(series: polars.Series, times: polars.Series, file: Path) -> None:
+    """Raise UserError where some times are seconds and others milliseconds, which would all come last."""
+    largest = times.max()
+    if isinstance(largest, int | float) and (least := least_alike(largest)) is not None:
+        others = (times >= LEAST_TIME) & (times < least)
+        wanted = f"in the unit of {series[times.arg_max() or 0]}; give all times in one unit"
+        _refuse_first(series, others, file, wanted)
+
+
 def numbers(series: polars.Series, file: Path) -> polars.Series:
-    """Numbers as Float64, null where the cell is empty. Raises UserError at the first value that is none."""
+    """Numbers as Float64, null where the cell is empty or NaN. Raises UserError at the first value that is none."""
     import polars
 
-    made = series.cast(polars.Float64, strict=False)
-    _refuse_first(series, made.is_null() & series.is_not_null(), file, "a number; correct it or choose another column")
+    read = series.cast(polars.Float64, strict=False)
+    made = read.fill_nan(None)
+    _refuse_first(
+        series,
+        (read.is_null() & series.is_not_null()) | made.is_infinite(),
+        file,
+        "a number; correct it or choose another column",
+    )
     return made
 
 

@@ -44,7 +44,7 @@ class Prepare(Step):
             )
         split = self.split.apply(data, context.seed)
         if split.test.is_empty():
-            raise UserError(f"{data.name}: no user has a test interaction; nobody has enough of them for this split")
+            raise UserError(f"{data.name}: no user has a test interaction; choose another split or loosen the filters")
         corpus, signal, holdout, written = assemble(data, split, self.prompt, self.sampled_candidates, context.seed)
         context.note(
             {

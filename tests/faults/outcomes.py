@@ -21,7 +21,8 @@ _LONGEST_LINE = 2_500
 _SHOWN = 20
 _CURES = re.compile(
     r"(?i)\b(add|break|check|choose|correct|declare|derive|did you mean|drop|exchange|fetch|give|known|loosen|lower|"
-    r"make it|must|name|needs|raise|remove|rename|required|save|say|set|shorten|should|take|takes|use|valid|write)\b"
+    r"make it|must|name|needs|raise|relative to|"
+    r"remove|rename|required|save|say|set|shorten|should|take|takes|use|valid|write)\b"
 )
 
 

@@ -1,0 +1,137 @@
+"""Data, however bad, become a sound corpus or are refused in one line that names the file and the cure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reaemb_bench.artifacts import Corpus, Floors, Holdout, Ranks, Signal
+from reaemb_bench.errors import UserError
+from reaemb_bench.machine import Machine
+from reaemb_bench.pipeline import Plan, execute, facts_of, fetch, plan
+from reaemb_bench.recipe import from_raw
+from reaemb_bench.store import Store
+from tests.faults.mutations_data import Case, mutated
+from tests.faults.outcomes import Tally
+
+PREPARE: dict[str, Any] = {"steps": ["prepare"]}
+ROAD: dict[str, Any] = {
+    "steps": ["prepare", "train", "rank", "floors"],
+    "train": {
+        "use": "train-ids",
+        "head": {"use": "sasrec", "hidden": 8, "max_length": 5, "blocks": 1, "attention_heads": 1},
+        "epochs": 1,
+    },
+}
+
+
+def _settings(case: Case) -> dict[str, Any]:
+    return {"source": case.source, "split": case.split}
+
+
+def _prepared(case: Case, store: Store) -> Plan:
+    """The plan of the case's data, prepared; what is refused leaves no result behind."""
+    planned = plan(from_raw({**PREPARE, "prepare": _settings(case)}, "mutated"), 1)
+    try:
+        execute(planned, store, Machine(cache=store.root / "cache"), lambda event: None)
+    except BaseException:
+        assert not list((store.root / "results").glob("*")), "something is left that a later run takes for a result"
+        raise
+    return planned
+
+
+def _check(case: Case, planned: Plan, store: Store) -> None:
+    corpus, signal, holdout = (
+        fetch(planned, store, Corpus),
+        fetch(planned, store, Signal),
+        fetch(planned, store, Holdout),
+    )
+    assert corpus is not None
+    assert signal is not None
+    assert holdout is not None
+    facts = facts_of(planned, store, Corpus)
+    _check_keys(corpus)
+    training, histories = corpus.training, holdout.histories
+    assert training.users == histories.users == len(corpus.user_keys)
+    judged = len(histories.items) + len(holdout.users)
+    assert judged == facts["interactions"] if case.split == "leave-last-two" else judged <= facts["interactions"]
+    assert facts["users"] == corpus.users
+    assert facts["items"] == corpus.items
+    assert len(holdout.users) > 0
+    for part in (signal, holdout):
+        assert len(np.unique(part.users)) == len(part.users)
+    # Whoever is judged has something to be judged by.
+    assert (training.lengths[signal.users] > 0).all()
+    assert (histories.lengths[holdout.users] > 0).all()
+    if case.split == "leave-last-two":
+        assert (training.lengths[holdout.users] > 0).all()
+    for items in (training.items, histories.items, signal.targets, holdout.targets):
+        assert items.min(initial=0) >= 0
+        assert items.max(initial=0) < corpus.items
+    whole = histories.followed_by(holdout.users, holdout.targets)
+    _check_candidates(holdout, [set(whole.of(user).tolist()) for user in range(corpus.users)])
+    if case.expected is not None:
+        made = {key: [corpus.item_keys[item] for item in whole.of(u)] for u, key in enumerate(corpus.user_keys)}
+        assert made == case.expected
+
+
+def _check_keys(corpus: Corpus) -> None:
+    for keys in (corpus.item_keys, corpus.user_keys):
+        assert len(set(keys)) == len(keys)
+        assert all(isinstance(key, str) and key and key == key.strip(" \t\r\n") for key in keys)
+    assert len(corpus.texts) == len(corpus.titles) == corpus.items
+    assert all(corpus.titles)
+    assert all(corpus.texts)
+
+
+def _check_candidates(holdout: Holdout, touched: list[set[int]]) -> None:
+    for user, row in zip(holdout.users, holdout.candidates, strict=True):
+        drawn = set(row.tolist())
+        assert len(drawn) == len(row)
+        assert not drawn & touched[user]
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.faults)])
+def test_mutated_data_are_prepared_soundly_or_refused_in_one_line(
+    count: int, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    tally = Tally("mutated data, prepare")
+
+    def tried(case: Case, store: Store) -> None:
+        _check(case, _prepared(case, store), store)
+
+    for seed in range(count):
+        folder = tmp_path / str(seed)
+        case, store = mutated(seed, folder), Store(folder / "store")
+        tally.attempt(case.label, lambda case=case, store=store: tried(case, store))  # type: ignore[misc]
+    tally.settle(record_property)
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(40, marks=pytest.mark.faults)])
+def test_mutated_data_that_are_prepared_go_all_the_way(
+    count: int, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    done = 0
+    for seed in range(1000):
+        folder = tmp_path / str(seed)
+        case, store = mutated(seed, folder), Store(folder / "store")
+        try:
+            _prepared(case, store)
+        except UserError:
+            continue
+        planned = plan(from_raw({**ROAD, "prepare": _settings(case)}, "mutated"), 1)
+        execute(planned, store, Machine(cache=folder / "cache"), lambda event: None)
+        ranks, floors = fetch(planned, store, Ranks), fetch(planned, store, Floors)
+        assert ranks is not None
+        assert floors is not None
+        for each in (ranks, *floors.by_name.values()):
+            assert (each.better + each.tied < each.catalogue).all(), case.label
+        done += 1
+        if done == count:
+            break
+    record_property("faults", f"mutated data, the whole road: {count} tried, {done} survived, 0 refused, 0 lost")
+    assert done == count
