@@ -83,7 +83,7 @@ def test_runs_are_picked_by_name_data_group_and_number(store: Store, command: Co
     assert names("--name", "good", "--data", "toys") == ["good"]
     assert names("--name", "good", "--data", "beauty") == []
     assert "1 of 3 runs; --limit shows more" in command("history", "--limit", "1").out
-    assert command("history", "--name", "goood").out == "no such run is remembered\n"
+    assert command("history", "--name", "absent").out == "no such run is remembered\n"
 
 
 def test_mistakes_are_one_line(command: Command, store: Store) -> None:

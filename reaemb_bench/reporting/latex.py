@@ -17,7 +17,6 @@ _ESCAPED = {
     # After the end of a row they would be read as its options.
     **{character: f"{{{character}}}" for character in "[]*"},
     '"': "''",
-    "\n": " ",
     LEAK: r"\textdagger{}",
     "±": r"$\pm$",
     "Δ": r"$\Delta$",
@@ -50,8 +49,8 @@ def render(table: Table) -> str:
 
 
 def escaped(text: str) -> str:
-    """The text as LaTeX prints it, every special character escaped."""
-    return "".join(_ESCAPED.get(character, character) for character in text)
+    """The text as LaTeX prints it: every special character escaped, a space for what cannot be printed."""
+    return "".join(_ESCAPED.get(each, each if each.isprintable() else " ") for each in text)
 
 
 def _headings(columns: Sequence[Column]) -> list[str]:
