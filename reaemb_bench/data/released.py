@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 from typing import cast
 
+from reaemb_bench.archives import UNREADABLE, unpack
 from reaemb_bench.errors import UserError
 from reaemb_bench.files import contents
-
-_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 
 @contextmanager
@@ -42,9 +39,9 @@ def released(place: Path, names: Sequence[str], home: str, scratch: Path) -> Ite
         files = {name: Path(folder) / name for name in names}
         try:
             for name, file in files.items():
-                with _opened(place, name) as inside, file.open("wb") as out:
-                    shutil.copyfileobj(inside, out)
-        except _UNREADABLE as error:
+                with zipfile.ZipFile(place) as archive:
+                    unpack(archive, _member(archive, name), file)
+        except UNREADABLE as error:
             raise UserError(f"{place} is no whole zip file ({error}); fetch it again from {home}") from None
         yield files
 
@@ -58,17 +55,20 @@ def fingerprint(place: Path, names: Sequence[str]) -> dict[str, str]:
         for name in names:
             with _opened(place, name) as stream:
                 made[f"{name}_sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
-    except (*_UNREADABLE, UserError):
+    except (*UNREADABLE, UserError):
         return {"missing": str(place)}
     return made
 
 
 @contextmanager
 def _opened(place: Path, name: str) -> Iterator[BufferedIOBase]:
-    with zipfile.ZipFile(place) as archive:
-        found = [member for member in archive.namelist() if PurePosixPath(member).name == name]
-        if len(found) != 1:
-            held = f"{len(found)} files" if found else "no file"
-            raise UserError(f"{place} holds {held} called {name}; set source.path to the published zip file")
-        with archive.open(found[0]) as inside:
-            yield cast("BufferedIOBase", inside)
+    with zipfile.ZipFile(place) as archive, archive.open(_member(archive, name)) as inside:
+        yield cast("BufferedIOBase", inside)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> str:
+    found = [member for member in archive.namelist() if PurePosixPath(member).name == name]
+    if len(found) != 1:
+        held = f"{len(found)} files" if found else "no file"
+        raise UserError(f"{archive.filename} holds {held} called {name}; set source.path to the published zip file")
+    return found[0]

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 from tokenizers import AddedToken
 
 from reaemb_bench.errors import UserError
@@ -158,7 +159,7 @@ def _explained(place: str | Path, attention: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise UserError(f"attention '{attention}' cannot be used here ({_first_line(error)}); say 'sdpa'") from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError, RecursionError) as error:
         raise UserError(
             f"the model {place} cannot be loaded ({_first_line(error)}); give a folder that holds config.json, "
             "safetensors and a tokenizer, or the hub id of such a model on a machine that reaches the hub"
