@@ -1,4 +1,4 @@
-"""Checks of this project: `nox -s tests`, `lint`, `types`, `quickstart`."""
+"""Checks of this project: `nox -s tests`, `lint`, `types`, `quickstart`, `security`."""
 
 from __future__ import annotations
 
@@ -42,6 +42,14 @@ def types(session: nox.Session) -> None:
     _install(session)
     session.run("mypy")
     session.run("mypy", "--explicit-package-bases", "baselines")
+
+
+@nox.session
+def security(session: nox.Session) -> None:
+    """Known vulnerabilities of the packages in constraints.txt; asks the OSV database, so it needs the network."""
+    session.install("pip-audit>=2.9,<3")
+    constraints = str(ROOT / "constraints.txt")
+    session.run("pip-audit", "-r", constraints, "--no-deps", "--disable-pip", "--vulnerability-service", "osv")
 
 
 @nox.session
