@@ -48,14 +48,14 @@ def panel(heading: str, alt: str, draw: Callable[[Axes], None]) -> Panel:
         draw(axes)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata=_METADATA)
-    return Panel(heading, alt, _inline(file.getvalue()))
+    return Panel(heading, alt, _inline(file.getvalue(), heading))
 
 
-def _inline(svg: str) -> str:
-    """The element alone, without fixed size, with ids that no other picture of the page has."""
+def _inline(svg: str, heading: str) -> str:
+    """The element alone, without fixed size, with ids that no picture below another heading has."""
     root = _ROOT.search(svg)
     assert root is not None
-    mark = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    mark = hashlib.sha256(f"{heading}\n{svg}".encode()).hexdigest()[:8]
     # A style inside would hold for the whole page.
     body = _ID.sub(rf"\g<1>p{mark}-", _STYLES.sub("", svg[root.end() :]))
     body = _FONTS.sub("'DejaVu Sans', Verdana, sans-serif", body)
