@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -41,41 +42,48 @@ _DEBUG = "--debug"
 _INTERRUPTED = 130
 _REFUSED = 2
 
+_RUN, _READ, _PARTS, _TRUST = "Compute", "Read results", "Recipes and components", "Data, machine, trust"
+
 app = typer.Typer(
     name="reaemb-bench",
-    help="Compare ways of turning a language model into item embeddings for sequential recommendation.",
+    help="Compare ways of turning a language model into item embeddings for sequential recommendation.\n\n"
+    "First steps: `reaemb-bench run quickstart`, then `history`, `report quickstart`, `ablate quickstart --drop crrl`.",
     epilog=f"{_DEBUG}, anywhere on the line, shows the traceback of an error.",
     pretty_exceptions_enable=False,
 )
-app.command("run")(run.run)
-app.command("plan")(plan.plan)
-app.command("bench")(bench.bench)
-app.command("ablate")(ablate.ablate)
-app.command("sweep")(sweep.sweep)
-app.command("compare")(compare.compare)
-app.command("history")(history.history_of_runs)
-app.command("diff")(diff.diff)
-app.command("report")(report.report)
-app.command("audit")(audit.audit)
-app.command("export")(export.export)
-app.command("neighbors")(neighbors.neighbors)
-app.command("list")(listing.list_components)
-app.command("describe")(describe.describe)
-app.command("doctor")(doctor.doctor)
-app.command("ui")(ui.ui)
-app.command("push")(push.push)
-app.command("init")(init.init)
-app.command("new")(new.new)
-data_app = typer.Typer(help="Data sets.")
-data_app.command("prepare")(data.prepare)
+_VERBS: dict[str, dict[str, Callable[..., None]]] = {
+    _RUN: {"run": run.run, "ablate": ablate.ablate, "sweep": sweep.sweep, "bench": bench.bench, "plan": plan.plan},
+    _READ: {
+        "history": history.history_of_runs,
+        "compare": compare.compare,
+        "report": report.report,
+        "diff": diff.diff,
+        "export": export.export,
+        "neighbors": neighbors.neighbors,
+        "ui": ui.ui,
+        "push": push.push,
+    },
+    _PARTS: {
+        "init": init.init,
+        "new": new.new,
+        "list": listing.list_components,
+        "describe": describe.describe,
+    },
+    _TRUST: {"audit": audit.audit, "doctor": doctor.doctor},
+}
+for panel, verbs in _VERBS.items():
+    for name, verb in verbs.items():
+        app.command(name, rich_help_panel=panel)(verb)
+data_app = typer.Typer(help="Read, check and describe data sets.")
 data_app.command("check")(check.check)
+data_app.command("prepare")(data.prepare)
 data_app.command("describe")(card.describe)
-app.add_typer(data_app, name="data")
-store_app = typer.Typer(help="Results on disk.")
+app.add_typer(data_app, name="data", rich_help_panel=_TRUST)
+store_app = typer.Typer(help="What lies in the store, why, and what nobody needs.")
 store_app.command("ls")(store.ls)
 store_app.command("why")(store.why)
 store_app.command("gc")(store.gc)
-app.add_typer(store_app, name="store")
+app.add_typer(store_app, name="store", rich_help_panel=_TRUST)
 
 
 @data_app.callback()
