@@ -25,7 +25,7 @@ from reaemb_bench.cli.options import (
     limit_threads,
     machine_from,
 )
-from reaemb_bench.errors import UserError
+from reaemb_bench.errors import RecipeError, UserError
 from reaemb_bench.files import write_atomically
 from reaemb_bench.recipe import load
 from reaemb_bench.tuning.settings import CURVE, PrunerName, SamplerName, read_search, twin
@@ -97,10 +97,11 @@ def sweep(
     raw, settings = read_search(file, {key: value for key, value in given.items() if value is not None})
     if pruner not in (None, "none") and not settings.prunes:
         raise UserError(f"--pruner {pruner}: only {CURVE} alone is pruned by; say --pruner none")
+    read = load(recipe, sets or (), drops or ())
     try:
-        made = sweep_of(load(recipe, sets or (), drops or ()), raw, settings, machine, name, storage)
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from None
+        made = sweep_of(read, raw, settings, machine, name, storage)
+    except RecipeError as error:
+        raise UserError(f"{file}, {error}") from None
     _search(made, jobs, timeout)
     _tell(made, out, console())
 

@@ -81,7 +81,7 @@ def trials_table(found: Found, sweep: Sweep) -> Table:
     for trial in best:
         mark = _PARETO if trial.number in found.front else ""
         values = _values(trial, names)
-        settings = (_setting(trial.params.get(path)) for path in paths)
+        settings = (shown_setting(trial.params.get(path)) for path in paths)
         cells = (f"{trial.number}{mark}", trial.state.name.lower(), *values, *settings, _takes(trial))
         made.add_row(*(Text(cell) for cell in cells))
     return made
@@ -159,7 +159,8 @@ def _takes(trial: FrozenTrial) -> str:
     return MISSING if minutes is None else in_words(60 * float(minutes))
 
 
-def _setting(value: object) -> str:
+def shown_setting(value: object) -> str:
+    """A value of a setting, short."""
     return MISSING if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

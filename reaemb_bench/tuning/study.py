@@ -47,8 +47,7 @@ def open_study(sweep: Sweep) -> Study:
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    _quieten()
     try:
         study = optuna.create_study(
             study_name=sweep.name,
@@ -72,6 +71,14 @@ def open_study(sweep: Sweep) -> Study:
             "choose another --name"
         )
     return study
+
+
+def _quieten() -> None:
+    """Have Optuna log errors alone, and not say which of its parts may change."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 
 def shown(storage: str) -> str:
@@ -136,6 +143,7 @@ def sampler(settings: Settings, trial: int) -> BaseSampler:
     """
     from optuna import samplers
 
+    _quieten()
     seed = derive_seed(settings.seed, f"trial {trial}")
     several = len(settings.objectives) > 1
     if settings.sampler == "cmaes":
@@ -183,7 +191,7 @@ def at_work(sweep: Sweep) -> Iterator[str]:
 def requeue_lost(study: Study, sweep: Sweep) -> None:
     """Queue the settings of trials again whose process is dead.
 
-    A process that shares the store is dead when its lock is free. Of others a database knows the last heartbeat.
+    A process whose lock can be seen is dead when the lock is free. Of others a database knows the last heartbeat.
     """
     from optuna.storages import fail_stale_trials
     from optuna.trial import TrialState
@@ -207,7 +215,8 @@ def _claimed(trial: FrozenTrial, sweep: Sweep) -> Iterator[bool]:
         return
     file = Path(_lock_file(sweep, name))
     if not file.exists():
-        yield False
+        # Whoever shares the journal sees the lock of a living process; a database knows hosts that share no folder.
+        yield not is_url(sweep.storage)
         return
     lock = FileLock(file)
     try:
@@ -223,6 +232,6 @@ def _claimed(trial: FrozenTrial, sweep: Sweep) -> Iterator[bool]:
 
 
 def _lock_file(sweep: Sweep, worker: str) -> str:
-    folder = sweep.folder / "workers"
+    folder = sweep.locks / "workers"
     folder.mkdir(parents=True, exist_ok=True)
     return str(folder / f"{worker}.lock")

@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,24 @@ class Sweep:
 
     @property
     def folder(self) -> Path:
-        """Where locks and reports of this sweep lie, in the store."""
+        """Where reports of this sweep lie, in the store."""
         return self.machine.store / "sweeps" / self.name
+
+    @property
+    def locks(self) -> Path:
+        """Where processes see which others live: beside the journal, or in the store where a database is shared."""
+        return self.folder if is_url(self.storage) else Path(self.storage).parent / self.name
 
     def searched(self) -> Space:
         """The space."""
-        return read_space(self.space)
+        try:
+            return read_space(self.space)
+        except RecipeError as error:
+            raise error.under("space") from None
 
     def trial_recipe(self, values: Values, name: str) -> Recipe:
         """The recipe of a trial, up to the recommender: no step of it may open the test targets. Raises RecipeError."""
-        made = from_raw(applied(self._to_ranker(), values), name)
+        made = from_raw(applied(self._to_ranker, values), name)
         plan(made, made.seeds[0])
         return made
 
@@ -62,20 +71,22 @@ class Sweep:
         return hashlib.sha256(json.dumps(searched, ensure_ascii=False).encode()).hexdigest()[:16]
 
     def check(self) -> None:
-        """Raises UserError where a path, a bound or a choice of the space does not fit the recipe."""
-        kept = self._to_ranker()["steps"]
+        """Raises RecipeError where a path, a bound or a choice of the space does not fit the recipe."""
+        kept = self._to_ranker["steps"]
         whole = tomllib.loads(self.recipe)["steps"]
         space = self.searched()
         for path, values in space.probes():
             first = path.partition(".")[0]
             if first in whole and first not in kept:
-                raise RecipeError(f"a sweep ends with the recommender, so '{first}' never runs in it", (path,))
+                raise RecipeError(f"a sweep ends with the recommender, so '{first}' never runs in it", ("space", path))
             try:
                 self.trial_recipe(values, self.recipe_name)
             except RecipeError as error:
                 tried = json.dumps(values[path], ensure_ascii=False)
-                raise UserError(f"space, {path} = {tried}: {error}") from None
+                said = error.message if ".".join(error.path) == path else f"{tried} does not fit: {error}"
+                raise RecipeError(said, ("space", path)) from None
 
+    @cached_property
     def _to_ranker(self) -> Raw:
         raw = tomllib.loads(self.recipe)
         planned = plan(from_raw(raw, self.recipe_name), raw.get("seeds", [42])[0])
@@ -121,7 +132,10 @@ class Sweep:
 def sweep_of(
     recipe: Recipe, space: Raw, settings: Settings, machine: Machine, name: str | None, storage: str | None
 ) -> Sweep:
-    """A sweep that has been checked. name: by default the recipe's. storage: by default a journal file in the store."""
+    """A sweep that has been checked. name: by default the recipe's. storage: by default a journal file in the store.
+
+    Raises RecipeError where the space is wrong, and UserError where a sweep of this recipe is not possible.
+    """
     named = name or recipe.name
     if not _NAME.fullmatch(named):
         raise UserError(f"--name: '{named}' is to be the name of a file; use letters, digits, dots and dashes")

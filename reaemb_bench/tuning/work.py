@@ -32,8 +32,8 @@ def work(sweep: Sweep, say: Say, until: float | None = None) -> None:
     """
     study = open_study(sweep)
     trials = planned_trials(sweep)
-    sweep.folder.mkdir(parents=True, exist_ok=True)
-    claim = FileLock(sweep.folder / "claim.lock")
+    sweep.locks.mkdir(parents=True, exist_ok=True)
+    claim = FileLock(sweep.locks / "claim.lock")
     with at_work(sweep) as worker:
         while until is None or time.time() < until:
             with claim:
