@@ -13,7 +13,7 @@ from reaemb_bench.data.interactions import About, Attributes, Interactions, Remo
 from reaemb_bench.data.lines import MALFORMED_LIMIT, Field, Malformed, read_lines
 from reaemb_bench.data.yelp import FROM_THE_FUTURE
 from reaemb_bench.errors import UserError
-from reaemb_bench.files import contents
+from reaemb_bench.files import contents, real_path
 from reaemb_bench.machine import Machine
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class ReaEmbAuthors(Component):
     @property
     def title(self) -> str:
         """The name in tables."""
-        folder = self.interactions.resolve().parent
+        folder = Path(real_path(self.interactions)).parent
         return self.name or (folder.parent.name if folder.name == "handled" else folder.name)
 
     def read(self, machine: Machine) -> Interactions:

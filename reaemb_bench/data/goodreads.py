@@ -108,5 +108,9 @@ def _attributes(names: Mapping[str, str], shelves: int, line: Line) -> Attribute
 
 def _each(text: str | None, name: str) -> list[str]:
     """One value of each object in a list of objects."""
-    made = json.loads(text) if text and text.startswith("[") else []
+    try:
+        made = json.loads(text) if text and text.startswith("[") else []
+    except ValueError:
+        # A text that merely begins like a list.
+        made = []
     return [str(each[name]) for each in made if isinstance(each, dict) and each.get(name)]

@@ -147,6 +147,8 @@ def read_movielens(name: str, source: MovieLensFiles, scratch: Path) -> Interact
         has_header = bool(layout.headers[0])
         frame = read_delimited(files[layout.ratings], _COLUMNS, _FIELDS, layout.separator, has_header, broken_ratings)
         movies, repeated = read_movies(files[layout.movies], layout, broken_movies)
+    if not movies:
+        raise UserError(f"{place / layout.movies} holds no movie; fetch it again from {source.about.home}")
     removed = {
         **broken_ratings.removed("interactions"),
         **broken_movies.removed("items"),

@@ -11,7 +11,7 @@ from reaemb_bench.component import Component
 from reaemb_bench.data.interactions import Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.sheets import Format, Sheet, as_text, keys, numbers, order_in_time, read_sheet
 from reaemb_bench.errors import UserError
-from reaemb_bench.files import contents
+from reaemb_bench.files import contents, real_path
 from reaemb_bench.machine import Machine
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Table(Component):
 
     @property
     def _name(self) -> str:
-        return self.name or self.interactions.resolve().parent.name
+        return self.name or Path(real_path(self.interactions)).parent.name
 
     def _frame(self, sheet: Sheet) -> polars.DataFrame:
         import polars

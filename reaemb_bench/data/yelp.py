@@ -75,7 +75,12 @@ def _value(name: str, text: str) -> str | list[str]:
     if name == "categories":
         return [each for part in text.split(",") if (each := part.strip())]
     if text.startswith("{"):
-        offered = {key: _offered(value) for key, value in json.loads(text).items()}
+        try:
+            content = json.loads(text)
+        except ValueError:
+            # A text that merely begins like an object.
+            return text.strip()
+        offered = {key: _offered(value) for key, value in content.items()}
         return [f"{key}: {value}" for key, value in offered.items() if value]
     return text.strip()
 
@@ -84,7 +89,7 @@ def _offered(value: object) -> str:
     """What an attribute says; the publisher writes Python constants into strings: `u'free'`, `{'lot': True}`."""
     try:
         constant = ast.literal_eval(value) if isinstance(value, str) else value
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return str(value)
     if isinstance(constant, dict):
         return ", ".join(str(key) for key, stands in constant.items() if stands is True)
