@@ -6,12 +6,13 @@ the protocols in `reaemb_bench.kinds`. A field that holds another component is a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, PrivateAttr
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, PrivateAttr, field_validator
 from pydantic_core import core_schema
 
 from reaemb_bench.errors import RecipeError
@@ -32,6 +33,15 @@ class Component(BaseModel):
 
     _use: str = PrivateAttr(default="")
     _code: str = PrivateAttr(default="")
+
+    @field_validator("*")
+    @classmethod
+    def _of_files_that_can_exist(cls, value: Any) -> Any:
+        if isinstance(value, Path) and (
+            "\0" in str(value) or any(len(os.fsencode(part)) > 255 for part in value.parts)
+        ):
+            raise ValueError("give a name that a file can have: no NUL, at most 255 bytes between slashes")
+        return value
 
     @property
     def use(self) -> str:

@@ -103,3 +103,10 @@ def test_an_endless_message_keeps_place_and_cure() -> None:
     assert len(message) < 2_100
     assert message.startswith("reduce.reducer: no reducer is called 'xxx")
     assert message.endswith("whitening")
+
+
+@pytest.mark.parametrize("name", ["a\\u0000b", "x" * 300])
+@pytest.mark.parametrize("source", ["recbole-atomic", "movielens-1m"])
+def test_a_path_that_no_file_can_have_is_refused(source: str, name: str) -> None:
+    with pytest.raises(RecipeError, match=r"prepare\.source\.path: give a name that a file can have"):
+        load("quickstart", [f'prepare.source={{use = "{source}", path = "{name}"}}'])
