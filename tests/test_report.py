@@ -283,6 +283,16 @@ def test_seeds_that_share_a_step_have_one_curve_and_others_one_each(store: Store
     assert "of each run, the first seed is shown" in page
 
 
+def test_a_page_of_runs_that_judged_nobody_says_so(store: Store) -> None:
+    put(store, "ranks-none", [ranks(0, users=0)])
+    (results,) = BASE.results
+    judged = tuple(Result(each.step, "ranks-none", each.makes) if each.step == "rank" else each for each in results)
+    nobody = run_of("nobody", {}, results=(tuple(each for each in judged if each.step != "floors"),))
+    text = report_html([nobody, run_of("none", {}, results=nobody.results)], store)
+    assert "no test user" in text
+    assert not {"Long tail", "Cost against quality"} & set(Page(text).headings())
+
+
 def test_curves_in_words_need_no_plot(store: Store) -> None:
     said = in_words(report([TUNED, BASE], store), store)
     assert [line.partition(":")[0] for line in said] == ["tuned, lrcl", "tuned, crrl"]

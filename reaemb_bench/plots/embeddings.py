@@ -130,6 +130,8 @@ def _panel(name: str, shape: Shape, popularity: Int64, shown: Int64) -> Panel:
         bar = axes.figure.colorbar(drawn, ax=axes, ticks=np.log10(1.0 + marks), pad=0.02)
         bar.ax.set_yticklabels([quantity(mark) for mark in marks])
         bar.ax.minorticks_off()
+        # Else the background shines through between the colours.
+        bar.solids.set_edgecolor("face")
         bar.set_label("training interactions", fontsize=12)
 
     alt = f"{len(shown):,} items on two principal components, coloured by popularity. {readings({name: shape})[0]}"

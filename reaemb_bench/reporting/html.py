@@ -45,6 +45,7 @@ figure svg { display: block; width: 100%; height: auto; max-width: 40rem }
 .legend li { display: flex; align-items: center; gap: .4rem; padding: .1rem .5rem; border-radius: .3rem;
   background: #fff; color: #1d2430; border: 1px solid var(--line) }
 .legend svg { flex: none }
+.legend bdi { min-width: 0 }
 details { margin: .75rem 0 }
 pre { overflow-x: auto; background: var(--card); padding: .75rem; font-size: .8rem }
 footer { margin-top: 2rem; color: var(--dim); font-size: .8rem }

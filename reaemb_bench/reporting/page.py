@@ -56,12 +56,13 @@ def plots(made: Compared, store: Store) -> tuple[Plot, ...]:
     floors = made.floors.by_name if made.floors is not None else {}
     tail = long_tail.long_tail(made.ranks, floors)
     recorded, methods = curves(made.runs, store), tuple(made.runs)
+    points = _points(made, store) if tail is not None else []
     drawn = (
         None if tail is None else long_tail.draw(tail),
         learning.draw(recorded, methods),
         reinforcement.draw(recorded, methods),
         _maps(made, store),
-        costs.draw(_points(made, store), _best_floor(floors)),
+        costs.draw(points, _best_floor(floors) if points else None),
     )
     return tuple(each for each in drawn if each is not None)
 
