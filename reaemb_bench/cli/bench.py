@@ -12,6 +12,7 @@ from rich.console import Console
 from reaemb_bench.bench.grid import Grid, Task, grid, judge
 from reaemb_bench.bench.on_ray import on_ray
 from reaemb_bench.bench.processes import in_processes
+from reaemb_bench.bench.record import remember_cells
 from reaemb_bench.bench.suite import read_suite
 from reaemb_bench.cli.options import (
     CachePlace,
@@ -26,6 +27,7 @@ from reaemb_bench.cli.options import (
 )
 from reaemb_bench.machine import Machine
 from reaemb_bench.reporting.export import check_ending, write_tables
+from reaemb_bench.runs import Group
 from reaemb_bench.store import Store
 from reaemb_bench.tracking.terminal import in_words
 
@@ -77,7 +79,9 @@ def bench(
     read = read_suite(suite, sets or ())
     cells = grid(read)
     screen = console()
-    reasons = _computed(cells, machine, jobs, executor, screen)
+    group = Group("bench", Path(suite).stem)
+    reasons = _computed(cells, machine, jobs, executor, screen, group)
+    remember_cells(cells, Store(machine.store), group)
 
     from reaemb_bench.bench.report import suite_tables
     from reaemb_bench.reporting import terminal
@@ -94,7 +98,9 @@ def bench(
         raise typer.Exit(_FAILED)
 
 
-def _computed(cells: Grid, machine: Machine, jobs: int, executor: Executor, screen: Console) -> dict[str, str]:
+def _computed(
+    cells: Grid, machine: Machine, jobs: int, executor: Executor, screen: Console, group: Group
+) -> dict[str, str]:
     """Compute what is missing; why a cell failed, by the key of its judge's result."""
     results, tasks = Store(machine.store), cells.tasks()
     missing = [task for task in tasks if not results.has(judge(task.planned).key)]
@@ -109,6 +115,9 @@ def _computed(cells: Grid, machine: Machine, jobs: int, executor: Executor, scre
     for number, (task, answer) in enumerate(execute(missing, machine, jobs, say), 1):
         if answer.reason:
             reasons[judge(task.planned).key] = answer.reason
+        else:
+            # At once, for a suite that is interrupted goes on another day.
+            remember_cells(cells, results, group, task.planned)
         ended = f"failed, {answer.reason}" if answer.reason else "done"
         say(task, f"{ended} [{number}/{len(missing)}, {in_words(time.monotonic() - begun)}]")
     return reasons

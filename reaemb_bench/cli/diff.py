@@ -30,9 +30,9 @@ def diff(first: First, second: Second, store: StorePlace = None) -> None:
         raise UserError(f"'{first}' and '{second}' are the same run, {before.id}")
     screen = console()
     for letter, run in (("A", before), ("B", after)):
-        leaks = f", leaks: {', '.join(run.leaks)}" if run.leaks else ""
-        git = f", git {run.git}" if run.git else ""
-        _say(screen, f"{letter}  {run.id} {run.name}, {run.data}, {run.finished}{git}{leaks}")
+        leaks = f"leaks: {', '.join(run.leaks)}" if run.leaks else ""
+        facts = (f"{run.id} {run.name}", run.data, run.finished, run.git and f"git {run.git}", leaks)
+        _say(screen, f"{letter}  {', '.join(filter(None, facts))}")
     _print_settings(before, after, screen)
     _print_results(before, after, results, screen)
     _print_metrics(before, after, results, screen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from reaemb_bench.artifacts import Ranks
@@ -52,4 +53,5 @@ def _of_recipe(store: Store, wanted: str) -> Run:
                 f"{store.root} holds no results of {wanted} with seed {seed}; run it first, "
                 "or give the id of a run with other settings (`history` lists them)"
             )
-    return next((run for run in history(store) if run.id == made.id), made)
+    # Of results that no run remembers, nobody knows when and from which revision they came.
+    return next((run for run in history(store) if run.id == made.id), replace(made, finished="", git=""))
