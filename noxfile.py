@@ -71,3 +71,16 @@ def faults(session: nox.Session) -> None:
     """Every fault that the tests know, not a sample of them; the counts stand below."""
     _install(session)
     session.run("python", "-m", "pytest", "-m", "faults", "tests/faults", *session.posargs)
+
+
+@nox.session
+def ui(session: nox.Session) -> None:
+    """MLflow's pages in a real browser, the machine's Chromium, and a real server; screenshots lie in the session's
+    temporary folder, or in REAEMB_BENCH_SCREENSHOTS.
+    """
+    _install(session)
+    if not isinstance(session.virtualenv, nox.virtualenv.PassthroughEnv):
+        session.install("-c", "constraints.txt", "-e", ".[ui-test]")
+    folder = session.env.get("REAEMB_BENCH_SCREENSHOTS") or session.create_tmp()
+    environment = {"REAEMB_BENCH_SCREENSHOTS": str(folder)}
+    session.run("python", "-m", "pytest", "-m", "ui", "tests/ui", *session.posargs, env=environment)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from reaemb_bench.tracking.connection import connect
 from tests.conftest import Said
 from tests.tracking_helpers import children, runs_in
 
@@ -117,9 +118,9 @@ def test_ui_refuses_a_port_that_is_taken(command: Command, tmp_path: Path) -> No
 
 
 def test_ui_hands_over_to_mlflow_on_the_database_that_run_uses(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mlflow.db").touch()
+    number = connect(uri).create_experiment("reaemb-bench/toys")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -130,7 +131,9 @@ def test_ui_hands_over_to_mlflow_on_the_database_that_run_uses(
     monkeypatch.delenv("REAEMB_BENCH_MLFLOW")
     said = command("ui", "--port", port)
     assert said.code == 0, said.err
-    assert f"http://127.0.0.1:{port}" in said.out
+    wanted = f"http://127.0.0.1:{port}/#/experiments/{number}/runs?workflowType=machine_learning  reaemb-bench/toys"
+    assert wanted in said.out
+    assert "Default" not in said.out
     ((words, served),) = called
     assert words[:4] == [sys.executable, "-m", "mlflow", "ui"]
     assert served == f"sqlite:///{tmp_path / 'mlflow.db'}"

@@ -32,9 +32,13 @@ def test_an_experiment_is_called_after_its_data() -> None:
     assert experiment_name("") == "reaemb-bench"
 
 
-def test_bins_of_curves_are_left_out() -> None:
-    summary = {"full/mrr": 0.5, "full/mrr/tail": 0.1, "users/history-q1": 3.0, "low/history-q1": 1.0, "users": 6.0}
-    assert shown_metrics(summary) == {"test/full/mrr": 0.5, "test/full/mrr/tail": 0.1, "test/users": 6.0}
+def test_bins_of_curves_are_left_out_and_the_headline_comes_first() -> None:
+    summary = {"users": 6.0, "users/history-q1": 3.0, "low/history-q1": 1.0, "full/mrr/tail": 0.1, "full/ndcg@10": 0.5}
+    assert list(shown_metrics(summary).items()) == [
+        ("test/full/ndcg@10", 0.5),
+        ("test/full/mrr/tail", 0.1),
+        ("test/users", 6.0),
+    ]
 
 
 def test_tags_name_the_parts_of_a_shipped_recipe(tmp_path_factory: pytest.TempPathFactory) -> None:

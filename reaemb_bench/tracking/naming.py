@@ -9,6 +9,9 @@ from typing import Any
 EXPERIMENT = "reaemb-bench"
 """Experiment of runs without data, and the first part of all other experiments' names."""
 
+HEADLINE = "full/ndcg@10"
+"""The metric that comes first."""
+
 _BINS = re.compile(r"(low|high)/|.*-q\d+$")
 
 
@@ -23,8 +26,12 @@ def clean(name: str) -> str:
 
 
 def shown_metrics(summary: Mapping[str, float]) -> dict[str, float]:
-    """What is logged of a summary: `test/full/ndcg@10/tail`, ... without the many quantile bins of curves."""
-    return {f"test/{name}": value for name, value in summary.items() if not _BINS.match(name)}
+    """What is logged of a summary: `test/full/ndcg@10/tail`, ... without the many quantile bins of curves.
+
+    MLflow shows metrics in the order in which they come, so the headline is first and counts of users are last.
+    """
+    ordered = sorted(summary, key=lambda name: (name.startswith("users"), name != HEADLINE))
+    return {f"test/{name}": summary[name] for name in ordered if not _BINS.match(name)}
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
