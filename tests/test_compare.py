@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +163,13 @@ def test_runs_on_other_data_are_refused(store: Store, command: Command, tmp_path
     refused(command("compare", "good", "other"), said)
 
 
-def test_runs_on_data_of_another_name_are_refused_by_that_name(store: Store, command: Command) -> None:
-    record = STORE / "runs" / f"{find(store, 'poor').id}.json"
-    record.write_text(record.read_text().replace('"data": "toys"', '"data": "beauty"'))
+def test_runs_on_data_of_another_name_are_refused_by_that_name(
+    store: Store, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {"good": "toys", "poor": "beauty"}
+    monkeypatch.setattr(
+        "reaemb_bench.cli.compare.run_from", lambda place, wanted: replace(find(place, wanted), data=data[wanted])
+    )
     refused(command("compare", "good", "poor"), "good is on toys and poor on beauty: compare runs on the same data")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,15 +55,18 @@ def test_seeds_that_nobody_wrote_down_count_too(store: Store, command: Command) 
     assert any(words[0] == "rank" and "seed:" in words for words in _part(said.out, "Results"))
 
 
-def test_other_code_and_other_versions_are_told(store: Store, command: Command) -> None:
-    run = find(store, "poor")
-    key = next(result.key for result in run.results[0] if result.step == "rank")
-    file = store.folder(key) / "manifest.json"
-    manifest = json.loads(file.read_text())
+def test_other_code_and_other_versions_are_told(
+    store: Store, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = next(result.key for result in find(store, "poor").results[0] if result.step == "rank")
+    manifest = store.manifest(key)
     manifest["identity"]["step"] |= {"code": "0" * 64, "mean": 4.0}
     manifest["versions"]["numpy"] = "1.0"
-    file.write_text(json.dumps(manifest), encoding="utf-8")
-    shown = command("diff", "leaky", "poor").out
+    read = Store.manifest
+    monkeypatch.setattr(Store, "manifest", lambda self, wanted: manifest if wanted == key else read(self, wanted))
+    said = command("diff", "leaky", "poor")
+    assert said.code == 0, said.err
+    shown = said.out
     (rank,) = [words for words in _part(shown, "Results") if words[0] == "rank"]
     assert " ".join(rank[3:]) == "the plug-in file was edited"
     assert "→ 1.0 (rank)" in next(line for line in shown.splitlines() if line.startswith("numpy: "))
@@ -77,6 +79,13 @@ def test_runs_without_common_targets_are_told_apart_all_the_same(store: Store, c
     assert said.code == 0, said.err
     assert ["prepare.users", "200", "150"] in _part(said.out, "Settings")
     assert "not compared: poor and good: these results rank different users or targets" in said.out
+
+
+def test_of_a_recipe_that_no_run_remembers_no_time_is_made_up(store: Store, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "again.toml").write_text("extends = 'poor.toml'\n", encoding="utf-8")
+    said = command("diff", "leaky", "again.toml")
+    assert said.out.splitlines()[1].endswith(" again, toys")
+    assert "leaky beats again" in " ".join(said.out.split())
 
 
 def test_mistakes_are_one_line(store: Store, command: Command) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,16 +23,24 @@ Command = Callable[..., Said]
 
 @pytest.fixture
 def store(command: Command, tmp_path: Path) -> Store:
-    made = run_all(command, tmp_path)
-    # Runs of tests finish within one second; these are a day apart.
-    for day, name in enumerate(("good", "poor", "leaky"), 1):
-        _edit(made, name, finished=f"2026-02-0{day}T12:30:00+00:00")
-    return made
+    return run_all(command, tmp_path)
 
 
-def _edit(store: Store, name: str, **changed: str) -> None:
-    file = store.root / "runs" / f"{find(store, name).id}.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}), encoding="utf-8")
+@pytest.fixture
+def edit(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have the store remember a run otherwise; `leaky` is the newest, then come `poor` and `good`, a day apart."""
+    days = {
+        name: {"finished": f"2026-02-0{day}T12:30:00+00:00"} for day, name in enumerate(("good", "poor", "leaky"), 1)
+    }
+    runs = {name: replace(find(store, name), **changed) for name, changed in days.items()}
+    monkeypatch.setattr(
+        "reaemb_bench.cli.history.history", lambda _: sorted(runs.values(), key=lambda run: run.finished, reverse=True)
+    )
+
+    def change(name: str, **changed: Any) -> None:
+        runs[name] = replace(runs[name], **changed)
+
+    return change
 
 
 def _rows(text: str) -> list[list[str]]:
@@ -39,8 +49,10 @@ def _rows(text: str) -> list[list[str]]:
     ]
 
 
-def test_runs_are_listed_newest_first_with_their_numbers(store: Store, command: Command) -> None:
-    _edit(store, "poor", git="0123456789abcdef-dirty", kind="bench", group="quick")
+def test_runs_are_listed_newest_first_with_their_numbers(
+    store: Store, command: Command, edit: Callable[..., None]
+) -> None:
+    edit("poor", git="0123456789abcdef-dirty", kind="bench", group="quick")
     said = command("history")
     assert said.code == 0, said.err
     leaky, poor, good = _rows(said.out)
@@ -55,7 +67,7 @@ def test_runs_are_listed_newest_first_with_their_numbers(store: Store, command: 
     assert "† looks at held-out data on purpose" in said.out
 
 
-def test_json_has_means_over_seeds_in_full(store: Store, command: Command) -> None:
+def test_json_has_means_over_seeds_in_full(store: Store, command: Command, edit: Callable[..., None]) -> None:
     runs = json.loads(command("history", "--json").out)
     assert [run["name"] for run in runs] == ["leaky", "poor", "good"]
     seeds = ranks_of(find(store, "good"), store)
@@ -63,7 +75,9 @@ def test_json_has_means_over_seeds_in_full(store: Store, command: Command) -> No
     assert (runs[2]["seeds"], runs[0]["leaks"]) == ([1, 2], ["peek"])
 
 
-def test_runs_whose_ranks_are_gone_stay_listed_without_numbers(store: Store, command: Command) -> None:
+def test_runs_whose_ranks_are_gone_stay_listed_without_numbers(
+    store: Store, command: Command, edit: Callable[..., None]
+) -> None:
     key = find(store, "poor").key_of(Ranks)
     assert key is not None
     (store.folder(key) / "manifest.json").unlink()
@@ -72,8 +86,10 @@ def test_runs_whose_ranks_are_gone_stay_listed_without_numbers(store: Store, com
     assert command("history").out.count("—") == 2
 
 
-def test_runs_are_picked_by_name_data_group_and_number(store: Store, command: Command) -> None:
-    _edit(store, "poor", data="beauty", kind="ablation", group="thoughts")
+def test_runs_are_picked_by_name_data_group_and_number(
+    store: Store, command: Command, edit: Callable[..., None]
+) -> None:
+    edit("poor", data="beauty", kind="ablation", group="thoughts")
 
     def names(*words: str) -> list[str]:
         return [run["name"] for run in json.loads(command("history", "--json", *words).out)]

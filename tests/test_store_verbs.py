@@ -16,7 +16,8 @@ from reaemb_bench.garbage import DAY, delete, find_garbage
 from reaemb_bench.runs import find, history, ranks_of
 from reaemb_bench.store import Store
 from tests.conftest import Said
-from tests.placed_runs import refused, run_all
+from tests.placed_runs import STORE, refused, run_all, write_recipes
+from tests.placed_steps import TOYS
 
 Command = Callable[..., Said]
 
@@ -231,6 +232,27 @@ def test_a_damaged_result_is_listed_and_collected_when_nobody_uses_it(store: Sto
     refused(command("store", "why", key), "manifest.json cannot be read")
     command("store", "gc", "--all", "--yes")
     assert not store.folder(key).exists()
+
+
+def test_what_a_suite_computed_is_remembered_and_stays(command: Command, tmp_path: Path) -> None:
+    write_recipes(tmp_path)
+    suite = f"""
+    methods = ["good.toml", "poor.toml"]
+    seeds = [1]
+    data.toys = {{ use = "{TOYS}:Prepare", users = 200 }}
+    """
+    (tmp_path / "shop.toml").write_text(suite, encoding="utf-8")
+    command("bench", "shop.toml")
+    assert command("bench", "shop.toml", "--set", "seeds=[1, 2]").code == 0
+    store = Store(STORE)
+    runs = {run.name: run for run in history(store)}
+    assert sorted(run.name for run in history(store)) == sorted(runs)
+    assert (runs["good"].kind, runs["good"].group, runs["good"].seeds) == ("bench", "shop", (1, 2))
+    before = _keys(store)
+    command("store", "gc", "--all", "--yes")
+    assert _keys(store) == before
+    said = command("compare", "good", "poor")
+    assert "good beats poor on NDCG@10" in _flat(said.out)
 
 
 def test_mistakes_are_one_line(store: Store, command: Command) -> None:
