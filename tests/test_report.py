@@ -314,13 +314,15 @@ def test_no_name_or_title_becomes_markup(store: Store, both: str) -> None:
         leaks=(POISON,),
         results=(tuple(Result(f"{POISON}{each.step}", each.key, each.makes) for each in TUNED.results[0]),),
     )
+    # What turns the direction of a line would turn its numbers too.
+    shown = POISON.replace("\u202e", "\ufffd")
     several, alone = Page(report_html([poisoned, BASE], store, against=BASE)), Page(report_html([poisoned], store))
     assert set(several.tags) == set(Page(both).tags)
     for page in (several, alone):
         assert not {"script", "img"} & set(page.tags)
         assert not [name for name, _ in page.attributes if name.startswith("on")]
-        assert POISON in page.texts["bdi"]
-    assert alone.texts["title"] == [POISON]
+        assert shown in page.texts["bdi"]
+    assert alone.texts["title"] == [shown]
 
 
 def test_the_page_needs_no_network_no_script_and_no_other_file(both: str) -> None:

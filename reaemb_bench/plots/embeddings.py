@@ -131,6 +131,7 @@ def _panel(name: str, shape: Shape, popularity: Int64, shown: Int64) -> Panel:
         bar.ax.set_yticklabels([quantity(mark) for mark in marks])
         bar.ax.minorticks_off()
         # Else the background shines through between the colours.
+        assert bar.solids is not None
         bar.solids.set_edgecolor("face")
         bar.set_label("training interactions", fontsize=12)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
 from reaemb_bench.plots.plot import Entry, Plot
 from reaemb_bench.reporting.table import LEAK, MISSING, SIGNIFICANT, Cell, Column, Row, Table
 
+_DIRECTIONS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Characters that turn the direction of all text behind them, of numbers too."""
 _CSS = """
 :root { color-scheme: light dark; --ink: #1d2430; --dim: #5a6472; --line: #d5dae1; --back: #fff; --card: #f5f7f9;
   --warn: #9c2f00 }
@@ -17,7 +20,8 @@ _CSS = """
 body { margin: 0 auto; padding: 1rem; max-width: 70rem; background: var(--back); color: var(--ink);
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 h1 { font-size: 1.5rem; line-height: 1.25 }
-h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
+h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; break-after: avoid }
+tr { break-inside: avoid }
 .scroll { overflow-x: auto; max-width: 100% }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; overflow-wrap: normal }
 th, td { padding: .3rem .55rem; text-align: right; vertical-align: top; white-space: nowrap }
@@ -70,10 +74,10 @@ def page(title: str, body: str) -> str:
     )
 
 
-def section(table: Table) -> str:
-    """A table below its title, in a box that scrolls by itself, and its notes as a list."""
+def section(table: Table, rows: str = "method") -> str:
+    """A table below its title, in a box that scrolls by itself, and its notes as a list. rows: what a row is."""
     heading = f"<h2><bdi>{_text(table.title)}</bdi></h2>\n" if table.title else ""
-    return f"<section>\n{heading}{_grid(table)}{items('notes', table.notes)}</section>\n"
+    return f"<section>\n{heading}{_grid(table, rows)}{items('notes', table.notes)}</section>\n"
 
 
 def facts(heading: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
@@ -128,7 +132,7 @@ def details(summary: str, body: str) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(text, quote=True)
+    return escape(_DIRECTIONS.sub("\ufffd", text), quote=True)
 
 
 def _scroll(name: str, inside: str) -> str:
@@ -136,11 +140,11 @@ def _scroll(name: str, inside: str) -> str:
     return f'<div class="scroll" role="region" tabindex="0" aria-label="{_text(name)}">\n{inside}</div>\n'
 
 
-def _grid(table: Table) -> str:
+def _grid(table: Table, rows: str = "method") -> str:
     head = "".join(f'<th scope="col">{_heading(column)}</th>' for column in table.columns)
     first_floor = next((row for row in table.rows if row.floor), None)
     body = "".join(_row(row, table.columns, first=row is first_floor) for row in table.rows)
-    inside = f'<table>\n<thead><tr><th scope="col">method</th>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n'
+    inside = f'<table>\n<thead><tr><th scope="col">{rows}</th>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n'
     return _scroll(table.title or "numbers", inside)
 
 

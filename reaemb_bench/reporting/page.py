@@ -46,7 +46,7 @@ def report_html(runs: Sequence[Run], store: Store, against: Run | None = None) -
     body += [html.section(table) for table in (replace(main, title="Results"), *others)]
     body += [html.plot(each) for each in plots(made.compared, store)]
     body.append(_about(named, store))
-    body += [html.section(_steps(name, run, store)) for name, run in named.items()]
+    body += [html.section(_steps(name, run, store), rows="step") for name, run in named.items()]
     body += [html.listing(f"recipe of {name}, everything written out", run.recipe) for name, run in named.items()]
     return html.page(made.title, "".join(body))
 
