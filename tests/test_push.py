@@ -27,6 +27,9 @@ def test_what_mlflow_missed_is_pushed_once(
     assert said.code == 0, said.err
     assert said.out.count("warning") == 1
     assert "later: reaemb-bench push toys" in said.out
+    early = command("push", "toys", "--mlflow", uri)
+    assert early.code == 2
+    assert "cannot be reached; push again when it can" in early.err
     database.write_bytes(empty_database)
 
     pushed = command("push", "toys", "--mlflow", uri)

@@ -18,6 +18,8 @@ from reaemb_bench.pipeline import plan as plan_recipe
 from reaemb_bench.recipe import from_raw
 from reaemb_bench.runs import Run, find, history
 from reaemb_bench.store import Store
+from reaemb_bench.tracking.addresses import redacted
+from reaemb_bench.tracking.connection import is_away
 
 _FAILED = 1
 
@@ -47,14 +49,16 @@ def push(
         raise UserError("name the runs to push, or say --all")
     runs = history(results) if everything else list(dict.fromkeys(find(results, each) for each in wanted or ()))
     screen = console()
+    failed = 0
     # Oldest first, so that MLflow lists them as they were run.
-    outcomes = [_push(run, machine, screen) for run in sorted(runs, key=lambda run: run.finished)]
-    if not all(outcomes):
+    for run in sorted(runs, key=lambda run: run.finished):
+        failed += not _push(run, machine, screen)
+    if failed:
         raise typer.Exit(_FAILED)
 
 
 def _push(run: Run, machine: Machine, screen: Console) -> bool:
-    """Whether MLflow has the run now."""
+    """Whether MLflow has the run now. Raises UserError where it cannot be reached at all."""
     results = Store(machine.store)
     try:
         plans = _plans(run, results)
@@ -66,7 +70,9 @@ def _push(run: Run, machine: Machine, screen: Console) -> bool:
         return False
     outcomes = [tracker.outcome for tracker in trackers]
     if "failed" in outcomes:
-        _say(screen, run, "not pushed")
+        if is_away(machine.mlflow):
+            raise UserError(f"{redacted(machine.mlflow)} cannot be reached; push again when it can")
+        _say(screen, run, "not pushed whole; push it again")
         return False
     new = outcomes.count("tracked")
     _say(screen, run, f"pushed, {new} of {len(outcomes)} seeds new" if new else "there already")

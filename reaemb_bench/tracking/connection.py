@@ -69,3 +69,8 @@ def is_away(uri: str) -> bool:
 def note_away(uri: str) -> None:
     """Remember that it could not be reached."""
     _failed[uri] = time.monotonic()
+
+
+def note_here(uri: str) -> None:
+    """Remember that it answers again."""
+    _failed.pop(uri, None)

@@ -17,7 +17,7 @@ from reaemb_bench.pipeline import Event, Finished, Job, Plan, Planned, Started, 
 from reaemb_bench.runs import Group, Run, as_run
 from reaemb_bench.store import Store
 from reaemb_bench.tracking.addresses import redacted, without_secrets
-from reaemb_bench.tracking.connection import connect, experiment_of, is_away, note_away
+from reaemb_bench.tracking.connection import connect, experiment_of, is_away, note_away, note_here
 from reaemb_bench.tracking.groups import group_run, stay_together
 from reaemb_bench.tracking.naming import clean, flatten, shown_metrics
 from reaemb_bench.tracking.tags import DESCRIPTION_TAG, IDENTITY_TAG, MOST_CHARACTERS, PARENT_TAG, tags_of
@@ -144,6 +144,7 @@ class Tracker:
         run = self._record or as_run([self._planned], self._store, self._group)
         tags = tags_of(self._planned, run, self._store, self._group)
         self._experiment = experiment_of(client, self._uri, run.data)
+        note_here(self._uri)
         if any(each.info.status == "FINISHED" for each in self._same(client, tags[IDENTITY_TAG])):
             self.outcome = "known"
             return
