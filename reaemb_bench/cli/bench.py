@@ -40,7 +40,7 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PART.SETTING=VALUE", help="Change the suite, such as seeds=[1]; may be repeated."),
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="Write the tables there too: FILE.md, FILE.json or FILE.csv.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Write the tables there too; .md, .tex, .html, .json, .csv.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="How many cells are computed at once.")]
 ExecutorName = Annotated[Executor, typer.Option("--executor", help="Processes of this machine, or a Ray cluster.")]
 
