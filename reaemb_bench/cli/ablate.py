@@ -15,7 +15,9 @@ from reaemb_bench.ablation.variants import Variant
 from reaemb_bench.cli.options import (
     DEFAULT_RECIPE,
     CachePlace,
+    Deterministic,
     Device,
+    LogModels,
     MicroBatch,
     MlflowPlace,
     Precision,
@@ -87,9 +89,11 @@ def ablate(
     precision: Precision = "auto",
     micro_batch: MicroBatch = None,
     threads: Threads = None,
+    deterministic: Deterministic = False,
     store: StorePlace = None,
     cache: CachePlace = None,
     mlflow: MlflowPlace = None,
+    log_models: LogModels = False,
 ) -> None:
     """Run a recipe and variants of it in one store, then show each variant's difference from the recipe.
 
@@ -102,9 +106,11 @@ def ablate(
         precision=precision,
         micro_batch=micro_batch,
         threads=threads,
+        deterministic=deterministic,
         store=store,
         cache=cache,
         mlflow=mlflow,
+        log_models=log_models,
     )
     if out is not None:
         check_ending(out)
