@@ -273,7 +273,7 @@ def suite_without(key: str) -> list[str]:
 def test_an_ending_without_a_format_is_refused_before_anything_runs(command: Command, toys: Path) -> None:
     said = command("bench", "suite.toml", "--out", "table.xls")
     assert said.code == 2
-    assert "give one of .md, .tex, .json, .csv, .html" in said.err
+    assert "give one of .md, .tex, .json, .csv, .html, .svg" in said.err
     assert not toys.exists()
 
 

@@ -288,3 +288,18 @@ def test_lists_say_how_even_and_how_popular_they_are() -> None:
     assert numbers["other"] == [0.75, pytest.approx(0.25), (35 + 5) / 2, 0.5]
     assert not any(cell.best for row in table.rows for cell in row.cells), "no direction is the better one"
     assert lists_table({"none": [ranks([0, 1])]}, None) is None
+
+
+def test_a_picture_of_the_terminal_says_the_same_and_fetches_nothing() -> None:
+    from xml.etree import ElementTree
+
+    from reaemb_bench.reporting.svg import as_svg
+
+    picture = as_svg("Toys & <games>", [golden()])
+    assert 'url("' not in picture
+    root = ElementTree.fromstring(picture)
+    lines = ["".join(each.itertext()) for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "Toys & <games>" in lines
+    words = " ".join(" ".join(lines).split())
+    assert all(row.name in words for row in golden().rows)
+    assert as_svg("Toys & <games>", [golden()]) == picture

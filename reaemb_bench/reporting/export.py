@@ -14,6 +14,7 @@ from reaemb_bench.errors import UserError
 from reaemb_bench.files import write_atomically
 from reaemb_bench.reporting import latex, markdown
 from reaemb_bench.reporting.html import as_html
+from reaemb_bench.reporting.svg import as_svg
 from reaemb_bench.reporting.table import Cell, Column, Table
 
 
@@ -60,6 +61,7 @@ FORMATS: dict[str, Callable[[str, Sequence[Table]], str]] = {
     ".json": as_json,
     ".csv": as_csv,
     ".html": as_html,
+    ".svg": as_svg,
 }
 """File ending -> what makes the text of such a file from a title and tables."""
 
