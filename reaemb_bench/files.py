@@ -47,7 +47,7 @@ def _remembered(file: Path, size: int, changed: int) -> str:  # noqa: ARG001 - t
 
 def contents(files: Mapping[str, Path]) -> dict[str, str]:
     """The sha256 of all files as `<name>_sha256`, or the first that is missing: a plan needs no data."""
-    missing = next((str(file) for file in files.values() if not file.is_file()), None)
+    missing = next((str(file) for file in files.values() if not is_file(file)), None)
     if missing is not None:
         return {"missing": missing}
     return {f"{name}_sha256": sha256_unless_known(file) for name, file in files.items()}
