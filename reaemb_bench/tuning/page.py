@@ -101,7 +101,7 @@ def _curves(found: Found) -> Plot:
         for trial in found.used:
             steps = sorted(trial.intermediate_values)
             colour = _TRIAL if trial.state.name == "COMPLETE" else _BEST
-            axes.plot(steps, [trial.intermediate_values[step] for step in steps], color=colour, linewidth=1)
+            axes.plot(steps, [trial.intermediate_values[step] for step in steps], ".-", color=colour, linewidth=1)
         axes.set_xlabel("epoch")
 
     pruned = sum(trial.state.name == "PRUNED" for trial in found.used)

@@ -76,6 +76,8 @@ def trials_table(found: Found, sweep: Sweep) -> Table:
     names = sweep.settings.objectives
     paths = [path for path in sweep.space if any(path in trial.params for trial in found.used)]
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    if len(found.used) > len(best):
+        made.title, made.title_justify = Text(f"the {len(best)} best of {len(found.used)} trials"), "left"
     for name in ("trial", "state", *(name for name in names if name != MINUTES), *paths, "takes"):
         made.add_column(Text(name, style="bold"), justify="left" if name in (*paths, "state") else "right")
     for trial in best:
@@ -92,7 +94,7 @@ def notes(found: Found, sweep: Sweep) -> list[str]:
     names = sweep.settings.objectives
     states = [trial.state.name.lower() for trial in found.used]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned", "fail") if state in states)
-    lines = [f"{len(found.used)} trials: {counts}; the {min(_ROWS, len(found.used))} best are shown"]
+    lines = [f"{len(found.used)} trials: {counts}"]
     if found.front:
         lines.append(f"{_PARETO} Pareto front: no other trial is better in all of {', '.join(names)}")
     failed = [trial for trial in found.used if _failed(trial)]

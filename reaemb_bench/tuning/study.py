@@ -36,6 +36,7 @@ INTERRUPTED = "interrupted"
 
 _SEARCHED = "searched"
 _RETRIES = 2
+_EPOCHS_BEFORE_PRUNING = 3
 _HEARTBEAT_SECONDS = 10
 _GRACE_SECONDS = 60
 _REASON_CHARACTERS = 200
@@ -111,10 +112,10 @@ def _storage(place: str) -> BaseStorage:
 
 
 class _JournalLock:
-    """Optuna's lock of a journal file, freed by the operating system when its owner dies."""
+    """A lock of a journal file that the operating system frees when its owner dies; Optuna's own stays for 30 s."""
 
     def __init__(self, place: str) -> None:
-        self._lock = FileLock(f"{place}.lock")
+        self._lock = FileLock(f"{place}.writing")
 
     def acquire(self) -> bool:
         """Wait for the lock."""
@@ -133,7 +134,7 @@ def _pruner(settings: Settings) -> BasePruner:
         return pruners.NopPruner()
     if settings.pruner == "hyperband":
         return pruners.HyperbandPruner()
-    return pruners.MedianPruner(n_warmup_steps=1)
+    return pruners.MedianPruner(n_warmup_steps=_EPOCHS_BEFORE_PRUNING)
 
 
 def sampler(settings: Settings, trial: int) -> BaseSampler:
