@@ -53,7 +53,7 @@ def _serving(words: list[str], folder: Path, port: int) -> Iterator[str]:
         yield address
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=_SECONDS)
 
 
 @contextmanager
