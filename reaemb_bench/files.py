@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from reaemb_bench.errors import UserError
+
+_SEAL = "sealed"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 def is_file(file: Path) -> bool:
@@ -94,3 +101,35 @@ def sync_tree(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def sealed_json(facts: Mapping[str, Any], name: str) -> str:
+    """The facts as JSON text with a checksum of them and of the name under which they are kept, for `unsealed`."""
+    return json.dumps({**facts, _SEAL: _seal(json.loads(json.dumps(facts)), name)}, ensure_ascii=False, indent=1) + "\n"
+
+
+def unsealed(content: bytes, name: str) -> dict[str, Any]:
+    """The facts in what `sealed_json` made. Raises ValueError where they, or the name, are others."""
+    try:
+        facts = json.loads(content)
+        if isinstance(facts, dict) and facts.pop(_SEAL, None) == _seal(facts, name):
+            return facts
+    except RecursionError:
+        pass
+    raise ValueError("it is not what was written there: its checksum differs")
+
+
+def _seal(facts: Mapping[str, Any], name: str) -> str:
+    return hashlib.sha256(json.dumps([name, facts], sort_keys=True).encode()).hexdigest()
+
+
+def why_unwritten(error: BaseException, folder: Path) -> str:
+    """Why the system let nothing be written, or nothing in `folder`, in its words; empty where the error is another.
+
+    Libraries in Rust tell an error of the system in their own words, with its number at the end.
+    """
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) and error.errno else int(told[1]) if told else 0
+    place = getattr(error, "filename", None)
+    inside = isinstance(place, str) and Path(place).absolute().is_relative_to(folder.absolute())
+    return os.strerror(number) if number in _FULL or (number and inside) else ""

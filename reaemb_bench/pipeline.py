@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -158,9 +158,7 @@ def signature(step: Step, name: str) -> tuple[dict[str, type], tuple[type, ...],
     wants = {parameter: hint for parameter, hint in hints.items() if hint is not Context}
     for each in (*wants.values(), *makes):
         if not (isinstance(each, type) and issubclass(each, Artifact)):
-            raise RecipeError(
-                f"{step.use}.run names {each}, which is no artefact type: it needs save and load", (name,)
-            )
+            raise RecipeError(f"{step.use}.run names {each}, no artefact type: it needs save and load", (name,))
     return wants, makes, context
 
 
@@ -206,7 +204,7 @@ def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None
     watch(Planned(planned, cached, needed))
     for job in planned.jobs:
         if job.key in needed:
-            with store.lock(job.key):
+            with _guarded(job, store), store.lock(job.key):
                 # Another process may have finished it while this one waited for the lock.
                 if not store.has(job.key):
                     watch(Started(job))
@@ -216,6 +214,7 @@ def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None
                     watch(Finished(job, store.manifest(job.key), cached=False))
                     continue
         if store.has(job.key):
+            store.tidy(job.key)
             watch(Finished(job, store.manifest(job.key), cached=True))
     from_first(*_NOTHING_LEFT)
 
@@ -250,10 +249,11 @@ def _assist(planned: Plan, store: Store, machine: Machine) -> None:
         job = planned.jobs[call[0]] if call[0] < len(planned.jobs) else None
         if job is None or _call(planned, job) != call:
             raise UserError("this process reads another recipe or other data than process 0; give all hosts the same")
-        inputs = _inputs(job, store)
-        if job.context is not None:
-            inputs[job.context] = Context(job.seed or 0, machine, _unheard, _unheard, store.scratch(job.key))
-        _run(job, inputs, machine)
+        with _guarded(job, store):
+            inputs = _inputs(job, store)
+            if job.context is not None:
+                inputs[job.context] = Context(job.seed or 0, machine, _unheard, _unheard, store.scratch(job.key))
+            _run(job, inputs, machine)
 
 
 def _call(planned: Plan, job: Job) -> list[int]:
@@ -263,6 +263,10 @@ def _call(planned: Plan, job: Job) -> list[int]:
 
 def _unheard(_: object) -> None:
     """Takes what only process 0 reports."""
+
+
+def _guarded(job: Job, store: Store) -> AbstractContextManager[None]:
+    return store.guarding(f"step '{job.name}'", [key for _, key in job.inputs.values()])
 
 
 def _inputs(job: Job, store: Store) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from typing import Any, Literal
 from reaemb_bench.artifacts import Corpus, Floors, Ranks
 from reaemb_bench.environment import git_state
 from reaemb_bench.errors import UserError
-from reaemb_bench.files import write_atomically
+from reaemb_bench.files import sealed_json, unsealed, write_atomically
 from reaemb_bench.pipeline import Plan
 from reaemb_bench.registry import nearest
 from reaemb_bench.store import Store
@@ -72,11 +71,12 @@ class Run:
 def remember(plans: Sequence[Plan], store: Store, group: Group | None = None) -> Run:
     """Write down that these plans, one a seed of one recipe, were executed; replaces an earlier record of them."""
     made = as_run(plans, store, group)
-    text = json.dumps(asdict(made), ensure_ascii=False, indent=1)
-    try:
-        write_atomically(_file(store, made.id), f"{text}\n".encode())
-    except OSError as error:
-        raise UserError(f"the store {store.root} cannot be written ({error.strerror}); choose another") from None
+    file = _file(store, made.id)
+    with store.guarding("the record of the run", ()), store.lock(f"run-{made.id}"):
+        # Whoever died while writing this record has left a part of it.
+        for left in file.parent.glob(f".{file.name}.*"):
+            left.unlink()
+        write_atomically(file, sealed_json(asdict(made), made.id).encode())
     return made
 
 
@@ -110,7 +110,7 @@ def as_run(plans: Sequence[Plan], store: Store, group: Group | None = None) -> R
 
 def history(store: Store) -> list[Run]:
     """All runs that the store remembers, newest first. Raises UserError where a file cannot be read."""
-    runs = [_read(file.read_text(encoding="utf-8"), str(file)) for file in (store.root / _FOLDER).glob("*.json")]
+    runs = [_read(file) for file in (store.root / _FOLDER).glob("*.json")]
     return sorted(runs, key=lambda run: (run.finished, run.id), reverse=True)
 
 
@@ -172,12 +172,12 @@ def _id(name: str, results: Sequence[Sequence[Result]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_ID_CHARACTERS]
 
 
-def _read(text: str, place: str) -> Run:
+def _read(file: Path) -> Run:
     try:
-        raw = json.loads(text)
+        raw = unsealed(file.read_bytes(), file.stem)
         results = tuple(
             tuple(Result(each["step"], each["key"], tuple(each["makes"])) for each in seed) for seed in raw["results"]
         )
         return Run(**{**raw, "seeds": tuple(raw["seeds"]), "leaks": tuple(raw["leaks"]), "results": results})
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{place} is no record of a run ({error}); delete it") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file} is no record of a run ({error}); delete it") from None

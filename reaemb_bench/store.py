@@ -1,7 +1,8 @@
 """The store: results on disk under a key that says everything that decided them.
 
 Layout: `<root>/results/<key>/` holds one folder an artefact, `ticks.jsonl` and `manifest.json`. A result appears
-by one rename of a finished folder, so a crash leaves nothing half-written under a key. One lock file a key keeps two
+by one rename of a finished folder, so a crash leaves nothing half-written under a key. The manifest holds the sha256
+of every file and a checksum of itself and its key, so nothing that was changed is used. One lock file a key keeps two
 processes from computing the same thing; the operating system frees it when its owner dies.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, Timeout
 
 from reaemb_bench.errors import UserError
-from reaemb_bench.files import sha256_of, sync_tree
+from reaemb_bench.files import sealed_json, sha256_of, sync_tree, unsealed, why_unwritten
 
 MANIFEST = "manifest.json"
 TICKS = "ticks.jsonl"
@@ -42,10 +43,15 @@ class Store:
         return (self.folder(key) / MANIFEST).is_file()
 
     def manifest(self, key: str) -> dict[str, Any]:
-        """The manifest of a result: step, settings, inputs, seed, seconds, facts, versions, files."""
+        """The manifest of a result: step, settings, inputs, seed, seconds, facts, versions, files.
+
+        Raises UserError where it is not there, or not what was written.
+        """
         file = self.folder(key) / MANIFEST
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
+            return unsealed(file.read_bytes(), key)
+        except FileNotFoundError:
+            raise UserError(f"the store has lost the result {file.parent}; run again, and it is computed") from None
         except (OSError, ValueError) as error:
             raise UserError(f"{file} cannot be read ({error}); delete the folder {file.parent} and run again") from None
 
@@ -93,8 +99,9 @@ class Store:
     def writing(self, key: str) -> Iterator[Path]:
         """An empty folder to fill; on a clean exit it becomes the result of `key`, otherwise it vanishes.
 
-        The caller writes `manifest.json` through `seal` last.
+        The caller holds the lock of `key`, and writes `manifest.json` through `seal` last.
         """
+        self._clear_drafts(key)
         draft = self._make(self.root / "drafts" / f"{key}.{uuid.uuid4().hex[:8]}")
         try:
             yield draft
@@ -107,6 +114,35 @@ class Store:
             shutil.rmtree(self.root / "partial" / key, ignore_errors=True)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+    def tidy(self, key: str) -> None:
+        """Delete what a process has left that died at the end of its work on the finished `key`."""
+        shutil.rmtree(self.root / "partial" / key, ignore_errors=True)
+        self._clear_drafts(key)
+
+    @contextmanager
+    def guarding(self, what: str, needs: Collection[str]) -> Iterator[None]:
+        """A block of work on a result, in which trouble with the disk is told in one line.
+
+        what: who works. needs: keys that it reads. Raises UserError where results or folders vanish meanwhile, and
+        where nothing more can be written.
+        """
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            places = [self.root, *(self.folder(key) for key in needs)]
+            lost = next((place for place in places if not place.is_dir()), None)
+            if lost is not None:
+                raise UserError(f"{what}: {lost} was deleted meanwhile; run again, and it is computed") from None
+            reason = why_unwritten(error, self.root)
+            if reason:
+                raise UserError(
+                    f"{what}: nothing more can be written to the store {self.root} ({reason}); make room there or "
+                    "choose another with --store. Finished steps are kept, the same command goes on from there"
+                ) from None
+            raise
 
     def verify(self, key: str, artifact: str) -> Path:
         """The folder of one artefact of `key`, after checking every file in it against the manifest.
@@ -127,6 +163,10 @@ class Store:
         file = _check(self.folder(key), TICKS, known)
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
+    def _clear_drafts(self, key: str) -> None:
+        for left in (self.root / "drafts").glob(f"{key}.*"):
+            shutil.rmtree(left, ignore_errors=True)
+
     def _make(self, folder: Path) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -138,18 +178,23 @@ class Store:
 
 
 def seal(draft: Path, facts: Mapping[str, Any]) -> None:
-    """Write the manifest of a finished draft: the given facts plus size and sha256 of every file in it."""
+    """Write the manifest of a finished draft of `Store.writing`: the facts, and size and sha256 of every file in it."""
     files = {
         path.relative_to(draft).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(draft.rglob("*"))
         if path.is_file()
     }
-    text = json.dumps({**facts, "files": files}, ensure_ascii=False, indent=1)
-    (draft / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    key = draft.name.partition(".")[0]
+    (draft / MANIFEST).write_text(sealed_json({**facts, "files": files}, key), encoding="utf-8")
 
 
 def _check(folder: Path, name: str, known: Mapping[str, Any]) -> Path:
     file = folder / name
-    if not file.is_file() or file.stat().st_size != known["bytes"] or sha256_of(file) != known["sha256"]:
-        raise UserError(f"{file} is damaged (its sha256 differs from the manifest); delete {folder}, run again")
+    cure = f"delete {folder}, run again"
+    try:
+        whole = file.is_file() and file.stat().st_size == known["bytes"] and sha256_of(file) == known["sha256"]
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); {cure}") from None
+    if not whole:
+        raise UserError(f"{file} is damaged (its sha256 differs from the manifest); {cure}")
     return file

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,8 +17,9 @@ from reaemb_bench.context import Context, Tick
 from reaemb_bench.distributed import add_up, count, from_first, is_first, share
 from reaemb_bench.encoding.batching import by_length, micro_batch
 from reaemb_bench.encoding.model import ThoughtModel
+from reaemb_bench.errors import UserError
 from reaemb_bench.finite import check_rows
-from reaemb_bench.shards import shard_facts, shard_names, write_shard
+from reaemb_bench.shards import rows_of, shard_facts, shard_names, write_shard
 
 _CHUNK = 4_096
 """Prompts that are tokenised at once, and among which those of similar length are put together."""
@@ -33,7 +36,7 @@ def embed_texts(
     """
     starts = range(0, len(texts), SHARD)
     files = [context.scratch / name for name in shard_names(len(starts))]
-    whole = from_first(next((place for place, file in enumerate(files) if not file.is_file()), len(files)))[0]
+    whole = from_first(next((place for place, file in enumerate(files) if not _is_whole(file)), len(files)))[0]
     for start, file in list(zip(starts, files, strict=True))[whole:]:
         parts, tokens = [], 0
         for first in range(start, min(start + SHARD, len(texts)), _CHUNK):
@@ -42,7 +45,8 @@ def embed_texts(
             parts.append(embed_all(model, rows, _part_of(context, first, len(texts)), first))
             tokens += sum(len(row) + model.thoughts + 1 for row in rows)
         if is_first():
-            write_shard(file, np.concatenate(parts), {"tokens": str(tokens)})
+            values = np.concatenate(parts)
+            write_shard(file, values, {"tokens": str(tokens), "sha256": _sum(values, str(tokens))})
     if is_first():
         context.note({"tokens": sum(int(shard_facts(file)["tokens"]) for file in files)})
     return Vectors(*files)
@@ -75,3 +79,18 @@ def embed_all(model: ThoughtModel, rows: list[list[int]], context: Context, firs
 def _part_of(context: Context, before: int, total: int) -> Context:
     """The same context for a part of the work: its progress is told as progress of the whole."""
     return replace(context, report=lambda tick: context.report(Tick(before + tick.done, total, tick.unit)))
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether an interrupted run has left the file, and the disk has not changed it since."""
+    try:
+        facts = shard_facts(file)
+        return facts["sha256"] == _sum(rows_of(file), facts["tokens"])
+    except (OSError, UserError, LookupError, TypeError, ValueError):
+        return False
+
+
+def _sum(rows: Float32, tokens: str) -> str:
+    digest = hashlib.sha256(tokens.encode())
+    digest.update(np.ascontiguousarray(rows).data)
+    return digest.hexdigest()
