@@ -24,6 +24,7 @@ from reaemb_bench.registry import build, nearest, settings_error
 Raw = dict[str, Any]
 
 _DEEPEST = 100
+_PART_OF_RECIPES = re.compile(r"(^|/)(expected|common)[^/]*$|\.search$")
 
 _WHEEL = Path(__file__).parent / "_shipped"
 SHIPPED = _WHEEL if _WHEEL.is_dir() else Path(__file__).parent.parent
@@ -93,9 +94,16 @@ def locate(place: str | Path) -> Path:
     for file in (given, SHIPPED / given, SHIPPED / "recipes" / given, SHIPPED / "recipes" / f"{given}.toml"):
         if is_file(file):
             return file
-    known = sorted(str(file.relative_to(SHIPPED)) for file in (SHIPPED / "recipes").rglob("*.toml"))
-    hint = nearest(str(place), known)
+    known = shipped_names()
+    hint = nearest(str(place).removeprefix("recipes/").removesuffix(".toml"), known)
     raise UserError(f"there is no recipe {place}.{hint} Give a TOML file, or one of these. Shipped: {', '.join(known)}")
+
+
+def shipped_names() -> list[str]:
+    """Names of the recipes and suites of this package, without those that others are made of."""
+    folder = SHIPPED / "recipes"
+    names = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.toml"))
+    return [name for name in names if not _PART_OF_RECIPES.search(name)]
 
 
 def from_raw(raw: Raw, name: str) -> Recipe:

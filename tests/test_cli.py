@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -132,3 +133,15 @@ def test_settings_of_the_machine_come_from_the_environment(
     assert command("run", toy_recipe, "--drop", "rank").code == 0
     assert Path("elsewhere/results").is_dir()
     assert not Path(".reaemb-bench").exists()
+
+
+def test_the_shell_completes_recipes_and_kinds(toy_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(toy_recipe.parent)
+    for typed, wanted in (("run to", "toys.toml"), ("run quick", "quickstart"), ("list rewa", "reward")):
+        words = f"reaemb-bench {typed}"
+        asked = {"_REAEMB_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "2"}
+        script = "from reaemb_bench.cli.app import app; app(prog_name='reaemb-bench')"
+        ended = subprocess.run(
+            [sys.executable, "-c", script], env={**os.environ, **asked}, capture_output=True, text=True, check=False
+        )
+        assert wanted in ended.stdout.split(), ended.stderr

@@ -8,13 +8,15 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from reaemb_bench.cli.options import console
+from reaemb_bench.cli.options import component_kinds, console
 from reaemb_bench.errors import UserError
 from reaemb_bench.registry import find, kinds, names, nearest
 
 
 def list_components(
-    kind: Annotated[str | None, typer.Argument(help="Only components of this kind.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="Only components of this kind.", autocompletion=component_kinds)
+    ] = None,
 ) -> None:
     """List the components that a recipe can name, by kind."""
     if kind is not None:

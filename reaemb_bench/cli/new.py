@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from reaemb_bench.cli.listing import check_kind
-from reaemb_bench.cli.options import console
+from reaemb_bench.cli.options import component_kinds, console
 from reaemb_bench.errors import UserError
 from reaemb_bench.files import write_new
 
@@ -28,7 +28,7 @@ _PLACES = {
 
 
 def new(
-    kind: Annotated[str, typer.Argument(help=f"What it is: {', '.join(_PLACES)}.")],
+    kind: Annotated[str, typer.Argument(help=f"What it is: {', '.join(_PLACES)}.", autocompletion=component_kinds)],
     name: Annotated[str, typer.Argument(help="Its name, such as my_loss.")],
     folder: Annotated[Path, typer.Option(help="Where the two files go.")] = Path(),
 ) -> None:

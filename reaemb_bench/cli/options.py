@@ -12,14 +12,30 @@ from rich.console import Console
 
 from reaemb_bench.errors import RecipeError, UserError
 from reaemb_bench.machine import Machine
-from reaemb_bench.registry import settings_error
+from reaemb_bench.recipe import shipped_names
+from reaemb_bench.registry import kinds, settings_error
 
 DEFAULT_RECIPE = "recipes/reaemb_full.toml"
 
 _PREFIX = "REAEMB_BENCH_"
 _WIDTH_OF_FILES = 160
 
-RecipePlace = Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.")]
+
+def recipe_names(incomplete: str) -> list[str]:
+    """What completes the name of a recipe: TOML files here, then shipped recipes."""
+    here = [str(file) for file in sorted(Path().glob("*.toml"))]
+    return [name for name in (*here, *shipped_names()) if name.startswith(incomplete)]
+
+
+def component_kinds(incomplete: str) -> list[str]:
+    """What completes the name of a kind of component."""
+    return [kind for kind in kinds() if kind.startswith(incomplete)]
+
+
+RecipePlace = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.", autocompletion=recipe_names),
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="STEP.SETTING=VALUE", help="Change a setting; may be repeated."),
