@@ -7,7 +7,7 @@ L tokens, d hidden size, j thoughts, G rollouts a group, N candidates.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, get_args
 
 from reaemb_bench.artifacts import Corpus, Float32, Sequences, Vectors
 from reaemb_bench.component import Pick
@@ -203,3 +203,13 @@ AnyHead = Annotated[Head, Pick("head")]
 AnyObjective = Annotated[Objective, Pick("objective")]
 ManyFilters = Annotated[tuple[Filter, ...], Pick("filter", many=True)]
 ManyFloors = Annotated[tuple[Floor, ...], Pick("floor", many=True)]
+
+
+def methods_of(kind: str) -> tuple[str, ...]:
+    """Names of the methods that a component of a kind must have; none for a step, whose `run` is its own."""
+    for each in globals().values():
+        pick = next((mark for mark in getattr(each, "__metadata__", ()) if isinstance(mark, Pick)), None)
+        if pick is not None and pick.kind == kind:
+            protocol = get_args(each.__origin__)[0] if pick.many else each.__origin__
+            return tuple(name for name, value in vars(protocol).items() if callable(value) and name[0] != "_")
+    return ()

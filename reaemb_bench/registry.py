@@ -75,6 +75,10 @@ def find(kind: str, name: str) -> type[Component]:
         raise RecipeError(f"no {kind} is called '{name}'.{nearest(name, known)} Known: {', '.join(sorted(known))}")
     if not (isinstance(made, type) and issubclass(made, Component)):
         raise RecipeError(f"{name} is no component: derive it from reaemb_bench.component.Component")
+    from reaemb_bench.kinds import methods_of
+
+    if lacking := [method for method in methods_of(kind) if not callable(getattr(made, method, None))]:
+        raise RecipeError(f"{name} is no {kind}: it lacks the method '{lacking[0]}'; give it one, or name another")
     return made
 
 

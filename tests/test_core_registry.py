@@ -65,6 +65,10 @@ def test_the_text_of_a_plug_in_file_is_part_of_the_identity_but_its_folder_is_no
         ("1 / 0", "fails on import: ZeroDivisionError"),
         ("class Thing: pass", "is no component: derive it from reaemb_bench.component.Component"),
         ("", "has no class 'Thing'"),
+        (
+            "from reaemb_bench.component import Component\nclass Thing(Component):\n def reward(self): pass",
+            "is no reducer: it lacks the method 'reduce'",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_plug_in_file_is_said(tmp_path: Path, text: str, message: str) -> None:

@@ -141,6 +141,14 @@ def test_vectors_that_do_not_fit_are_refused(tmp_path: Path, table: object, widt
         step.run(corpus, signal, vectors, context(tmp_path))
 
 
+def test_training_that_nothing_could_stop_is_refused(tmp_path: Path) -> None:
+    corpus, signal = cyclic()
+    nobody = Signal(signal.users[:0], signal.targets[:0], signal.candidates[:0])
+    step = TrainIds.model_validate({"head": {"use": "sasrec", "hidden": 8}, "epochs": 1})
+    with pytest.raises(UserError, match=r"no user has a validation target.*choose another prepare\.split"):
+        step.run(corpus, nobody, context(tmp_path))
+
+
 def test_a_falling_learning_rate_takes_shorter_steps_from_the_second_on(tmp_path: Path) -> None:
     corpus, signal = cyclic()
     curves = []

@@ -53,6 +53,8 @@ def fit(
     rows = np.flatnonzero(corpus.training.lengths > 1)
     if not len(rows):
         raise UserError("no user has two training interactions to learn an order from; loosen prepare.filters")
+    if not len(signal.users):
+        raise UserError("no user has a validation target, by which training is stopped; choose another prepare.split")
     with torch.random.fork_rng(devices=[]), flushed_denormals(), freed_memory_kept():
         torch.manual_seed(context.seed)
         network = settings.head.build(items.build(corpus.items, settings.head.hidden, vectors)).to(device)
