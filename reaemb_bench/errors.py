@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _LONGEST = 2_000
+_REASON_CHARACTERS = 300
 
 
 class UserError(Exception):
@@ -31,3 +32,9 @@ class RecipeError(UserError):
     def under(self, *parents: str) -> RecipeError:
         """The same error as seen from outside the table named by `parents`."""
         return RecipeError(self.message, (*parents, *self.path))
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something failed, in at most 300 characters: the message, and its type where nobody foresaw it."""
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    return " ".join(f"{kind}{error}".split())[:_REASON_CHARACTERS]

@@ -126,9 +126,9 @@ def _seal(facts: Mapping[str, Any], name: str) -> str:
 def why_unwritten(error: BaseException, folder: Path) -> str:
     """Why the system let nothing be written, or nothing in `folder`, in its words; empty where the error is another.
 
-    Libraries in Rust tell an error of the system in their own words, with its number at the end.
+    Libraries in Rust, and shutil where it copies many files, tell an error of the system with its number in the text.
     """
-    told = re.search(r"\(os error (\d+)\)", str(error))
+    told = re.search(r"(?:\(os error |\[Errno )(\d+)", str(error))
     number = error.errno if isinstance(error, OSError) and error.errno else int(told[1]) if told else 0
     place = getattr(error, "filename", None)
     inside = isinstance(place, str) and Path(place).absolute().is_relative_to(folder.absolute())

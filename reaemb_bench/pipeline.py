@@ -99,6 +99,16 @@ Event = Planned | Started | Ticked | Finished
 Watch = Callable[[Event], None]
 
 
+def watched_by(*watches: Watch) -> Watch:
+    """One watch that passes each event on to several, in their order."""
+
+    def watch(event: Event) -> None:
+        for each in watches:
+            each(event)
+
+    return watch
+
+
 def derive_seed(seed: int, name: str) -> int:
     """The seed of one step, in [0, 2**31): independent streams for different steps and recipe seeds."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()

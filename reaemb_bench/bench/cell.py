@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from reaemb_bench.bench.grid import Task
-from reaemb_bench.errors import UserError
+from reaemb_bench.errors import UserError, reason_of
 from reaemb_bench.machine import Machine
 from reaemb_bench.pipeline import Event, Finished, Job, Planned, Started, execute, plan
 from reaemb_bench.recipe import from_raw
 from reaemb_bench.store import Store
 from reaemb_bench.tracking.terminal import Lines
-
-_REASON_CHARACTERS = 300
 
 Message = dict[str, Any]
 
@@ -64,8 +62,7 @@ def compute(sent: Message, say: Callable[[str], None]) -> Answer:
     except Exception as error:  # noqa: BLE001 - one method's failure must not cost the others their results
         if not isinstance(error, UserError):
             traceback.print_exc()
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        step = f"{under_way[0].name}: " if under_way else ""
-        reason = " ".join(f"{step}{kind}{error}".split())[:_REASON_CHARACTERS]
-        return Answer(reason, under_way[0].key if under_way else "")
+        if not under_way:
+            return Answer(reason_of(error))
+        return Answer(f"{under_way[0].name}: {reason_of(error)}", under_way[0].key)
     return Answer()

@@ -29,7 +29,7 @@ from reaemb_bench.cli.options import (
 )
 from reaemb_bench.cli.running import Counts, executed, group_results
 from reaemb_bench.cli.tables import tables_of
-from reaemb_bench.errors import UserError
+from reaemb_bench.errors import UserError, reason_of
 from reaemb_bench.machine import Machine
 from reaemb_bench.pipeline import needed_jobs
 from reaemb_bench.reporting import terminal
@@ -38,7 +38,6 @@ from reaemb_bench.runs import Group, Run
 from reaemb_bench.store import Store
 
 _FAILED = 1
-_REASON_CHARACTERS = 300
 
 Place = Annotated[
     str,
@@ -175,8 +174,7 @@ def _executed(
         except Exception as error:  # noqa: BLE001 - one variant's failure must not cost the others their results
             if not isinstance(error, UserError):
                 traceback.print_exc()
-            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            reasons[variant.name] = " ".join(f"{kind}{error}".split())[:_REASON_CHARACTERS]
+            reasons[variant.name] = reason_of(error)
             screen.print(f"failed: {reasons[variant.name]}", markup=False, highlight=False, soft_wrap=True)
     return runs, reasons
 

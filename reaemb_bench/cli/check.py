@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reaemb_bench.cli.options import console
+from reaemb_bench.cli.options import console, say
 
 if TYPE_CHECKING:
     from reaemb_bench.audit.files import Files
@@ -50,8 +49,8 @@ def check(paths: Paths, columns: Columns = None) -> None:
     shown = [each for each in findings if each.count]
     screen.print(_findings_table(shown))
     warnings = sum(each.warns for each in shown)
-    _say(screen, f"\n{len(findings)} checks: {warnings} warn (!), {len(findings) - len(shown)} found nothing")
-    _say(screen, _source(files))
+    say(screen, f"\n{len(findings)} checks: {warnings} warn (!), {len(findings) - len(shown)} found nothing")
+    say(screen, _source(files))
 
 
 def _findings(files: Files) -> list[Finding]:
@@ -138,7 +137,3 @@ def _source(files: Files) -> str:
         if getattr(files, missing) is None:
             return f"A recipe needs a file of {missing} too; name both to see its settings."
     return f"For a recipe:\n\n{tomli_w.dumps({'prepare': {'source': source_table(files)}})}"
-
-
-def _say(screen: Console, text: str) -> None:
-    screen.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from reaemb_bench.changes import reasons, results_paired, settings_changed, versions_changed
 from reaemb_bench.cli.finding import existing_store, run_from
-from reaemb_bench.cli.options import StorePlace, console, machine_from
+from reaemb_bench.cli.options import StorePlace, console, machine_from, say
 from reaemb_bench.errors import UserError
 from reaemb_bench.runs import Run
 from reaemb_bench.store import Store
@@ -32,7 +32,7 @@ def diff(first: First, second: Second, store: StorePlace = None) -> None:
     for letter, run in (("A", before), ("B", after)):
         leaks = f"leaks: {', '.join(run.leaks)}" if run.leaks else ""
         facts = (f"{run.id} {run.name}", run.data, run.finished, run.git and f"git {run.git}", leaks)
-        _say(screen, f"{letter}  {', '.join(filter(None, facts))}")
+        say(screen, f"{letter}  {', '.join(filter(None, facts))}")
     _print_settings(before, after, screen)
     _print_results(before, after, results, screen)
     _print_metrics(before, after, results, screen)
@@ -42,7 +42,7 @@ def _print_settings(before: Run, after: Run, screen: Console) -> None:
     _head(screen, "Settings")
     found = settings_changed(before, after)
     if not found:
-        _say(screen, "none differs")
+        say(screen, "none differs")
         return
     table = _columns("setting", "A", "B")
     for each in found:
@@ -59,7 +59,7 @@ def _print_results(before: Run, after: Run, store: Store, screen: Console) -> No
         table.add_row(escape(pair.step), *keys, "[dim]the same[/]" if pair.same else escape(reasons(pair, store)))
     screen.print(table)
     for change, steps in versions_changed(pairs, store).items():
-        _say(screen, f"{change} ({', '.join(steps)})")
+        say(screen, f"{change} ({', '.join(steps)})")
 
 
 def _print_metrics(before: Run, after: Run, store: Store, screen: Console) -> None:
@@ -72,7 +72,7 @@ def _print_metrics(before: Run, after: Run, store: Store, screen: Console) -> No
     try:
         compared = read((before, after), store)
     except UserError as error:
-        _say(screen, f"not compared: {error}")
+        say(screen, f"not compared: {error}")
         return
     made = results_table("", compared.ranks, None, (), sampled=compared.sampled, compared=False)
     table = _columns("metric", "A", "B", "B - A")
@@ -84,9 +84,9 @@ def _print_metrics(before: Run, after: Run, store: Store, screen: Console) -> No
     if table.row_count:
         screen.print(table)
     else:
-        _say(screen, "none differs")
+        say(screen, "none differs")
     for line in verdicts(compared.ranks, {}, K):
-        _say(screen, line)
+        say(screen, line)
 
 
 def _columns(*headings: str) -> Table:
@@ -98,7 +98,3 @@ def _columns(*headings: str) -> Table:
 
 def _head(screen: Console, title: str) -> None:
     screen.print(f"\n{title}", style="bold")
-
-
-def _say(screen: Console, line: str) -> None:
-    screen.print(line, markup=False, highlight=False, soft_wrap=True)

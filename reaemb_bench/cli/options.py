@@ -103,3 +103,8 @@ def in_words(error: UserError) -> str:
     """The error as one line, with the place in the recipe in front where it has one."""
     place = "in the recipe, " if isinstance(error, RecipeError) and error.path else ""
     return " ".join(f"{place}{error}".split())
+
+
+def say(screen: Console, line: str) -> None:
+    """Print a line as it is: no markup, no colours of its own, not broken where it is long."""
+    screen.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from reaemb_bench.artifacts import Ranks
+from reaemb_bench.cli.options import say
 from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import Event, Finished, Plan, Watch, execute, fetch_all
+from reaemb_bench.pipeline import Event, Finished, Plan, Watch, execute, fetch_all, watched_by
 from reaemb_bench.reporting.table import Table
 from reaemb_bench.runs import Group, Run, remember
 from reaemb_bench.store import Store
@@ -53,7 +54,7 @@ def executed(
     with _trackers(plans, results, machine, screen, group) as trackers:
         for planned, tracker in zip(plans, trackers, strict=True):
             with watching(planned, screen) as view:
-                execute(planned, results, machine, _all_of(view, counts, *([tracker] if tracker else [])))
+                execute(planned, results, machine, watched_by(view, counts, *([tracker] if tracker else [])))
         yield Tracking(plans, results, trackers, remember(plans, results, group), screen)
 
 
@@ -122,7 +123,7 @@ def group_results(runs: Sequence[Run], tables: Sequence[Table], machine: Machine
         try:
             log_group(machine.mlflow, group, data, texts)
         except Exception as error:  # noqa: BLE001 - a tracking server must never cost anybody a result
-            _say(screen, failure(error, machine.mlflow))
+            say(screen, failure(error, machine.mlflow))
             return
 
 
@@ -136,20 +137,8 @@ def _texts(runs: Sequence[Run], tables: Sequence[Table], results: Store, screen:
     try:
         texts["report.html"] = report_html(runs, results)
     except Exception as error:  # noqa: BLE001 - what only MLflow shows must never cost anybody a result
-        _say(screen, f"warning: MLflow gets no report.html ({type(error).__name__}: {' '.join(str(error).split())})")
+        say(screen, f"warning: MLflow gets no report.html ({type(error).__name__}: {' '.join(str(error).split())})")
     return texts
-
-
-def _say(screen: Console, line: str) -> None:
-    screen.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _all_of(*watches: Watch) -> Watch:
-    def watch(event: Event) -> None:
-        for each in watches:
-            each(event)
-
-    return watch
 
 
 @contextmanager
@@ -168,7 +157,7 @@ def _trackers(
     from reaemb_bench.tracking.mlflow import Tracker
 
     trackers = [
-        Tracker(planned, results, machine.mlflow, partial(_say, screen), group, machine.log_models, record)
+        Tracker(planned, results, machine.mlflow, partial(say, screen), group, machine.log_models, record)
         for planned in plans
     ]
     finished = False

@@ -17,7 +17,7 @@ from rich.tree import Tree
 
 from reaemb_bench.changes import differing
 from reaemb_bench.cli.finding import existing_store
-from reaemb_bench.cli.options import StorePlace, console, machine_from
+from reaemb_bench.cli.options import StorePlace, console, machine_from, say
 from reaemb_bench.errors import UserError
 from reaemb_bench.garbage import DAY, Garbage, Piece, delete, find_garbage
 from reaemb_bench.inventory import Stored, inputs_of, inventory, key_from
@@ -55,7 +55,7 @@ def ls(store: StorePlace = None) -> None:
         table.add_row(*_described(each, now), str(len(each.runs)))
     screen.print(table)
     unused = [each for each in results if not each.runs]
-    _say(screen, f"{_counted(results, 'result')}, {_size(results)}; {len(unused)} unused, {_size(unused)}")
+    say(screen, f"{_counted(results, 'result')}, {_size(results)}; {len(unused)} unused, {_size(unused)}")
 
 
 def why(key: KeyStart, store: StorePlace = None) -> None:
@@ -82,7 +82,7 @@ def why(key: KeyStart, store: StorePlace = None) -> None:
     screen.print("\nMade from", style="bold")
     screen.print(_chain(place, whole, manifest))
     if nearest := _nearest(place, whole, manifest, results.values()):
-        _say(screen, f"\n{nearest}")
+        say(screen, f"\n{nearest}")
 
 
 def gc(
@@ -113,12 +113,12 @@ def gc(
     screen = console()
     _print_garbage(garbage, now, screen)
     if not yes:
-        _say(screen, f"would free {decimal(garbage.size)}; nothing was deleted, --yes does it")
+        say(screen, f"would free {decimal(garbage.size)}; nothing was deleted, --yes does it")
         return
     deleted = delete(place, garbage)
-    _say(screen, f"deleted {_counted(deleted, 'folder')}, freed {decimal(sum(piece.size for piece in deleted))}")
+    say(screen, f"deleted {_counted(deleted, 'folder')}, freed {decimal(sum(piece.size for piece in deleted))}")
     if left := len(garbage.pieces) - len(deleted):
-        _say(screen, f"{left} came into use meanwhile and stayed")
+        say(screen, f"{left} came into use meanwhile and stayed")
 
 
 def _existing(store: StorePlace) -> Store:
@@ -134,16 +134,16 @@ def _forgotten(place: Store, keep_last: int | None, wanted: Sequence[str]) -> li
 
 def _print_garbage(garbage: Garbage, now: float, screen: Console) -> None:
     for run in garbage.forgotten:
-        _say(screen, f"forgets run {_named(run)}")
+        say(screen, f"forgets run {_named(run)}")
     if garbage.pieces:
         table = _columns("key", "step", "component", "size", "age", "what")
         for piece in garbage.pieces:
             table.add_row(*_of_piece(piece, now), piece.what)
         screen.print(table)
     counts = Counter(piece.what for piece in garbage.pieces)
-    _say(screen, ", ".join(_times(count, what) for what, count in counts.items()) or "nothing to delete")
+    say(screen, ", ".join(_times(count, what) for what, count in counts.items()) or "nothing to delete")
     for reason, count in garbage.kept.items():
-        _say(screen, f"kept {_times(count, 'result')}: {reason}")
+        say(screen, f"kept {_times(count, 'result')}: {reason}")
 
 
 def _of_piece(piece: Piece, now: float) -> list[str]:
@@ -222,7 +222,3 @@ def _times(count: int, what: str) -> str:
 
 def _named(run: Run) -> str:
     return f"{run.id} ({run.name})"
-
-
-def _say(screen: Console, line: str) -> None:
-    screen.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from reaemb_bench.artifacts import Corpus, Ranker, Signal
 from reaemb_bench.cli.running import executed
 from reaemb_bench.errors import UserError
 from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import Event, Finished, Plan, Planned, Ticked, Watch, facts_of, fetch, plan
+from reaemb_bench.pipeline import Event, Finished, Plan, Planned, Ticked, Watch, facts_of, fetch, plan, watched_by
 from reaemb_bench.runs import Group
 from reaemb_bench.store import Store
 from reaemb_bench.tracking.terminal import Lines
@@ -37,7 +37,7 @@ def run_trial(sweep: Sweep, values: Values, trial: Trial, say: Say) -> list[floa
     recipe = sweep.trial_recipe(values, f"{sweep.recipe_name}-trial-{trial.number}")
     plans = [plan(recipe, seed) for seed in recipe.seeds]
     screen = Console(file=_Warnings(say), width=10_000)
-    watch = _all_of(_lines(say), *([_pruning(plans[0], trial)] if sweep.settings.prunes else []))
+    watch = watched_by(_lines(say), *([_pruning(plans[0], trial)] if sweep.settings.prunes else []))
     results = Store(sweep.machine.store)
     with executed(plans, sweep.machine, screen, watch, Group("trial", sweep.name)):
         trial.set_user_attr(MINUTES_TAKEN, _mean([minutes(planned, results) for planned in plans]))
@@ -110,14 +110,6 @@ def _lines(say: Say) -> Watch:
             lines[:] = [Lines(event.plan, say)]
         elif not (isinstance(event, Finished) and event.cached):
             lines[0](event)
-
-    return watch
-
-
-def _all_of(*watches: Watch) -> Watch:
-    def watch(event: Event) -> None:
-        for each in watches:
-            each(event)
 
     return watch
 

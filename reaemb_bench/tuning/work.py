@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from reaemb_bench.errors import UserError
+from reaemb_bench.errors import UserError, reason_of
 from reaemb_bench.tracking.terminal import in_words
 from reaemb_bench.tuning.settings import shown
 from reaemb_bench.tuning.study import INTERRUPTED, REASON, WORKER, at_work, open_study, requeue_lost, sampler, used
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 _SECONDS_BETWEEN_LOOKS = 0.5
-_REASON_CHARACTERS = 300
 
 
 def work(sweep: Sweep, say: Say, until: float | None = None) -> None:
@@ -91,10 +90,8 @@ def _objective(
         except Exception as error:
             if not isinstance(error, UserError):
                 traceback.print_exc()
-            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            reason = " ".join(f"{kind}{error}".split())[:_REASON_CHARACTERS]
-            trial.set_user_attr(REASON, reason)
-            told(f"failed, {reason}")
+            trial.set_user_attr(REASON, reason_of(error))
+            told(f"failed, {reason_of(error)}")
             raise
         pairs = zip(sweep.settings.objectives, found, strict=True)
         values_told = ", ".join(f"{name} {shown(value, name)}" for name, value in pairs)
