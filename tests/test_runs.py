@@ -51,7 +51,7 @@ def test_a_run_is_found_by_id_start_or_name(store: Store) -> None:
     newest = history(store)[0]
     assert find(store, newest.id) == find(store, newest.id[:6]) == newest
     assert find(store, "toys").name == "toys"
-    with pytest.raises(UserError, match="no run 'toy'.*toys"):
+    with pytest.raises(UserError, match=r"no run 'toy'.*toys"):
         find(store, "toy")
 
 
