@@ -57,7 +57,8 @@ def watch_places(folder: Path, at: At | None) -> list[str]:
         if not waiting or not _is_at(waiting[0], len(passed), name):
             return
         here = waiting.pop()
-        if cut is not None:
+        if cut is not None and here.does == "die":
+            # A process that goes on writes files whole.
             cut(here.share)
         _DEEDS[here.does](folder, here.share)
 
@@ -66,8 +67,12 @@ def watch_places(folder: Path, at: At | None) -> list[str]:
             return
         reads = event == "open" and not (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR))
         place = arguments[_EVENTS[event]]
-        if not reads and str(place).startswith(root):
-            pass_by(f"{event} {Path(str(place)).relative_to(root)}")
+        if reads or not isinstance(place, str | os.PathLike):
+            return
+        # The command line names the store relative to the working folder.
+        file = Path(place).absolute()
+        if file.is_relative_to(root):
+            pass_by(f"{event} {file.relative_to(root)}")
 
     _watch_ticks(pass_by)
     _watch_writes(pass_by, root)

@@ -16,8 +16,6 @@ from tests.faults.outcomes import Tally
 from tests.faults.test_crash import SECONDS
 from tests.faults.tiny import Whole, leftovers, results_of
 
-pytestmark = pytest.mark.faults
-
 SLOW = Path(__file__).parent / "slow_steps.py"
 RATES = (0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.8, 0.9)
 """Of the eight processes; the last two, of which nobody else computes the end, are killed."""
@@ -42,7 +40,7 @@ rank = {{ use = '{TOYS}:Judge' }}
     return ("run", str(file), "--store", "store")
 
 
-@pytest.mark.parametrize("count", [10])
+@pytest.mark.parametrize("count", [1, pytest.param(10, marks=pytest.mark.faults)])
 def test_eight_processes_compute_each_result_once_and_two_of_them_die(
     count: int, forks: Forks, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -75,6 +73,7 @@ def test_eight_processes_compute_each_result_once_and_two_of_them_die(
     tally.settle(record_property)
 
 
+@pytest.mark.faults
 def test_eight_whole_roads_share_what_they_have_in_common(
     forks: Forks, whole: Whole, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

@@ -20,8 +20,6 @@ from tests.faults.outcomes import Tally
 from tests.faults.test_crash import SECONDS, as_if_undisturbed, refused
 from tests.faults.tiny import Whole, results_of, table_of
 
-pytestmark = pytest.mark.faults
-
 Record = Callable[[str, object], None]
 
 _HARMS = ("flip", "cut", "empty", "delete", "replace")
@@ -41,7 +39,8 @@ def _harm(draw: np.random.Generator, file: Path, others: list[Path]) -> str:
     elif harm == "delete":
         file.unlink()
     elif harm == "replace":
-        alike = [other.read_bytes() for other in others if other.suffix == file.suffix and other != file]
+        same = (other for other in others if other.suffix == file.suffix and other != file)
+        alike = [other.read_bytes() for other in same if other.is_file()]
         odd = [b"{}", b"[]", b"5", b"[" * 100_000, b"\xff\xfe", bytes(len(content))]
         choices = [each for each in (*alike, *odd) if each != content]
         file.write_bytes(choices[draw.integers(len(choices))])
@@ -120,7 +119,7 @@ def pair(forks: Forks, whole: Whole, tmp_path_factory: pytest.TempPathFactory) -
     return Pair(folder / "store", words, answer.out)
 
 
-@pytest.mark.parametrize("count", [150])
+@pytest.mark.parametrize("count", [12, pytest.param(150, marks=pytest.mark.faults)])
 def test_damage_to_a_finished_store_is_never_used(
     count: int, forks: Forks, whole: Whole, pair: Pair, tmp_path: Path, record_property: Record
 ) -> None:
@@ -196,7 +195,7 @@ def interrupted(forks: Forks, whole: Whole, tmp_path_factory: pytest.TempPathFac
     return made
 
 
-@pytest.mark.parametrize("count", [50])
+@pytest.mark.parametrize("count", [6, pytest.param(50, marks=pytest.mark.faults)])
 def test_damage_to_unfinished_work_is_never_used(
     count: int, forks: Forks, whole: Whole, interrupted: list[Path], tmp_path: Path, record_property: Record
 ) -> None:
