@@ -1,3 +1,5 @@
+"""The floor scores by what it counted."""
+
 import numpy as np
 
 from reaemb_bench.artifacts import Corpus, Sequences
@@ -5,6 +7,7 @@ from reaemb_bench.scaffolds.floor import Example
 
 
 def test_what_many_have_stands_above_what_few_have() -> None:
+    """Two, one and no interactions give three scores in this order."""
     training = Sequences(np.array([0, 1, 0], dtype=np.int32), np.array([0, 2, 3], dtype=np.int64))
     items = ("a", "b", "c")
     corpus = Corpus("toys", training, items, ("u", "v"), "", items, items)
