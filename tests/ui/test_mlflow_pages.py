@@ -122,7 +122,7 @@ def _read(page: Any, screenshots: Path) -> None:
     assert "6 test users" in page.locator("body").inner_text(), "the table is the run's description"
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_text("table.md").first.click()
-    page.get_by_role("cell", name="NDCG@10", exact=True).first.wait_for()
+    page.get_by_role("columnheader", name="NDCG@10", exact=True).first.wait_for()
     page.screenshot(path=screenshots / "table.png")
     page.get_by_text("report.html").first.click()
     page.frame_locator("iframe").get_by_text("recipe of toys").first.wait_for()
