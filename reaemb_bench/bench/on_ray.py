@@ -8,9 +8,10 @@ from typing import Any
 
 from reaemb_bench.bench.cell import Answer, Message, compute, message
 from reaemb_bench.bench.grid import Task
-from reaemb_bench.bench.processes import Say, share_of_threads
+from reaemb_bench.bench.processes import Say
 from reaemb_bench.errors import UserError
 from reaemb_bench.machine import Machine
+from reaemb_bench.workers import share_of_threads
 
 
 def on_ray(tasks: Sequence[Task], machine: Machine, jobs: int, say: Say) -> Iterator[tuple[Task, Answer]]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -14,19 +12,11 @@ from reaemb_bench.bench.cell import Answer, Message, message
 from reaemb_bench.bench.grid import Task
 from reaemb_bench.machine import Machine
 from reaemb_bench.store import Store
+from reaemb_bench.workers import dismiss, share_of_threads, start
 
 Say = Callable[[Task, str], None]
 
 _ATTEMPTS = 2
-_SECONDS_TO_LEAVE = 10.0
-
-
-def share_of_threads(machine: Machine, jobs: int) -> int | None:
-    """Threads of each of several processes; None leaves torch its own choice, where there is one process alone."""
-    if machine.threads is not None or jobs == 1:
-        return machine.threads
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // jobs)
 
 
 def in_processes(tasks: Sequence[Task], machine: Machine, jobs: int, say: Say) -> Iterator[tuple[Task, Answer]]:
@@ -44,7 +34,7 @@ def in_processes(tasks: Sequence[Task], machine: Machine, jobs: int, say: Say) -
     finally:
         crew.leaving.set()
         for process in crew.processes:
-            _dismiss(process)
+            dismiss(process)
 
 
 class _Crew:
@@ -88,16 +78,7 @@ class _Crew:
         return next((self._failed[key] for key in keys if key in self._failed and not store.has(key)), None)
 
     def _start(self, jobs: int) -> subprocess.Popen[str]:
-        threads = share_of_threads(self._machine, jobs)
-        limits = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "reaemb_bench.bench.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **limits},
-            text=True,
-            encoding="utf-8",
-        )
+        process = start("reaemb_bench.bench.worker", share_of_threads(self._machine, jobs))
         self.processes.append(process)
         return process
 
@@ -117,13 +98,3 @@ class _Crew:
             pass
         process.wait()
         return None
-
-
-def _dismiss(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    try:
-        process.stdin.close()
-        process.wait(_SECONDS_TO_LEAVE)
-    except (OSError, subprocess.TimeoutExpired):
-        process.kill()
-        process.wait()

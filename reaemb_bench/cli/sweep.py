@@ -12,6 +12,7 @@ from rich.console import Console
 from reaemb_bench.cli.options import (
     DEFAULT_RECIPE,
     CachePlace,
+    Deterministic,
     Device,
     Drops,
     MicroBatch,
@@ -74,6 +75,7 @@ def sweep(
     precision: Precision = "auto",
     micro_batch: MicroBatch = None,
     threads: Threads = None,
+    deterministic: Deterministic = False,
     store: StorePlace = None,
     cache: CachePlace = None,
     mlflow: MlflowPlace = None,
@@ -87,6 +89,7 @@ def sweep(
         precision=precision,
         micro_batch=micro_batch,
         threads=threads,
+        deterministic=deterministic,
         store=store,
         cache=cache,
         mlflow=mlflow,

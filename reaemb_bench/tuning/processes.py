@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from threading import Event, Thread
 
-from reaemb_bench.bench.processes import share_of_threads
 from reaemb_bench.errors import UserError
 from reaemb_bench.tuning.sweep import Sweep
 from reaemb_bench.tuning.trial import Say
 from reaemb_bench.tuning.worker import REFUSED
+from reaemb_bench.workers import dismiss, share_of_threads, start
 
 _ATTEMPTS = 10
-_SECONDS_TO_LEAVE = 10.0
 
 
 def in_processes(sweep: Sweep, jobs: int, say: Say, until: float | None = None) -> None:
@@ -58,25 +55,10 @@ class _Crew:
         """End what is still at work."""
         self._leaving.set()
         for process in self._processes:
-            assert process.stdin is not None
-            try:
-                process.stdin.close()
-                process.wait(_SECONDS_TO_LEAVE)
-            except (OSError, subprocess.TimeoutExpired):
-                process.kill()
-                process.wait()
+            dismiss(process)
 
     def _start(self) -> subprocess.Popen[str]:
-        names = () if self._threads is None else ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-        limits = dict.fromkeys(names, str(self._threads))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "reaemb_bench.tuning.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **limits},
-            text=True,
-            encoding="utf-8",
-        )
+        process = start("reaemb_bench.tuning.worker", self._threads)
         self._processes.append(process)
         return process
 
