@@ -7,7 +7,9 @@ items          what all prompts begin with is read once: `test_encoding.test_a_s
 rollouts       thoughts side by side behind one prompt: here; a whole step against released code's numbers:
                `test_policies.test_a_paper_step_has_the_released_codes_numbers`
 candidates     each is completed once a step, each prompt is read once a stage: `test_prompt_cache`, `test_reinforce`
-padding        `test_encoding.test_padding_does_not_change_a_vector`; which rows stand together: here
+padding        `test_encoding.test_padding_does_not_change_a_vector`; which rows stand together, and that what is read
+               in groups is one batch behind them: here
+heads          keys and values that several query heads share are not copied: `test_attention`
 LM head        nobody asks it but the paper's policy, which asks at thoughts and EOS alone: here
 micro-batches  losses and gradients of LRCL in micro-batches of 1, 3 and 16 are the plain full batch's: here; kept or
                recomputed graphs give the same bits: `test_contrast.test_memory_for_graphs_changes_no_bit`
@@ -29,7 +31,7 @@ from torch import Tensor
 
 from benchmarks.encoder import stages
 from benchmarks.encoder.run import agreement
-from reaemb_bench.encoding.batching import by_length
+from reaemb_bench.encoding.batching import by_length, in_turn
 from reaemb_bench.encoding.folder import open_encoder
 from reaemb_bench.encoding.model import ThoughtModel
 from reaemb_bench.machine import Machine
@@ -108,6 +110,39 @@ def test_each_token_passes_once(tmp_path: Path) -> None:
     assert seen == [common, 6 * (length - common), 6 * 4 * 2]
 
 
+@pytest.mark.parametrize("shared", [True, False], ids=["behind a beginning", "each as a whole"])
+@pytest.mark.parametrize(
+    "settings", [SOUND, PAPER | {"padding": "right"}, MANY], ids=["sound", "paper", "many thoughts"]
+)
+def test_prompts_read_in_groups_are_one_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], shared: bool
+) -> None:
+    model = opened(tmp_path, **settings).requires_grad_(True)
+    tokens = model.tokens(model.tokenize(corpus().texts[:9]))
+    lengths = tokens.mask.sum(dim=1).tolist()
+    assert len(set(lengths)) > 3 and lengths != sorted(lengths, reverse=True)
+
+    def read() -> tuple[list[int], Tensor, list[Tensor]]:
+        with counted_tokens(model) as seen:
+            prefix = model.prefix(tokens, share=shared)
+            vectors = model.complete(prefix, model.think(prefix))
+        assert prefix.ids.shape == tokens.ids.shape
+        assert [ids[real].tolist() for ids, real in zip(prefix.ids, prefix.mask.bool(), strict=True)] == tokens.rows
+        return seen, vectors, gradients(model, vectors)
+
+    monkeypatch.setattr(ThoughtModel, "start", 100_000)
+    _, expected, wanted = read()
+    monkeypatch.setattr(ThoughtModel, "start", 0)
+    seen, vectors, found = read()
+    torch.testing.assert_close(vectors, expected, atol=1e-5, rtol=1e-5)
+    assert_alike(found, wanted)
+    beginning = model.begin(tokens.rows) if shared else None
+    common = 0 if beginning is None else len(beginning.ids)
+    # No padding is read, and what follows the prompts is computed at once.
+    assert sum(seen[:-1]) == common + sum(length - common for length in lengths)
+    assert seen[-1] == 9 * (model.thoughts + 1)
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("settings", [SOUND, PAPER, MANY], ids=["sound", "paper", "many thoughts"])
 def test_thoughts_side_by_side_are_thoughts_apart(tmp_path: Path, settings: dict[str, Any], attention: str) -> None:
@@ -130,9 +165,8 @@ def test_thoughts_side_by_side_are_thoughts_apart(tmp_path: Path, settings: dict
 
 @given(st.lists(st.integers(1, 60), max_size=50), st.integers(1, 9), st.integers(0, 100))
 def test_groups_hold_every_row_once_and_cost_no_more_than_full_ones(lengths: list[int], size: int, start: int) -> None:
-    rows = [[0] * length for length in lengths]
-    groups = [group.tolist() for group in by_length(rows, size, start)]
-    assert sorted(place for group in groups for place in group) == list(range(len(rows)))
+    groups = [group.tolist() for group in by_length(lengths, size, start)]
+    assert sorted(place for group in groups for place in group) == list(range(len(lengths)))
     assert all(1 <= len(group) <= size for group in groups)
     longest = sorted(lengths, reverse=True)
     full = sum(start + longest[first] * len(longest[first : first + size]) for first in range(0, len(longest), size))
@@ -140,10 +174,15 @@ def test_groups_hold_every_row_once_and_cost_no_more_than_full_ones(lengths: lis
 
 
 def test_groups_are_split_where_lengths_jump_and_starting_is_cheap() -> None:
-    rows = [[0] * length for length in (50, 3, 49, 3, 2)]
-    assert [group.tolist() for group in by_length(rows, 8, 10)] == [[0, 2], [1, 3, 4]]
-    assert [group.tolist() for group in by_length(rows, 8, 1000)] == [[0, 2, 1, 3, 4]]
+    lengths = [50, 3, 49, 3, 2]
+    assert [group.tolist() for group in by_length(lengths, 8, 10)] == [[0, 2], [1, 3, 4]]
+    assert [group.tolist() for group in by_length(lengths, 8, 1000)] == [[0, 2, 1, 3, 4]]
     assert by_length([], 8, 10) == []
+
+
+def test_micro_batches_hold_every_prompt_once_and_the_longest_first() -> None:
+    assert [part.tolist() for part in in_turn([3, 9, 3, 5, 7], 2)] == [[1, 4], [3, 0], [2]]
+    assert in_turn([], 2) == []
 
 
 def test_the_head_is_asked_at_thoughts_and_eos_alone(tmp_path: Path) -> None:

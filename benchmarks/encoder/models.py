@@ -11,6 +11,7 @@ import torch
 from reaemb_bench.artifacts import Corpus
 from reaemb_bench.backbones.smollm2 import SmolLM2
 from reaemb_bench.backbones.tiny import Tiny
+from reaemb_bench.encoding.attention import pack
 from reaemb_bench.encoding.backbone import Loaded, quiet
 from reaemb_bench.encoding.folder import Parts, assemble
 from reaemb_bench.encoding.model import ThoughtModel
@@ -88,4 +89,5 @@ def _random(name: Name, shape: dict[str, Any], machine: Machine) -> Any:
             made = LlamaForCausalLM(LlamaConfig(**shape, **common))
         else:
             made = Qwen2ForCausalLM(Qwen2Config(**shape, **common))
+    pack(made)
     return made.to(machine.torch_device(), machine.torch_dtype()).eval()

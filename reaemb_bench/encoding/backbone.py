@@ -17,6 +17,7 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from tokenizers import AddedToken
 
+from reaemb_bench.encoding.attention import pack
 from reaemb_bench.errors import UserError
 from reaemb_bench.machine import Machine
 
@@ -56,6 +57,8 @@ def load_pretrained(
             use_safetensors=True,
             trust_remote_code=False,
         )
+        if attention == "sdpa":
+            pack(model)
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of {place} has no end-of-sequence token; choose another model")
     _keep_layers(model, layers, place)

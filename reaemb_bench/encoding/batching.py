@@ -43,24 +43,34 @@ def graphs_that_fit(sizes: Sequence[int], shape: Shape, device: str) -> int:
     return max(1, int((needed <= room).sum()))
 
 
-def by_length(rows: Sequence[Sequence[int]], size: int, start: int) -> list[torch.Tensor]:
-    """Places of the rows in groups of at most `size`, longest first, that cost least in all.
+def in_turn(lengths: Sequence[int], size: int) -> list[torch.Tensor]:
+    """Places of prompts in micro-batches of `size` (the last may be smaller), longest first."""
+    order = torch.tensor(_longest_first(lengths), dtype=torch.long)
+    return [*torch.split(order, size)] if len(order) else []
 
-    A group costs as many tokens as its longest row has, times its rows, and `start` tokens more for being one.
+
+def by_length(lengths: Sequence[int], size: int, start: int) -> list[torch.Tensor]:
+    """Places of prompts in groups of at most `size`, longest first, that cost least in all.
+
+    A group costs as many tokens as its longest prompt has, times its prompts, and `start` tokens more for being one.
     """
-    order = sorted(range(len(rows)), key=lambda place: (-len(rows[place]), place))
-    lengths = np.array([len(rows[place]) for place in order], dtype=np.int64)
-    # cost[k]: the least for the first k rows; first[k]: where the last of their groups begins.
-    cost = np.zeros(len(rows) + 1, dtype=np.int64)
-    first = np.zeros(len(rows) + 1, dtype=np.int64)
-    for stop in range(1, len(rows) + 1):
+    order = _longest_first(lengths)
+    falling = np.array([lengths[place] for place in order], dtype=np.int64)
+    # cost[k]: the least for the first k prompts; first[k]: where the last of their groups begins.
+    cost = np.zeros(len(order) + 1, dtype=np.int64)
+    first = np.zeros(len(order) + 1, dtype=np.int64)
+    for stop in range(1, len(order) + 1):
         begins = np.arange(max(0, stop - size), stop)
-        costs = cost[begins] + start + (stop - begins) * lengths[begins]
+        costs = cost[begins] + start + (stop - begins) * falling[begins]
         best = int(costs.argmin())
         cost[stop], first[stop] = costs[best], begins[best]
     groups = []
-    stop = len(rows)
+    stop = len(order)
     while stop:
         groups.append(torch.tensor(order[first[stop] : stop]))
         stop = int(first[stop])
     return groups[::-1]
+
+
+def _longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))

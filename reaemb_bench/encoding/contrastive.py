@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from reaemb_bench.artifacts import Corpus
 from reaemb_bench.distributed import add_up, add_up_gradients, count, is_first, rank, share
 from reaemb_bench.encoding.backbone import quiet
-from reaemb_bench.encoding.batching import by_length, graphs_that_fit
+from reaemb_bench.encoding.batching import graphs_that_fit, in_turn
 from reaemb_bench.encoding.model import Beginning, ThoughtModel, Tokens
 from reaemb_bench.encoding.views import two_views
 from reaemb_bench.errors import UserError
@@ -85,7 +85,7 @@ class ContrastiveLearner:
         beginning = self.model.begin(rows) if self.settings.passes == 1 else None
         apart = None if beginning is None else beginning.apart()
         size = min(self.micro_batch, math.ceil(len(rows) / count()))
-        groups = share(by_length(rows, size, self.model.start))
+        groups = share(in_turn([len(row) for row in rows], size))
         recomputed = len(groups) - self._graphs(rows, groups, apart)
         vectors = torch.zeros(len(rows), self.model.width, device=device)
         states, graphs = [], {}

@@ -15,7 +15,7 @@ import torch
 from reaemb_bench.artifacts import SHARD, Float32, Vectors
 from reaemb_bench.context import Context, Tick
 from reaemb_bench.distributed import add_up, count, from_first, is_first, share
-from reaemb_bench.encoding.batching import by_length, micro_batch
+from reaemb_bench.encoding.batching import in_turn, micro_batch
 from reaemb_bench.encoding.model import ThoughtModel
 from reaemb_bench.errors import UserError
 from reaemb_bench.finite import check_rows
@@ -62,7 +62,7 @@ def embed_all(model: ThoughtModel, rows: list[list[int]], context: Context, firs
     longest = max(map(len, rows)) + model.thoughts + 1
     # Hosts may differ in free memory, but all processes must share the same groups.
     room = from_first(micro_batch(context.machine, model.shape, longest, learns=False))[0]
-    groups = by_length(rows, min(room, math.ceil(len(rows) / count())), model.start)
+    groups = in_turn([len(row) for row in rows], min(room, math.ceil(len(rows) / count())))
     with torch.inference_mode():
         beginning = model.begin(rows)
         for group, done in share(list(zip(groups, accumulate(map(len, groups)), strict=True))):

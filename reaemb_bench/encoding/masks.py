@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reaemb_bench.encoding.attention import PACKED
+
 
 def takes_any_mask(config: Any) -> bool:
     """Whether a transformers model with this configuration takes masks (n, 1, queries, keys) of its caller's."""
     full = {"full_attention"} >= {*(getattr(config, "layer_types", None) or ())}
-    return full and config._attn_implementation in ("sdpa", "eager")
+    return full and config._attn_implementation in ("sdpa", PACKED, "eager")
 
 
 def both_ways(mask: Tensor, dtype: torch.dtype) -> Tensor:

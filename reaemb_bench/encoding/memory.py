@@ -78,8 +78,7 @@ class Shape:
     def start(self, device: str) -> int:
         """How many tokens could be computed in the time that it takes to start one more pass, at least."""
         spare = _START_FLOPS.get(device, _START_FLOPS_ELSEWHERE)
-        # A prompt is read, then completed.
-        return _SMALLEST + round(2 * spare / (2 * self.block_weights))
+        return _SMALLEST + round(spare / (2 * self.block_weights))
 
 
 def free_memory(device: str) -> int:

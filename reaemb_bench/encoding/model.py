@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from reaemb_bench.encoding.batching import by_length
 from reaemb_bench.encoding.masks import both_ways as seen_both_ways
 from reaemb_bench.encoding.masks import side_by_side, takes_any_mask
 from reaemb_bench.encoding.memory import Shape
@@ -47,6 +48,12 @@ class Tokens:
     def indices(self) -> Tensor:
         """(n, L), the place of each token among the real tokens of its prompt, 0 at padding."""
         return (self.mask.cumsum(dim=1) - 1).clamp(min=0)
+
+    def some(self, places: Tensor) -> Tokens:
+        """The prompts at `places` alone, without the columns that none of them needs."""
+        mask = self.mask[places]
+        longest = int(mask.sum(dim=1).max())
+        return Tokens(self.ids[places, -longest:], mask[:, -longest:])
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,7 @@ class ThoughtModel(nn.Module):
 
     @property
     def start(self) -> int:
-        """What starting one more pass costs, in tokens; see `batching.by_length`."""
+        """What starting one more pass over prompts costs, in tokens; see `batching.by_length`."""
         return self.shape.start(self.device.type)
 
     @property
@@ -213,17 +220,18 @@ class ThoughtModel(nn.Module):
         """Read the prompts: hidden states and key/value cache, with gradient where the model has any.
 
         beginning: what these and other prompts begin with, read before; None reads it for these alone, and share =
-        False reads every prompt as a whole. The numbers are the same. Raises UserError for a bidirectional model.
+        False reads every prompt as a whole. The numbers are the same. Prompts of like length are read together, so
+        that little padding is; all follow each other in one batch again, for what is to be computed behind them.
+        Raises UserError for a bidirectional model.
         """
         if self.both_ways:
             raise UserError("a bidirectional backbone reads a prompt as a whole; say contrast.passes = 1")
         if beginning is None and share:
             beginning = self.begin(tokens.rows)
-        if beginning is None:
-            made = self._read(tokens.ids, tokens.mask, tokens.indices, ())
-            positions = self._coordinates(tokens.mask, tokens.indices)
-            return Prefix(made.last_hidden_state, tokens.ids, tokens.mask, positions, _cache_of(made))
-        return self._behind(beginning, tokens)
+        groups = self._groups(tokens)
+        if len(groups) == 1:
+            return self._behind(beginning, tokens)
+        return self._joined(groups, [self._behind(beginning, tokens.some(group)) for group in groups], beginning)
 
     def think(self, prefix: Prefix) -> Tensor:
         """Thoughts (n, j, d); the prompt's states are read without gradient, the reasoner's weights keep theirs."""
@@ -240,7 +248,10 @@ class ThoughtModel(nn.Module):
         """Vectors (n, d) of prompts: read, think, complete; where attention is bidirectional, of prompts with EOS."""
         if self.both_ways:
             whole = Tokens(self._with_tail(tokens.ids), self._with_ones(tokens.mask))
-            return self._pool(self.states(whole, both_ways=True), whole.mask)
+            groups = self._groups(whole)
+            parts = [whole.some(group) for group in groups]
+            vectors = [self._pool(self.states(part, both_ways=True), part.mask) for part in parts]
+            return _in_order(groups, torch.cat(vectors))
         prefix = self.prefix(tokens, beginning)
         return self.complete(prefix, self.think(prefix))
 
@@ -285,8 +296,33 @@ class ThoughtModel(nn.Module):
         """(n, L + j + 1), 1 at real tokens, thoughts and EOS."""
         return self._with_ones(prefix.mask)
 
-    def _behind(self, beginning: Beginning, tokens: Tokens) -> Prefix:
+    def _groups(self, tokens: Tokens) -> list[Tensor]:
+        lengths = tokens.mask.sum(dim=1).tolist()
+        return by_length(lengths, len(lengths), self.start)
+
+    def _joined(self, groups: Sequence[Tensor], parts: Sequence[Prefix], beginning: Beginning | None) -> Prefix:
+        """Groups of prompts as one batch in the order of their places, padded to the longest of all."""
+        common = 0 if beginning is None else len(beginning.ids)
+        length = max(part.ids.shape[1] for part in parts)
+
+        def join(tensors: Sequence[Tensor], dim: int) -> Tensor:
+            return _in_order(groups, torch.cat([_widened(tensor, common, length, dim) for tensor in tensors]))
+
+        mask = join([part.mask for part in parts], 1)
+        indices = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        blocks = zip(*(part.cache for part in parts), strict=True)
+        cache = tuple(
+            (join([keys for keys, _ in block], 2), join([values for _, values in block], 2)) for block in blocks
+        )
+        states, ids = join([part.states for part in parts], 1), join([part.ids for part in parts], 1)
+        return Prefix(states, ids, mask, self._coordinates(mask, indices), cache)
+
+    def _behind(self, beginning: Beginning | None, tokens: Tokens) -> Prefix:
         """The prompts in the order [beginning, padding, rest], of which the rest is read."""
+        if beginning is None:
+            made = self._read(tokens.ids, tokens.mask, tokens.indices, ())
+            positions = self._coordinates(tokens.mask, tokens.indices)
+            return Prefix(made.last_hidden_state, tokens.ids, tokens.mask, positions, _cache_of(made))
         count, length = tokens.ids.shape
         common = len(beginning.ids)
         padding = length - tokens.mask.sum(dim=1, keepdim=True)
@@ -357,6 +393,24 @@ class ThoughtModel(nn.Module):
 
 def _cache_of(made: Any) -> Cache:
     return tuple((layer.keys, layer.values) for layer in made.past_key_values.layers)
+
+
+def _widened(tensor: Tensor, common: int, length: int, dim: int) -> Tensor:
+    """The same with as many zeros behind the first `common` places of a dimension as make it `length` long."""
+    missing = length - tensor.shape[dim]
+    if not missing:
+        return tensor
+    first, rest = torch.split(tensor, [common, tensor.shape[dim] - common], dim)
+    zeros = tensor.new_zeros(*tensor.shape[:dim], missing, *tensor.shape[dim + 1 :])
+    return torch.cat([first, zeros, rest], dim)
+
+
+def _in_order(groups: Sequence[Tensor], rows: Tensor) -> Tensor:
+    """Rows of one group after the other, put where the groups say that they belong."""
+    places = torch.cat([*groups])
+    if bool((places[1:] > places[:-1]).all()):
+        return rows
+    return rows[places.argsort().to(rows.device)]
 
 
 def _each(tensor: Tensor, times: int) -> Tensor:

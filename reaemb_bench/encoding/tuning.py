@@ -117,11 +117,11 @@ def tune(model: ThoughtModel, task: Task[E], settings: TuneSettings, context: Co
 
 
 def _accumulate(model: ThoughtModel, task: Task[E], examples: Sequence[E], context: Context) -> float:
-    rows = [example.ids for example in examples]
+    lengths = [len(example.ids) for example in examples]
     terms = sum(example.terms for example in examples)
-    room = micro_batch(context.machine, model.shape, max(map(len, rows)), learns=True)
+    room = micro_batch(context.machine, model.shape, max(lengths), learns=True)
     total = 0.0
-    for group in by_length(rows, room, model.start):
+    for group in by_length(lengths, room, model.start):
         part = task.loss([examples[place] for place in group.tolist()]) / terms
         part.backward()  # type: ignore[no-untyped-call]
         total += part.item()
