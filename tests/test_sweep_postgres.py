@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,8 @@ def test_processes_share_a_study_and_one_that_dies_far_away_is_missed_by_its_hea
     shutil.rmtree(STORE / "sweeps/toys/workers")
     with monkeypatch.context() as patched:
         patched.setattr("reaemb_bench.tuning.study._GRACE_SECONDS", 1)
+        # Its last heartbeat must be older than that when the next trial is asked for.
+        time.sleep(2)
         said = command(*words, "--trials", 2)
     assert said.code == 0, said.err
     assert "secret" not in said.out and "sweep:***@" in said.out
