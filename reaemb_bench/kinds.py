@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from reaemb_bench.data.interactions import Interactions, SplitInteractions
     from reaemb_bench.encoding.backbone import Loaded
-    from reaemb_bench.encoding.model import Prefix, ThoughtModel
+    from reaemb_bench.encoding.model import ThoughtModel
+    from reaemb_bench.encoding.prefix import Prefix
     from reaemb_bench.heads.examples import Examples
     from reaemb_bench.heads.packing import Packed
     from reaemb_bench.policies.rollouts import LogDensity, Rollouts

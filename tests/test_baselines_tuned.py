@@ -15,7 +15,8 @@ import torch
 from reaemb_bench.artifacts import Corpus, Encoder, Ranker, Ranks, Sequences, Signal, Vectors
 from reaemb_bench.encoding.backbone import save_pretrained
 from reaemb_bench.encoding.folder import open_encoder, read_parts
-from reaemb_bench.encoding.model import ThoughtModel, Tokens
+from reaemb_bench.encoding.model import ThoughtModel
+from reaemb_bench.encoding.prefix import Tokens
 from reaemb_bench.encoding.tuning import Question
 from reaemb_bench.errors import UserError
 from reaemb_bench.losses.info_nce import InfoNCE

@@ -8,7 +8,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from reaemb_bench.artifacts import Encoder
 from reaemb_bench.encoding.backbone import Loaded
 from reaemb_bench.encoding.folder import open_encoder, with_reasoner
-from reaemb_bench.encoding.model import ThoughtModel, Tokens
+from reaemb_bench.encoding.model import ThoughtModel
+from reaemb_bench.encoding.prefix import Tokens
 from reaemb_bench.encoding.template import Template
 from reaemb_bench.errors import RecipeError, UserError
 from reaemb_bench.machine import Machine

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from reaemb_bench.encoding.model import ThoughtModel, Tokens
+from reaemb_bench.encoding.model import ThoughtModel
+from reaemb_bench.encoding.prefix import Tokens
 from reaemb_bench.encoding.template import Template
 from reaemb_bench.policies.clipping import clipped_loss
 from reaemb_bench.policies.gaussian import Gaussian

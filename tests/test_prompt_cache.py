@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from reaemb_bench.encoding.folder import open_encoder
-from reaemb_bench.encoding.model import Prefix, ThoughtModel
+from reaemb_bench.encoding.model import ThoughtModel
+from reaemb_bench.encoding.prefix import Prefix
 from reaemb_bench.errors import UserError
 from reaemb_bench.machine import Machine
 from reaemb_bench.reinforcement.prompts import Prompts

@@ -13,7 +13,8 @@ from reaemb_bench.context import Context, Tick
 from reaemb_bench.data.candidates import draw_candidates
 from reaemb_bench.data.cooccurrence import cooccurrence
 from reaemb_bench.encoding.folder import REASONER, open_encoder
-from reaemb_bench.encoding.model import Prefix, ThoughtModel
+from reaemb_bench.encoding.model import ThoughtModel
+from reaemb_bench.encoding.prefix import Prefix
 from reaemb_bench.errors import RecipeError, UserError
 from reaemb_bench.machine import Machine
 from reaemb_bench.pipeline import signature

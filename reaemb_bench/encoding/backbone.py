@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,8 @@ def converted_gguf(file: Path, key: str, cache: Path) -> Path:
 def _convert(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with quiet(), _explained(file, "sdpa"):
+    # Transformers draws a bar here that no setting of it turns off.
+    with quiet(), _explained(file, "sdpa"), redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     # The weights are no longer quantised, but transformers refuses to save them while these say they are.

@@ -14,7 +14,8 @@ from reaemb_bench.artifacts import Corpus
 from reaemb_bench.distributed import add_up, add_up_gradients, count, is_first, rank, share
 from reaemb_bench.encoding.backbone import quiet
 from reaemb_bench.encoding.batching import graphs_that_fit, in_turn
-from reaemb_bench.encoding.model import Beginning, ThoughtModel, Tokens
+from reaemb_bench.encoding.model import ThoughtModel
+from reaemb_bench.encoding.prefix import Beginning, Tokens
 from reaemb_bench.encoding.views import two_views
 from reaemb_bench.errors import UserError
 from reaemb_bench.finite import check_finite, gradient_norm

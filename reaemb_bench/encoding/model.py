@@ -10,7 +10,6 @@ it. The vocabulary head is not computed. Shapes: n prompts, L tokens, d hidden s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,94 +21,12 @@ from reaemb_bench.encoding.batching import by_length
 from reaemb_bench.encoding.masks import both_ways as seen_both_ways
 from reaemb_bench.encoding.masks import side_by_side, takes_any_mask
 from reaemb_bench.encoding.memory import Shape
+from reaemb_bench.encoding.prefix import Beginning, Cache, Prefix, Tokens, coordinates, in_order, joined
 from reaemb_bench.encoding.template import Template
 from reaemb_bench.errors import UserError
 from reaemb_bench.kinds import Pooling
 
-Cache = tuple[tuple[Tensor, Tensor], ...]
-"""Keys and values of each block, each (n, heads, L, head size)."""
-
 _WORTH_SHARING = 8
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Prompts up to but excluding the thought, left-padded: ids (n, L) and mask (n, L), 1 at real tokens."""
-
-    ids: Tensor
-    mask: Tensor
-
-    @property
-    def rows(self) -> list[list[int]]:
-        """The ids of each prompt without padding."""
-        return [ids[real].tolist() for ids, real in zip(self.ids, self.mask.bool(), strict=True)]
-
-    @property
-    def indices(self) -> Tensor:
-        """(n, L), the place of each token among the real tokens of its prompt, 0 at padding."""
-        return (self.mask.cumsum(dim=1) - 1).clamp(min=0)
-
-    def some(self, places: Tensor) -> Tokens:
-        """The prompts at `places` alone, without the columns that none of them needs."""
-        mask = self.mask[places]
-        longest = int(mask.sum(dim=1).max())
-        return Tokens(self.ids[places, -longest:], mask[:, -longest:])
-
-
-@dataclass(frozen=True)
-class Beginning:
-    """Tokens with which prompts begin, read once for all of them.
-
-    ids: (C,). states: (1, C, d). cache: keys and values of each block, each (1, heads, C, head size).
-    """
-
-    ids: Tensor
-    states: Tensor
-    cache: Cache
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """What was computed: states, keys and values."""
-        return [self.states, *(tensor for block in self.cache for tensor in block)]
-
-    def apart(self) -> Beginning:
-        """The same numbers in tensors that gather gradients of their own, `None` as long as nothing used them.
-
-        What is read behind them can then be differentiated piece by piece, and the beginning once, at the end.
-        """
-        copied = [tensor.detach().requires_grad_() for tensor in self.tensors]
-        return Beginning(self.ids, copied[0], tuple(zip(copied[1::2], copied[2::2], strict=True)))
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """Prompts that the language model has read.
-
-    states: (n, L, d) last hidden states. ids, mask: (n, L); the real tokens of a row stand in order, the last of them
-    in the last column, with padding before them or behind the tokens with which all rows begin. positions: (n, L),
-    the coordinates that the reasoner's rotary embedding uses. cache: keys and values of each block, each (n, heads,
-    L, head size); never written to.
-    """
-
-    states: Tensor
-    ids: Tensor
-    mask: Tensor
-    positions: Tensor
-    cache: Cache
-
-    def repeat(self, times: int) -> Prefix:
-        """Each prompt `times` in a row: (n, ...) -> (n * times, ...)."""
-
-        def each(tensor: Tensor) -> Tensor:
-            return tensor.repeat_interleave(times, dim=0)
-
-        cache = tuple((each(keys), each(values)) for keys, values in self.cache)
-        return Prefix(each(self.states), each(self.ids), each(self.mask), each(self.positions), cache)
-
-    def detach(self) -> Prefix:
-        """The same numbers without gradient."""
-        cache = tuple((keys.detach(), values.detach()) for keys, values in self.cache)
-        return replace(self, states=self.states.detach(), cache=cache)
 
 
 class ThoughtModel(nn.Module):
@@ -231,7 +148,8 @@ class ThoughtModel(nn.Module):
         groups = self._groups(tokens)
         if len(groups) == 1:
             return self._behind(beginning, tokens)
-        return self._joined(groups, [self._behind(beginning, tokens.some(group)) for group in groups], beginning)
+        parts = [self._behind(beginning, tokens.some(group)) for group in groups]
+        return joined(groups, parts, 0 if beginning is None else len(beginning.ids), self.template.padding)
 
     def think(self, prefix: Prefix) -> Tensor:
         """Thoughts (n, j, d); the prompt's states are read without gradient, the reasoner's weights keep theirs."""
@@ -251,7 +169,7 @@ class ThoughtModel(nn.Module):
             groups = self._groups(whole)
             parts = [whole.some(group) for group in groups]
             vectors = [self._pool(self.states(part, both_ways=True), part.mask) for part in parts]
-            return _in_order(groups, torch.cat(vectors))
+            return in_order(groups, torch.cat(vectors))
         prefix = self.prefix(tokens, beginning)
         return self.complete(prefix, self.think(prefix))
 
@@ -300,23 +218,6 @@ class ThoughtModel(nn.Module):
         lengths = tokens.mask.sum(dim=1).tolist()
         return by_length(lengths, len(lengths), self.start)
 
-    def _joined(self, groups: Sequence[Tensor], parts: Sequence[Prefix], beginning: Beginning | None) -> Prefix:
-        """Groups of prompts as one batch in the order of their places, padded to the longest of all."""
-        common = 0 if beginning is None else len(beginning.ids)
-        length = max(part.ids.shape[1] for part in parts)
-
-        def join(tensors: Sequence[Tensor], dim: int) -> Tensor:
-            return _in_order(groups, torch.cat([_widened(tensor, common, length, dim) for tensor in tensors]))
-
-        mask = join([part.mask for part in parts], 1)
-        indices = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        blocks = zip(*(part.cache for part in parts), strict=True)
-        cache = tuple(
-            (join([keys for keys, _ in block], 2), join([values for _, values in block], 2)) for block in blocks
-        )
-        states, ids = join([part.states for part in parts], 1), join([part.ids for part in parts], 1)
-        return Prefix(states, ids, mask, self._coordinates(mask, indices), cache)
-
     def _behind(self, beginning: Beginning | None, tokens: Tokens) -> Prefix:
         """The prompts in the order [beginning, padding, rest], of which the rest is read."""
         if beginning is None:
@@ -347,11 +248,7 @@ class ThoughtModel(nn.Module):
         )
 
     def _coordinates(self, mask: Tensor, indices: Tensor) -> Tensor:
-        """(n, L), where the reasoner sees each token: behind the padding that it had on the stage's side."""
-        if self.template.padding == "right":
-            return indices
-        columns = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
-        return torch.where(mask.bool(), indices + mask.shape[1] - mask.sum(dim=1, keepdim=True), columns)
+        return coordinates(mask, indices, self.template.padding)
 
     def _think(self, states: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         if self.reasoner is None:
@@ -393,24 +290,6 @@ class ThoughtModel(nn.Module):
 
 def _cache_of(made: Any) -> Cache:
     return tuple((layer.keys, layer.values) for layer in made.past_key_values.layers)
-
-
-def _widened(tensor: Tensor, common: int, length: int, dim: int) -> Tensor:
-    """The same with as many zeros behind the first `common` places of a dimension as make it `length` long."""
-    missing = length - tensor.shape[dim]
-    if not missing:
-        return tensor
-    first, rest = torch.split(tensor, [common, tensor.shape[dim] - common], dim)
-    zeros = tensor.new_zeros(*tensor.shape[:dim], missing, *tensor.shape[dim + 1 :])
-    return torch.cat([first, zeros, rest], dim)
-
-
-def _in_order(groups: Sequence[Tensor], rows: Tensor) -> Tensor:
-    """Rows of one group after the other, put where the groups say that they belong."""
-    places = torch.cat([*groups])
-    if bool((places[1:] > places[:-1]).all()):
-        return rows
-    return rows[places.argsort().to(rows.device)]
 
 
 def _each(tensor: Tensor, times: int) -> Tensor:

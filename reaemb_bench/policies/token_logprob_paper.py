@@ -13,7 +13,8 @@ from reaemb_bench.policies.rollouts import LogDensity, Rollouts
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reaemb_bench.encoding.model import Prefix, ThoughtModel
+    from reaemb_bench.encoding.model import ThoughtModel
+    from reaemb_bench.encoding.prefix import Prefix
 
 
 class TokenLogprobPaper(Component):

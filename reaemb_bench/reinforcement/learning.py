@@ -21,7 +21,8 @@ from reaemb_bench.context import Context, Tick
 from reaemb_bench.data.candidates import Candidates
 from reaemb_bench.distributed import add_up, add_up_gradients, count, from_first, is_first, rank
 from reaemb_bench.encoding.batching import MICRO_BATCH, micro_batch
-from reaemb_bench.encoding.model import Prefix, ThoughtModel
+from reaemb_bench.encoding.model import ThoughtModel
+from reaemb_bench.encoding.prefix import Prefix
 from reaemb_bench.errors import UserError
 from reaemb_bench.finite import NotFiniteError, check_finite, check_parameters, gradient_norm
 from reaemb_bench.policies.rollouts import LogDensity, Rollouts

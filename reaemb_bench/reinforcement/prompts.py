@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from reaemb_bench.artifacts import Int64
-from reaemb_bench.encoding.model import Beginning, Prefix, ThoughtModel, Tokens
+from reaemb_bench.encoding.model import ThoughtModel
+from reaemb_bench.encoding.prefix import Beginning, Prefix, Tokens
 from reaemb_bench.reinforcement.shelves import Layout, Room, fill_files, lay_out, make_room
 
 _BLOCK = 8

@@ -27,6 +27,7 @@ class Contrast(LoraSettings):
     """
 
     together: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
     loss: AnyLoss = "soft-target"  # type: ignore[assignment]
     """The contrastive loss."""
