@@ -140,3 +140,9 @@ def test_ui_hands_over_to_mlflow_on_the_database_that_run_uses(
     ((words, served),) = called
     assert words[:4] == [sys.executable, "-m", "mlflow", "ui"]
     assert served == f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+def test_a_recipe_without_judges_is_tracked_without_a_word(command: Command, toy_recipe: Path, uri: str) -> None:
+    said = command("run", toy_recipe, "--drop", "rank", "--mlflow", uri)
+    assert said.code == 0, said.err
+    assert "warning" not in said.out + said.err

@@ -89,15 +89,16 @@ class Tracking:
 
     def show(self, tables: Sequence[Table]) -> None:
         """Log the metrics of each seed's ranks, the tables as people see them, and the report."""
-        if not any(self._trackers):
+        tracked = [pair for pair in zip(self._trackers, self._plans, strict=True) if pair[1].job_of(Ranks)]
+        if not any(tracker for tracker, _ in tracked):
             return
         from reaemb_bench.evaluation.summary import summarise
 
         texts = _texts([self.run], tables, self._results, self._screen)
-        for planned, tracker in zip(self._plans, self._trackers, strict=True):
-            ranks_by_step = fetch_all(planned, self._results, Ranks)
-            if tracker is None or not ranks_by_step:
+        for tracker, planned in tracked:
+            if tracker is None:
                 continue
+            ranks_by_step = fetch_all(planned, self._results, Ranks)
             for step, ranks in ranks_by_step.items():
                 tracker.step_results(step, summarise(ranks))
             tracker.results(summarise(list(ranks_by_step.values())[-1]), texts)
