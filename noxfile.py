@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nox
@@ -81,6 +82,7 @@ def ui(session: nox.Session) -> None:
     _install(session)
     if not isinstance(session.virtualenv, nox.virtualenv.PassthroughEnv):
         session.install("-c", "constraints.txt", "-e", ".[ui-test]")
-    folder = session.env.get("REAEMB_BENCH_SCREENSHOTS") or session.create_tmp()
+    # The tests work in folders of their own, where a relative path would lead elsewhere.
+    folder = Path(os.environ.get("REAEMB_BENCH_SCREENSHOTS") or session.create_tmp()).resolve()
     environment = {"REAEMB_BENCH_SCREENSHOTS": str(folder)}
     session.run("python", "-m", "pytest", "-m", "ui", "tests/ui", *session.posargs, env=environment)
