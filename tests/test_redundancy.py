@@ -18,6 +18,7 @@ everything     each step against the plain way through the model: `test_benchmar
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,6 +142,35 @@ def test_prompts_read_in_groups_are_one_batch(
     # No padding is read, and what follows the prompts is computed at once.
     assert sum(seen[:-1]) == common + sum(length - common for length in lengths)
     assert seen[-1] == 9 * (model.thoughts + 1)
+
+
+@pytest.mark.parametrize("window", [40, 4000])
+def test_a_window_shorter_than_a_prompt_changes_nothing(tmp_path: Path, window: int) -> None:
+    made = encoder(tmp_path)
+    (config,) = made.folder.rglob("config.json")
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    windowed = {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
+    settings |= windowed | {"layer_types": ["sliding_attention"] * settings["num_hidden_layers"]}
+    config.write_text(json.dumps(settings), encoding="utf-8")
+    model = open_encoder(made, CPU)
+    tokens = model.tokens(model.tokenize(corpus().texts[:9]))
+    assert (model.begin(tokens.rows) is None) == (window == 40)
+    torch.testing.assert_close(model.embed(tokens), model.two_pass(tokens), atol=1e-5, rtol=1e-5)
+    prefix = model.prefix(tokens)
+    thoughts = torch.randn(9 * 4, model.thoughts, model.width, generator=torch.Generator().manual_seed(1))
+    expected = model.complete(prefix.repeat(4), thoughts)
+    torch.testing.assert_close(model.complete(prefix, thoughts), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_where_attention_goes_both_ways_groups_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = {"use": "bidirectional", "of": {"use": "tiny", "vocabulary": 400}}
+    model = opened(tmp_path, reasoner="none", backbone=backbone)
+    tokens = model.tokens(model.tokenize(corpus().texts[:9]))
+    monkeypatch.setattr(ThoughtModel, "start", 100_000)
+    expected = model.embed(tokens)
+    monkeypatch.setattr(ThoughtModel, "start", 0)
+    torch.testing.assert_close(model.embed(tokens), expected, atol=1e-5, rtol=1e-5)
+    assert (expected[0] - expected[1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

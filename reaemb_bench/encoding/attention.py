@@ -33,11 +33,10 @@ def packed_attention(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     shared = query.shape[1] // key.shape[1]
-    alone = attention_mask is None or attention_mask.shape[1] != 1 or shared == 1
-    if alone or any(settings.get(name) is not None for name in _ELSEWHERE):
+    elsewhere = any(settings.get(name) is not None for name in _ELSEWHERE)
+    if attention_mask is None or attention_mask.shape[1] != 1 or shared == 1 or elsewhere:
         made: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
         return made
-    assert attention_mask is not None
     count, heads, queries, size = query.shape
     outputs = nn.functional.scaled_dot_product_attention(
         query.reshape(count, heads // shared, shared * queries, size),

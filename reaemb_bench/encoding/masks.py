@@ -12,8 +12,15 @@ from reaemb_bench.encoding.attention import PACKED
 
 def takes_any_mask(config: Any) -> bool:
     """Whether a transformers model with this configuration takes masks (n, 1, queries, keys) of its caller's."""
-    full = {"full_attention"} >= {*(getattr(config, "layer_types", None) or ())}
+    full = narrowest_window(config) is None and {"full_attention"} >= {*(getattr(config, "layer_types", None) or ())}
     return full and config._attn_implementation in ("sdpa", PACKED, "eager")
+
+
+def narrowest_window(config: Any) -> int | None:
+    """How many places, padding included, a token of such a model sees at least; None where it sees all before it."""
+    text = config.get_text_config()
+    windows = (getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return min((window for window in windows if window), default=None)
 
 
 def both_ways(mask: Tensor, dtype: torch.dtype) -> Tensor:

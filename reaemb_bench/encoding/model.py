@@ -19,7 +19,7 @@ from transformers import DynamicCache
 
 from reaemb_bench.encoding.batching import by_length
 from reaemb_bench.encoding.masks import both_ways as seen_both_ways
-from reaemb_bench.encoding.masks import side_by_side, takes_any_mask
+from reaemb_bench.encoding.masks import narrowest_window, side_by_side, takes_any_mask
 from reaemb_bench.encoding.memory import Shape
 from reaemb_bench.encoding.prefix import Beginning, Cache, Prefix, Tokens, coordinates, in_order, joined
 from reaemb_bench.encoding.template import Template
@@ -115,10 +115,14 @@ class ThoughtModel(nn.Module):
     def begin(self, rows: Sequence[Sequence[int]]) -> Beginning | None:
         """Read the tokens with which all rows begin (the template's fixed part), with gradient where the model has any.
 
-        None where they are too few to be worth it, or where there is but one row. Under dropout the prompts that are
-        read behind them share the masks of that part.
+        None where they are too few to be worth it, where there is but one row, and where a token does not see a whole
+        prompt: the padding behind the beginning would push it out of the model's window. Under dropout the prompts that
+        are read behind them share the masks of that part.
         """
         if len(rows) < 2 or self.both_ways:
+            return None
+        window = narrowest_window(self.causal_lm.config)
+        if window is not None and window <= max(map(len, rows)) + self.thoughts:
             return None
         # What the first and the last in order have in common, all between them have too.
         first, last = min(rows, key=list), max(rows, key=list)
