@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from reaemb_bench.artifacts import Corpus, Holdout, Ranker, Ranks, Vectors
-from reaemb_bench.component import Sight, Step
-from reaemb_bench.errors import UserError
-from reaemb_bench.kinds import AnyReducer
+from reaemb_bench.core.artifacts import Corpus, Holdout, Ranker, Ranks, Vectors
+from reaemb_bench.core.component import Sight, Step
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.encoder.kinds import AnyReducer
 
 
 class Polish(Step):

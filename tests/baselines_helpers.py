@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from reaemb_bench.artifacts import Vectors
-from reaemb_bench.component import Component
-from reaemb_bench.recipe import SHIPPED, Recipe, load
-from reaemb_bench.registry import build
+from reaemb_bench.core.artifacts import Vectors
+from reaemb_bench.core.component import Component
+from reaemb_bench.core.recipe import SHIPPED, Recipe, load
+from reaemb_bench.core.registry import build
 
 BASELINES = SHIPPED / "baselines"
 WIDTH = 16
@@ -81,7 +81,7 @@ def _write_encoder(folder: Path) -> None:
     import torch
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    from reaemb_bench.encoding.backbone import quiet
+    from reaemb_bench.encoder.language_model import quiet
 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=_tokenizer(), pad_token="[PAD]")
     config = BertConfig(

@@ -12,11 +12,11 @@ import sys
 import threading
 import time
 
-from reaemb_bench import pipeline
 from reaemb_bench.cli.app import main
-from reaemb_bench.context import Tick
-from reaemb_bench.encoding import checkpoint as of_contrast
-from reaemb_bench.reinforcement import checkpoint as of_reinforcement
+from reaemb_bench.core import execute as pipeline
+from reaemb_bench.core import training as of_contrast
+from reaemb_bench.core.component import Tick
+from reaemb_bench.rl import checkpoint as of_reinforcement
 
 
 def die_in(step: str, unit: str, done: int, wait: float) -> None:

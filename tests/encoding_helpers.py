@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from reaemb_bench.artifacts import Corpus, Encoder, Sequences
-from reaemb_bench.context import Context, Tick
-from reaemb_bench.machine import Machine
-from reaemb_bench.registry import build
+from reaemb_bench.core.artifacts import Corpus, Encoder, Sequences
+from reaemb_bench.core.component import Context, Tick
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
 
 # Threads of a busy machine spend longer waiting for each other than on matrices this small.
 torch.set_num_threads(1)

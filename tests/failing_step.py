@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from reaemb_bench.artifacts import Vectors
-from reaemb_bench.component import Step
-from reaemb_bench.distributed import add_up, rank
-from reaemb_bench.errors import UserError
+from reaemb_bench.core.artifacts import Vectors
+from reaemb_bench.core.component import Step
+from reaemb_bench.core.distributed import add_up, rank
+from reaemb_bench.core.errors import UserError
 
 
 class Failing(Step):

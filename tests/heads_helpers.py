@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reaemb_bench.artifacts import Sequences
-from reaemb_bench.heads.packing import Packed
+from reaemb_bench.core.artifacts import Sequences
+from reaemb_bench.recommender.packing import Packed
 
 FIDELITY = Path(__file__).parent / "fixtures" / "fidelity"
 CPU = torch.device("cpu")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from reaemb_bench.artifacts import Corpus, Sequences, Signal, Vectors
-from reaemb_bench.component import Component, Sight, Step
+from reaemb_bench.core.artifacts import Corpus, Sequences, Signal, Vectors
+from reaemb_bench.core.component import Component, Sight, Step
 from reaemb_bench.data.cooccurrence import cooccurrence
 from reaemb_bench.data.interactions import Interactions, SplitInteractions
 from reaemb_bench.data.splits import LeaveLastTwo

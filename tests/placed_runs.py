@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from reaemb_bench.store import Store
+from reaemb_bench.core.store import Store
 from tests.conftest import Said
 from tests.placed_steps import HERE, TOYS, USERS
 

@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from reaemb_bench.artifacts import Corpus, Floors, Holdout, Ranks, Vectors
-from reaemb_bench.component import Randomness, Sight, Step
-from reaemb_bench.context import Context
+from reaemb_bench.core.artifacts import Corpus, Floors, Holdout, Ranks, Vectors
+from reaemb_bench.core.component import Context, Randomness, Sight, Step
 
 HERE = Path(__file__)
 TOYS = HERE.parent / "toy_steps.py"

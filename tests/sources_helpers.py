@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
 from reaemb_bench.data.interactions import Interactions, Removed
+from reaemb_bench.data.kinds import Source
 from reaemb_bench.data.prompts import Attributes
-from reaemb_bench.kinds import Source
-from reaemb_bench.machine import Machine
-from reaemb_bench.registry import build
 
 RAW = Path(__file__).parent / "fixtures" / "raw"
 

@@ -10,9 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from reaemb_bench.artifacts import Corpus, Ranker, Signal, Vectors
-from reaemb_bench.component import Randomness, Sight, Step
-from reaemb_bench.context import Context
+from reaemb_bench.core.artifacts import Corpus, Ranker, Signal, Vectors
+from reaemb_bench.core.component import Context, Randomness, Sight, Step
 
 
 class Embed(Step):

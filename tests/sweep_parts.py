@@ -11,9 +11,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from reaemb_bench.artifacts import Corpus, Ranker, Signal, Vectors
-from reaemb_bench.component import Randomness, Sight, Step
-from reaemb_bench.context import Context, Tick
+from reaemb_bench.core.artifacts import Corpus, Ranker, Signal, Vectors
+from reaemb_bench.core.component import Context, Randomness, Sight, Step, Tick
 
 EPOCHS = 4
 

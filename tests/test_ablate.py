@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from reaemb_bench.ablation.reading import Asked, read_ablation
-from reaemb_bench.ablation.variants import Variant
-from reaemb_bench.audit.variants import variants_in
+from reaemb_bench.core.runs import history, ranks_of
+from reaemb_bench.core.store import Store
+from reaemb_bench.evaluation.paper_variants import variants_in
 from reaemb_bench.evaluation.summary import over_seeds, summarise
-from reaemb_bench.runs import history, ranks_of
-from reaemb_bench.store import Store
+from reaemb_bench.experiments.ablate import Asked, Variant, read_ablation
 from tests.conftest import TOYS, Said
 
 Command = Callable[..., Said]

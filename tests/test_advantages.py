@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reaemb_bench.advantages.advantages import BatchBaselinePaper, GroupClean, GroupMean, LeaveOneOut
+from reaemb_bench.rl.advantages import BatchBaselinePaper, GroupClean, GroupMean, LeaveOneOut
 
 REWARDS = torch.tensor([[0.2, 0.4, 0.6, 0.4], [0.9, 0.9, 0.9, 0.9]])
 RELATIVE = [made(normalise=normalise) for made in (GroupMean, GroupClean, LeaveOneOut) for normalise in (True, False)]

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from reaemb_bench.encoding.attention import PACKED, packed_attention
-from reaemb_bench.encoding.folder import open_encoder
-from reaemb_bench.encoding.masks import takes_any_mask
-from reaemb_bench.machine import Machine
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.encoder.folder import open_encoder
+from reaemb_bench.encoder.language_model import PACKED, packed_attention, takes_any_mask
 from tests.encoding_helpers import encoder
 
 CPU = Machine(device="cpu", precision="float32")

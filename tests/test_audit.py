@@ -8,20 +8,18 @@ from pathlib import Path
 import polars
 import pytest
 
-from reaemb_bench.audit.exchange import Exchanged, Parts
-from reaemb_bench.audit.permutation import Verdict, examine
-from reaemb_bench.audit.shortening import shortened
-from reaemb_bench.audit.variants import VARIANTS, variants_in
-from reaemb_bench.component import Component
+from reaemb_bench.core.component import Component
+from reaemb_bench.core.execute import execute
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import load
+from reaemb_bench.core.registry import find, kinds, names
+from reaemb_bench.core.store import Store
 from reaemb_bench.data.filters import DropUsersOfRareItems
 from reaemb_bench.data.interactions import SplitInteractions
-from reaemb_bench.data.simulated import Simulated
+from reaemb_bench.data.sources.simulated import Simulated
 from reaemb_bench.data.splits import LeaveLastTwo, Temporal
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import execute
-from reaemb_bench.recipe import load
-from reaemb_bench.registry import find, kinds, names
-from reaemb_bench.store import Store
+from reaemb_bench.evaluation.leak_test import Exchanged, Parts, Verdict, examine, shortened
+from reaemb_bench.evaluation.paper_variants import VARIANTS, variants_in
 from tests.conftest import Said
 from tests.test_recipes import PAPER, RECIPES
 

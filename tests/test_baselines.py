@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reaemb_bench.artifacts import Floors, Ranks
-from reaemb_bench.component import Component
-from reaemb_bench.errors import RecipeError
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import execute, fetch, plan
-from reaemb_bench.recipe import Recipe, from_raw, load
-from reaemb_bench.registry import find
-from reaemb_bench.store import Store
+from reaemb_bench.core.artifacts import Floors, Ranks
+from reaemb_bench.core.component import Component
+from reaemb_bench.core.errors import RecipeError
+from reaemb_bench.core.execute import execute, fetch, plan
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import Recipe, from_raw, load
+from reaemb_bench.core.registry import find
+from reaemb_bench.core.store import Store
 from tests.baselines_helpers import BASELINES, tiny, write_models
 
 EVERY = sorted(BASELINES.glob("*/recipe*.toml"))

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reaemb_bench.artifacts import Corpus, Sequences, Vectors
-from reaemb_bench.reducers.reducers import PCA
-from reaemb_bench.registry import build
+from reaemb_bench.core.artifacts import Corpus, Sequences, Vectors
+from reaemb_bench.core.registry import build
+from reaemb_bench.encoder.reducers import PCA
 from tests.baselines_helpers import BASELINES, mixed, part
 from tests.encoding_helpers import context, corpus
 from tests.heads_helpers import CPU, everywhere, sequences
@@ -128,9 +128,9 @@ def test_teachers_get_no_gradient() -> None:
 
 
 def test_distillation_brings_similar_users_together(tmp_path: Path) -> None:
-    from reaemb_bench.artifacts import Signal
-    from reaemb_bench.heads.scoring import open_ranker
-    from reaemb_bench.machine import Machine
+    from reaemb_bench.core.artifacts import Signal
+    from reaemb_bench.core.machine import Machine
+    from reaemb_bench.recommender.score import open_ranker
 
     generator = np.random.default_rng(0)
     rows = [generator.integers(4 * kind, 4 * kind + 4, size=6).tolist() for kind in range(5) for _ in range(6)]

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from reaemb_bench.artifacts import Corpus, Float32, Holdout, Ranker, Ranks, Signal, Vectors
-from reaemb_bench.errors import UserError
-from reaemb_bench.heads.scoring import open_ranker
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import Plan, execute, fetch, plan
-from reaemb_bench.reducers.reducers import PCA
-from reaemb_bench.store import Store
+from reaemb_bench.core.artifacts import Corpus, Float32, Holdout, Ranker, Ranks, Signal, Vectors
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.execute import Plan, execute, fetch, plan
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.store import Store
+from reaemb_bench.encoder.reducers import PCA
+from reaemb_bench.recommender.score import open_ranker
 from tests.baselines_helpers import BASELINES, WIDTH, mixed, part, tiny
 
 MACHINE = Machine(device="cpu", mlflow="")
@@ -214,8 +214,8 @@ def test_ensrecs_ranks_come_from_the_sum_of_both_scores(store: Store, head: str)
 def test_ensrecs_parts_are_what_each_would_be_alone(store: Store) -> None:
     from dataclasses import replace
 
-    from reaemb_bench.heads.fitting import fit
-    from reaemb_bench.pipeline import derive_seed
+    from reaemb_bench.core.execute import derive_seed
+    from reaemb_bench.recommender.fit import fit
     from tests.encoding_helpers import context
 
     planned = ran(store, "ensrec")

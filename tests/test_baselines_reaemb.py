@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from reaemb_bench.pipeline import plan
-from reaemb_bench.recipe import SHIPPED, Recipe, load
+from reaemb_bench.core.execute import plan
+from reaemb_bench.core.recipe import SHIPPED, Recipe, load
 
 FOLDER = SHIPPED / "baselines" / "reaemb"
 OF_RECIPE = {

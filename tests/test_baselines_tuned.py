@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from reaemb_bench.artifacts import Corpus, Encoder, Ranker, Ranks, Sequences, Signal, Vectors
-from reaemb_bench.encoding.backbone import save_pretrained
-from reaemb_bench.encoding.folder import open_encoder, read_parts
-from reaemb_bench.encoding.model import ThoughtModel
-from reaemb_bench.encoding.prefix import Tokens
-from reaemb_bench.encoding.tuning import Question
-from reaemb_bench.errors import UserError
-from reaemb_bench.losses.info_nce import InfoNCE
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import execute, fetch, plan
-from reaemb_bench.registry import build, find
-from reaemb_bench.store import Store
+from reaemb_bench.core.artifacts import Corpus, Encoder, Ranker, Ranks, Sequences, Signal, Vectors
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.execute import execute, fetch, plan
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build, find
+from reaemb_bench.core.store import Store
+from reaemb_bench.encoder.finetune import Question
+from reaemb_bench.encoder.folder import open_encoder, read_parts
+from reaemb_bench.encoder.language_model import save_pretrained
+from reaemb_bench.encoder.losses.info_nce import InfoNCE
+from reaemb_bench.encoder.shared_prefix import Tokens
+from reaemb_bench.encoder.thought_model import ThoughtModel
 from tests.baselines_helpers import BASELINES, tiny
 from tests.encoding_helpers import context, corpus, encoder
 

@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from reaemb_bench.bench.grid import grid
-from reaemb_bench.bench.suite import read_suite
+from reaemb_bench.experiments.suite import grid, read_suite
 from tests.conftest import TOYS, Said
 
 Command = Callable[..., Said]

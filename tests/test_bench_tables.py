@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from reaemb_bench import environment
-from reaemb_bench.artifacts import Ranks
-from reaemb_bench.errors import UserError
-from reaemb_bench.reporting import terminal
-from reaemb_bench.reporting.export import as_csv, as_json, as_markdown, write_tables
-from reaemb_bench.reporting.table import Cell, Column, Row, Table, mark_best, mark_second, quantity
-from reaemb_bench.reporting.verdicts import against_best
+from reaemb_bench.core import machine as environment
+from reaemb_bench.core.artifacts import Ranks
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.report import render as terminal
+from reaemb_bench.report.render import as_csv, as_json, as_markdown, write_tables
+from reaemb_bench.report.results import against_best
+from reaemb_bench.report.table import Cell, Column, Row, Table, mark_best, mark_second, quantity
 
 COLUMNS = (Column("HR@10"), Column("NDCG@10", "tail"), Column("params", "trained", cost=True))
 
@@ -84,7 +84,7 @@ def test_markdown_as_it_looks() -> None:
 
 def test_terminal_as_it_looks() -> None:
     file = io.StringIO()
-    Console(file=file, width=80, color_system=None).print(terminal.render(example()))
+    Console(file=file, width=80, color_system=None).print(terminal.render_terminal(example()))
     assert [line.rstrip() for line in file.getvalue().splitlines()] == TERMINAL.splitlines()
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.cooccurrence import plain, run
-from reaemb_bench.artifacts import Sequences
+from reaemb_bench.core.artifacts import Sequences
 from reaemb_bench.data.cooccurrence import cooccurrence
 
 ITEMS = 9

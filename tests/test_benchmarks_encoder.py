@@ -13,9 +13,9 @@ from torch import Tensor
 from benchmarks.encoder import run
 from benchmarks.encoder.plain import Plain
 from benchmarks.recommenders.data import simulated
-from reaemb_bench.losses.soft_target import SoftTarget
-from reaemb_bench.machine import Machine
-from reaemb_bench.steps.reinforce import ReinforceLeakyPaper
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.encoder.losses.soft_target import SoftTarget
+from reaemb_bench.rl.crrl import ReinforceLeakyPaper
 from tests.test_policies import CANDIDATES, FIXTURES, GROUP, gradients_agree, paper_model, under
 
 CPU = Machine(device="cpu", precision="float32")

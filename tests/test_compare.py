@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reaemb_bench.artifacts import Ranks
+from reaemb_bench.core.artifacts import Ranks
+from reaemb_bench.core.runs import find, ranks_of
+from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
-from reaemb_bench.runs import find, ranks_of
-from reaemb_bench.store import Store
 from tests.conftest import Said
 from tests.placed_runs import STORE, refused, run_all, write_recipes
 
@@ -168,7 +168,7 @@ def test_runs_on_data_of_another_name_are_refused_by_that_name(
 ) -> None:
     data = {"good": "toys", "poor": "beauty"}
     monkeypatch.setattr(
-        "reaemb_bench.cli.compare.run_from", lambda place, wanted: replace(find(place, wanted), data=data[wanted])
+        "reaemb_bench.cli.results.run_from", lambda place, wanted: replace(find(place, wanted), data=data[wanted])
     )
     refused(command("compare", "good", "poor"), "good is on toys and poor on beauty: compare runs on the same data")
 

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from reaemb_bench.encoding.contrastive import ContrastiveLearner, batches, view_pairs
-from reaemb_bench.encoding.folder import open_encoder, read_parts
-from reaemb_bench.encoding.views import two_views
-from reaemb_bench.errors import UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.registry import build
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
+from reaemb_bench.encoder.folder import open_encoder, read_parts
+from reaemb_bench.encoder.lrcl import ContrastiveLearner, batches, two_views, view_pairs
 from tests.encoding_helpers import context, corpus, encoder
 
 CPU = Machine(device="cpu")
@@ -83,14 +82,14 @@ def test_memory_for_graphs_changes_no_bit(tmp_path, monkeypatch, settings):
     made = encoder(tmp_path / "llm")
     runs = []
     for kept in (1, 3, 100):
-        monkeypatch.setattr("reaemb_bench.encoding.contrastive.graphs_that_fit", lambda *_, kept=kept: kept)
+        monkeypatch.setattr("reaemb_bench.encoder.lrcl.graphs_that_fit", lambda *_, kept=kept: kept)
         runs.append(train(tmp_path / str(kept), made, 3, lora_dropout=0.1, **settings))
     assert runs[0][1] == runs[1][1] == runs[2][1]
     assert same_files(runs[0][0], runs[1][0]) and same_files(runs[0][0], runs[2][0])
 
 
 def test_dropout_masks_are_the_same_in_both_forwards(tmp_path, monkeypatch):
-    monkeypatch.setattr("reaemb_bench.encoding.contrastive.graphs_that_fit", lambda sizes, shape, device: 1)
+    monkeypatch.setattr("reaemb_bench.encoder.lrcl.graphs_that_fit", lambda sizes, shape, device: 1)
     model = open_encoder(encoder(tmp_path), CPU)
     learner = ContrastiveLearner(build("step", "contrast"), model, micro_batch=2)
     for name, weight in model.causal_lm.named_parameters():
@@ -207,7 +206,7 @@ def interrupted(folder, made, step):
 
 @pytest.mark.parametrize("step", [1, 3])
 def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch, step):
-    monkeypatch.setattr("reaemb_bench.encoding.checkpoint.SECONDS", 0.0)
+    monkeypatch.setattr("reaemb_bench.core.training.SECONDS", 0.0)
     made = encoder(tmp_path / "llm")
     whole, losses = train(tmp_path / "whole", made)
     interrupted(tmp_path / "broken", made, step)
@@ -229,7 +228,7 @@ def flip(file):
 @pytest.mark.parametrize("damage", [cut, flip])
 @pytest.mark.parametrize("damaged", [1, 2])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, damage, damaged):
-    monkeypatch.setattr("reaemb_bench.encoding.checkpoint.SECONDS", 0.0)
+    monkeypatch.setattr("reaemb_bench.core.training.SECONDS", 0.0)
     made = encoder(tmp_path / "llm")
     whole, losses = train(tmp_path / "whole", made)
     kept = interrupted(tmp_path / "broken", made, 3)

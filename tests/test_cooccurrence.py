@@ -11,15 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from reaemb_bench.artifacts import Corpus, Encoder, Holdout, Sequences
-from reaemb_bench.context import Context
-from reaemb_bench.cooccurrences.cooccurrences import DistanceDecay, WholeHistory, Window
-from reaemb_bench.data.candidates import draw_candidates
-from reaemb_bench.data.cooccurrence import checked, cooccurrence
-from reaemb_bench.errors import UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.registry import build
-from reaemb_bench.steps.reinforce import Reinforce, ReinforceLeakyPaper
+from reaemb_bench.core.artifacts import Corpus, Encoder, Holdout, Sequences
+from reaemb_bench.core.component import Context
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
+from reaemb_bench.data.cooccurrence import DistanceDecay, WholeHistory, Window, checked, cooccurrence
+from reaemb_bench.rl.candidates import draw_candidates
+from reaemb_bench.rl.crrl import Reinforce, ReinforceLeakyPaper
 
 ITEMS = 9
 HISTORIES = st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=7), min_size=1, max_size=8)
@@ -100,7 +99,7 @@ def test_candidates_are_the_nearest_neighbours_and_true_strangers(
     histories: list[list[int]], positives: int, candidates: int, seed: int
 ) -> None:
     counts = counted(histories)
-    with patch("reaemb_bench.data.candidates._NEIGHBOURS_AT_ONCE", 5):
+    with patch("reaemb_bench.rl.candidates._NEIGHBOURS_AT_ONCE", 5):
         drawn = draw_candidates(cooccurrence(sequences(histories), ITEMS), positives, candidates, seed)
     assert drawn.lists.shape == drawn.counts.shape == (len(drawn.items), candidates)
     for item, listed, shown in zip(drawn.items, drawn.lists, drawn.counts, strict=True):

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reaemb_bench.artifacts import Holdout, Ranker, Ranks, Signal, Vectors
-from reaemb_bench.errors import RecipeError, UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import Event, Finished, Plan, derive_seed, execute, fetch, needed_jobs, plan
-from reaemb_bench.recipe import load
-from reaemb_bench.store import Store
+from reaemb_bench.core.artifacts import Holdout, Ranker, Ranks, Signal, Vectors
+from reaemb_bench.core.errors import RecipeError, UserError
+from reaemb_bench.core.execute import Event, Finished, Plan, derive_seed, execute, fetch, needed_jobs, plan
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import load
+from reaemb_bench.core.store import Store
 from tests.conftest import TOYS
 
 

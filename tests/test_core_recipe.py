@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reaemb_bench.errors import RecipeError, UserError
-from reaemb_bench.recipe import drop, from_raw, load, locate, merge
+from reaemb_bench.core.errors import RecipeError, UserError
+from reaemb_bench.core.recipe import drop, from_raw, load, locate, merge
 from tests.conftest import TOYS
 
 

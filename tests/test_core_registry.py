@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reaemb_bench import registry
-from reaemb_bench.errors import RecipeError, UserError
+from reaemb_bench.core import registry
+from reaemb_bench.core.errors import RecipeError, UserError
 from tests.conftest import TOYS
 
 Declare = Callable[[str, str], None]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from reaemb_bench.errors import UserError
-from reaemb_bench.files import write_atomically
-from reaemb_bench.store import MANIFEST, TICKS, Store, seal
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.files import write_atomically
+from reaemb_bench.core.store import MANIFEST, TICKS, Store, seal
 
 KEY = "0123456789abcdef"
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from reaemb_bench.context import Context
-from reaemb_bench.data.amazon import Amazon2014, Amazon2018, Amazon2023
+from reaemb_bench.core.component import Context
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
 from reaemb_bench.data.interactions import Removed
-from reaemb_bench.errors import UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.registry import build
-from reaemb_bench.steps.prepare import Prepare
+from reaemb_bench.data.prepare import Prepare
+from reaemb_bench.data.sources.amazon import Amazon2014, Amazon2018, Amazon2023
 from tests.sources_helpers import RAW, counted, read, texts
 
 KITCHEN = {

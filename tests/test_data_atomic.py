@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from reaemb_bench.data.atomic import Atomic
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import Interactions, Removed
-from reaemb_bench.errors import UserError
-from reaemb_bench.machine import Machine
+from reaemb_bench.data.sources.recbole import Atomic
 
 SHOP = Path(__file__).parent / "fixtures" / "raw" / "recbole" / "shop"
 ATTRIBUTES = ("categories", "price", "brand", "sizes", "description")

@@ -18,18 +18,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from reaemb_bench.artifacts import Corpus, Holdout, Sequences, Signal
-from reaemb_bench.cards.blocks import bars, columns
-from reaemb_bench.cards.card import Card, as_json, make_card
-from reaemb_bench.cards.charts import lengths_png, long_tail_png
-from reaemb_bench.cards.curves import Bin, length_bins, long_tail
-from reaemb_bench.cards.figures import percent
-from reaemb_bench.cards.markdown import render as as_markdown
-from reaemb_bench.cards.sequentiality import in_random_order, sequentiality
-from reaemb_bench.cards.terminal import render as on_screen
 from reaemb_bench.catalogue import CATALOGUE
+from reaemb_bench.core.artifacts import Corpus, Holdout, Sequences, Signal
+from reaemb_bench.core.registry import find
 from reaemb_bench.data.interactions import About
-from reaemb_bench.registry import find
+from reaemb_bench.report.data_card import (
+    Bin,
+    Card,
+    as_json,
+    bars,
+    columns,
+    in_random_order,
+    length_bins,
+    lengths_png,
+    long_tail,
+    long_tail_png,
+    make_card,
+    percent,
+    sequentiality,
+)
+from reaemb_bench.report.data_card import render_markdown as as_markdown
+from reaemb_bench.report.data_card import render_terminal as on_screen
 from tests.conftest import Said
 
 Command = Callable[..., Said]

@@ -10,10 +10,10 @@ from pathlib import Path
 import polars
 import pytest
 
-from reaemb_bench.audit.columns import guess, worth_a_prompt
-from reaemb_bench.machine import Machine
-from reaemb_bench.recipe import from_raw
-from reaemb_bench.registry import build
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import from_raw
+from reaemb_bench.core.registry import build
+from reaemb_bench.data.check import guess, worth_a_prompt
 from tests.conftest import Said
 
 Command = Callable[..., Said]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reaemb_bench.data.delimited import read_delimited
-from reaemb_bench.data.lines import Field, Malformed
-from reaemb_bench.errors import UserError
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.data.json_lines import Field, Malformed
+from reaemb_bench.data.tables import read_delimited
 
 COLUMNS = ("user", "note", "stars", "time")
 FIELDS = {

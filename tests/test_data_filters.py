@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from reaemb_bench.core.errors import UserError
 from reaemb_bench.data.filters import DropUsersOfRareItems, KCore, MinimumRating, Years
 from reaemb_bench.data.interactions import Interactions, Removed
-from reaemb_bench.errors import UserError
 
 Rows = list[tuple[str, str, int, float | None]]
 SCHEMA = {"user": polars.String, "item": polars.String, "timestamp": polars.Int64, "rating": polars.Float64}

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.filters import MinimumRating
-from reaemb_bench.data.goodreads import Goodreads
 from reaemb_bench.data.interactions import Interactions, Removed
-from reaemb_bench.errors import UserError
-from reaemb_bench.machine import Machine
+from reaemb_bench.data.sources.goodreads import Goodreads
 
 RAW = Path(__file__).parent / "fixtures" / "raw" / "goodreads"
 FILES = {

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reaemb_bench.data import lines
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.data import json_lines as lines
 from reaemb_bench.data.interactions import Removed
-from reaemb_bench.data.lines import Field, Malformed, read_lines
-from reaemb_bench.errors import UserError
+from reaemb_bench.data.json_lines import Field, Malformed, read_lines
 
 FIELDS = {
     "user": Field("text", required=True),

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from reaemb_bench.data import movielens
-from reaemb_bench.data.movielens import MovieLens100K, read_atomic_movies, read_original_movies
-from reaemb_bench.data.movies import natural_title
-from reaemb_bench.errors import UserError
-from reaemb_bench.machine import Machine
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.data.sources import movielens
+from reaemb_bench.data.sources.movielens import MovieLens100K, natural_title, read_atomic_movies, read_original_movies
 
 ATOMIC = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
 

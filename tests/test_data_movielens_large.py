@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from reaemb_bench.context import Context
+from reaemb_bench.core.component import Context
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
 from reaemb_bench.data.interactions import Interactions, Removed
-from reaemb_bench.data.movielens_large import MovieLens1M, MovieLens20M, MovieLens32M
-from reaemb_bench.data.movies import movie
-from reaemb_bench.errors import UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.registry import build
-from reaemb_bench.steps.prepare import Prepare
+from reaemb_bench.data.prepare import Prepare
+from reaemb_bench.data.sources.movielens import MovieLens1M, MovieLens20M, MovieLens32M, movie
 from tests.conftest import Said
 
 RAW = Path(__file__).parent / "fixtures" / "raw"

@@ -9,16 +9,15 @@ import numpy as np
 import polars
 import pytest
 
-from reaemb_bench.artifacts import Corpus, Holdout, Sequences, Signal
-from reaemb_bench.context import Context
-from reaemb_bench.data.assemble import draw_candidates, sorted_keys
-from reaemb_bench.data.movielens import MovieLens100K
-from reaemb_bench.data.simulated import Simulated
-from reaemb_bench.errors import UserError
-from reaemb_bench.files import sha256_of
-from reaemb_bench.machine import Machine
-from reaemb_bench.registry import build
-from reaemb_bench.steps.prepare import Prepare
+from reaemb_bench.core.artifacts import Corpus, Holdout, Sequences, Signal
+from reaemb_bench.core.component import Context
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.files import sha256_of
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
+from reaemb_bench.data.prepare import Prepare, draw_candidates, sorted_keys
+from reaemb_bench.data.sources.movielens import MovieLens100K
+from reaemb_bench.data.sources.simulated import Simulated
 
 Facts = dict[str, float | int | str]
 

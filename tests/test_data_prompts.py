@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from reaemb_bench.core.errors import UserError
 from reaemb_bench.data.prompts import Attributes
-from reaemb_bench.errors import UserError
 
 ITEM: dict[str, str | list[str]] = {
     "title": "Tea; green\nloose",

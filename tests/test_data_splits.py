@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from reaemb_bench.artifacts import Corpus, Holdout, Signal
-from reaemb_bench.context import Context
+from reaemb_bench.core.artifacts import Corpus, Holdout, Signal
+from reaemb_bench.core.component import Context
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
 from reaemb_bench.data.interactions import Interactions, SplitInteractions
+from reaemb_bench.data.prepare import Prepare
 from reaemb_bench.data.splits import LeaveLastTwo, Temporal
-from reaemb_bench.errors import UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.registry import build
-from reaemb_bench.steps.prepare import Prepare
 
 Rows = list[tuple[str, str, int, float | None]]
 SCHEMA = {"user": polars.String, "item": polars.String, "timestamp": polars.Int64, "rating": polars.Float64}

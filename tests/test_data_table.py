@@ -9,11 +9,11 @@ from typing import Any
 import polars
 import pytest
 
+from reaemb_bench.core.errors import RecipeError, UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
 from reaemb_bench.data.interactions import Interactions, Removed
-from reaemb_bench.data.table import Table
-from reaemb_bench.errors import RecipeError, UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.registry import build
+from reaemb_bench.data.sources.table import Table
 
 NAMES = {
     "user": "who",

@@ -9,12 +9,12 @@ import polars
 import pytest
 
 from reaemb_bench.catalogue import CATALOGUE
-from reaemb_bench.data.assemble import assemble, fingerprint
+from reaemb_bench.core.registry import build
 from reaemb_bench.data.interactions import Removed
+from reaemb_bench.data.kinds import Filter, Split
+from reaemb_bench.data.prepare import assemble, fingerprint
 from reaemb_bench.data.prompts import Attributes
-from reaemb_bench.data.yelp import Yelp
-from reaemb_bench.kinds import Filter, Split
-from reaemb_bench.registry import build
+from reaemb_bench.data.sources.yelp import Yelp
 from tests.sources_helpers import RAW, counted, read, texts
 
 FILES = {

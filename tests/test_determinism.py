@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reaemb_bench.store import Store
+from reaemb_bench.core.store import Store
 from tests.conftest import TOYS, Said
 
 Command = Callable[..., Said]

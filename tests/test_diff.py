@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reaemb_bench.runs import find
-from reaemb_bench.store import Store
+from reaemb_bench.core.runs import find
+from reaemb_bench.core.store import Store
 from tests.conftest import Said
 from tests.placed_runs import refused, run_all
 

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from reaemb_bench.artifacts import Int64, Ranks
-from reaemb_bench.errors import UserError
+from reaemb_bench.core.artifacts import Int64, Ranks
+from reaemb_bench.core.errors import UserError
 from reaemb_bench.evaluation.metrics import hit_rate, ndcg
 from reaemb_bench.evaluation.significance import Judged, bootstrap_interval, compare, judged
-from reaemb_bench.reporting import markdown, terminal
-from reaemb_bench.reporting.differences import differences_table
-from reaemb_bench.reporting.export import as_csv, as_json
-from reaemb_bench.reporting.table import Cell, Row, Table, number, signed
+from reaemb_bench.report import render as markdown
+from reaemb_bench.report import render as terminal
+from reaemb_bench.report.differences import differences_table
+from reaemb_bench.report.render import as_csv, as_json
+from reaemb_bench.report.table import Cell, Row, Table, number, signed
 
 USERS = 120
 
@@ -165,7 +166,7 @@ def test_an_unknown_reference_and_other_users_are_refused() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_every_number_and_bound_is_there_at_80_columns(width: int) -> None:
     file = io.StringIO()
-    Console(file=file, width=width, color_system=None).print(terminal.render(table()))
+    Console(file=file, width=width, color_system=None).print(terminal.render_terminal(table()))
     shown = file.getvalue()
     assert max(len(line) for line in shown.splitlines()) <= width
     assert "…" not in shown
@@ -194,7 +195,7 @@ tail .0000 (10 users), head .0000 (10 users); tail: targets below 20 training in
 def test_markdown_as_it_looks() -> None:
     base = np.where(np.arange(20) % 2, 4, 50)
     made = differences_table("", {"base": [ranks(base)], "best": [ranks(0 * base)]}, "base")
-    assert markdown.render(made) == GOLDEN
+    assert markdown.render_markdown(made) == GOLDEN
 
 
 def test_files_hold_interval_and_verdict_in_full() -> None:

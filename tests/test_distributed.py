@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from reaemb_bench.artifacts import Encoder, Ranks, Vectors
-from reaemb_bench.distributed import add_up, add_up_gradients, count, from_first, is_first, share
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import execute, fetch_all, plan
-from reaemb_bench.recipe import Recipe, load
-from reaemb_bench.store import Store
+from reaemb_bench.core.artifacts import Encoder, Ranks, Vectors
+from reaemb_bench.core.distributed import add_up, add_up_gradients, count, from_first, is_first, share
+from reaemb_bench.core.execute import execute, fetch_all, plan
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import Recipe, load
+from reaemb_bench.core.store import Store
 from tests.encoding_helpers import corpus  # noqa: F401 - sets torch's threads before anything runs
 from tests.uneven_processes import MICRO_BATCH
 

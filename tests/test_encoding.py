@@ -5,15 +5,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from reaemb_bench.artifacts import Encoder
-from reaemb_bench.encoding.backbone import Loaded
-from reaemb_bench.encoding.folder import open_encoder, with_reasoner
-from reaemb_bench.encoding.model import ThoughtModel
-from reaemb_bench.encoding.prefix import Tokens
-from reaemb_bench.encoding.template import Template
-from reaemb_bench.errors import RecipeError, UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.registry import build
+from reaemb_bench.core.artifacts import Encoder
+from reaemb_bench.core.errors import RecipeError, UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
+from reaemb_bench.encoder.folder import open_encoder, with_reasoner
+from reaemb_bench.encoder.language_model import Loaded
+from reaemb_bench.encoder.shared_prefix import Tokens
+from reaemb_bench.encoder.template import Template
+from reaemb_bench.encoder.thought_model import ThoughtModel
 from tests.encoding_helpers import FIDELITY, context, corpus, encoder
 
 CPU = Machine(device="cpu")

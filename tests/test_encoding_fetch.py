@@ -4,8 +4,8 @@ import zipfile
 
 import pytest
 
-from reaemb_bench import fetch
-from reaemb_bench.errors import UserError
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.data import download as fetch
 
 CONTENT = b"weights"
 GOOD = hashlib.sha256(CONTENT).hexdigest()

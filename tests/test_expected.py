@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reaemb_bench.errors import UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import plan
-from reaemb_bench.recipe import SHIPPED, load
-from reaemb_bench.reporting import markdown
-from reaemb_bench.reporting.expected import Expectation, Expected, read_expected
-from reaemb_bench.reporting.table import Cell, Column, Row, Table
-from reaemb_bench.steps.floors import RankFloors
-from reaemb_bench.steps.prepare import Prepare
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.execute import plan
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import SHIPPED, load
+from reaemb_bench.data.prepare import Prepare
+from reaemb_bench.recommender.simple_baselines import RankFloors
+from reaemb_bench.report import render as markdown
+from reaemb_bench.report.expected import Expectation, Expected, read_expected
+from reaemb_bench.report.table import Cell, Column, Row, Table
 from tests.conftest import Said
 
 Command = Callable[..., Said]
@@ -249,5 +249,5 @@ def _settings(folder: Path) -> list[str]:
 
 
 def test_notes_on_expectations_stand_in_markdown_too() -> None:
-    shown = markdown.render(Expected((expecting(least=0.045),)).noted(TABLE, 9))
+    shown = markdown.render_markdown(Expected((expecting(least=0.045),)).noted(TABLE, 9))
     assert "- expected NDCG@10 at least .0450 (Author 2020): reached, .0471\n" in shown

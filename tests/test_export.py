@@ -18,17 +18,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import reaemb_bench
-from reaemb_bench.artifacts import Corpus, Encoder, Vectors
-from reaemb_bench.errors import UserError
-from reaemb_bench.exporting.files import write
-from reaemb_bench.exporting.folder import export
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import execute, plan
-from reaemb_bench.recipe import from_raw
-from reaemb_bench.runs import Run, artifact_of, find, history, remember
-from reaemb_bench.shards import write_shard
-from reaemb_bench.store import Store
-from reaemb_bench.vectors import Format, load_vectors
+from reaemb_bench.core.artifacts import Corpus, Encoder, Vectors, write_shard
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.execute import execute, plan
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import from_raw
+from reaemb_bench.core.runs import Run, artifact_of, find, history, remember
+from reaemb_bench.core.store import Store
+from reaemb_bench.report.export import export, write
+from reaemb_bench.report.vectors import Format, load_vectors
 from tests.conftest import TOYS, Said
 
 Command = Callable[..., Said]
@@ -203,7 +201,7 @@ def test_adapters_are_those_of_the_run_and_weights_can_be_read_by_others(
 
 
 def test_an_exported_encoder_never_runs_code_of_a_file(tuned: tuple[Run, Machine], tmp_path: Path) -> None:
-    from reaemb_bench.exporting.encoder import load_encoder, load_thought
+    from reaemb_bench.report.export import load_encoder, load_thought
 
     run, machine = tuned
     export(run, machine, tmp_path / "mine", "encoded", "npy", None, encoder=True)

@@ -5,17 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reaemb_bench.artifacts import Corpus, Floors, Holdout, Ranks, Sequences
-from reaemb_bench.context import Context, Tick
-from reaemb_bench.errors import RecipeError, UserError
+from reaemb_bench.core.artifacts import Corpus, Floors, Holdout, Ranks, Sequences
+from reaemb_bench.core.component import Context, Tick
+from reaemb_bench.core.errors import RecipeError, UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
 from reaemb_bench.evaluation.ranking import rank_targets
 from reaemb_bench.evaluation.summary import summarise
-from reaemb_bench.floors.item_knn import ItemKNN, LastItemKNN
-from reaemb_bench.floors.popularity import Popularity
-from reaemb_bench.floors.random import Random
-from reaemb_bench.machine import Machine
-from reaemb_bench.registry import build
-from reaemb_bench.steps.floors import RankFloors
+from reaemb_bench.recommender.simple_baselines import ItemKNN, LastItemKNN, Popularity, Random, RankFloors
 
 
 def sequences(lists: list[list[int]]) -> Sequences:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaemb_bench.artifacts import Ranks
+from reaemb_bench.core.artifacts import Ranks
 from reaemb_bench.evaluation.groups import groups, quantile_bins, quantile_groups
 from reaemb_bench.evaluation.summary import over_seeds, summarise
 

@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reaemb_bench.heads.bert4rec import BERT4Rec
-from reaemb_bench.heads.examples import Copies
-from reaemb_bench.heads.gru4rec import GRU4Rec
-from reaemb_bench.heads.packing import Packed, pack
-from reaemb_bench.heads.sasrec import SASRec
-from reaemb_bench.heads.self_attentive import SelfAttentive
-from reaemb_bench.kinds import Head
-from reaemb_bench.registry import build
+from reaemb_bench.core.registry import build
+from reaemb_bench.recommender.attention import SelfAttentive
+from reaemb_bench.recommender.heads.bert4rec import BERT4Rec
+from reaemb_bench.recommender.heads.gru4rec import GRU4Rec
+from reaemb_bench.recommender.heads.sasrec import SASRec
+from reaemb_bench.recommender.kinds import Head
+from reaemb_bench.recommender.packing import Copies, Packed, pack
 from tests.heads_helpers import CPU, everywhere, sequences
 
 ITEMS = 20

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from reaemb_bench.heads.bert4rec import BERT4Rec
-from reaemb_bench.heads.gru4rec import GRU4Rec
-from reaemb_bench.heads.packing import pack
-from reaemb_bench.heads.sasrec import SASRec
-from reaemb_bench.kinds import Head
-from reaemb_bench.objectives.bce import BinaryCrossEntropy
+from reaemb_bench.recommender.heads.bert4rec import BERT4Rec
+from reaemb_bench.recommender.heads.gru4rec import GRU4Rec
+from reaemb_bench.recommender.heads.sasrec import SASRec
+from reaemb_bench.recommender.kinds import Head
+from reaemb_bench.recommender.objectives import BinaryCrossEntropy
+from reaemb_bench.recommender.packing import pack
 from tests.heads_helpers import CPU, attention_weights, everywhere, fixture, real_rows, sequences
 
 

@@ -14,17 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from reaemb_bench.artifacts import Corpus, Encoder, Sequences, Vectors
-from reaemb_bench.encoding.contrastive import ContrastiveLearner
-from reaemb_bench.evaluation.counting import count_above
-from reaemb_bench.finite import NotFiniteError, gradient_norm
-from reaemb_bench.health import SAMPLE, vector_facts
-from reaemb_bench.objectives.cross_entropy import CrossEntropy
-from reaemb_bench.policies.gaussian import Gaussian
-from reaemb_bench.registry import build
-from reaemb_bench.reinforcement.learning import Learner
-from reaemb_bench.rewards.softmax_likelihood import SoftmaxLikelihood
-from reaemb_bench.steps.train import TrainIds
+from reaemb_bench.core.artifacts import Corpus, Encoder, Sequences, Vectors
+from reaemb_bench.core.errors import NotFiniteError, gradient_norm
+from reaemb_bench.core.registry import build
+from reaemb_bench.core.vector_facts import SAMPLE, vector_facts
+from reaemb_bench.encoder.lrcl import ContrastiveLearner
+from reaemb_bench.evaluation.ranking import count_above
+from reaemb_bench.recommender.fit import TrainIds
+from reaemb_bench.recommender.objectives import CrossEntropy
+from reaemb_bench.rl.crrl import Learner
+from reaemb_bench.rl.policies import Gaussian
+from reaemb_bench.rl.rewards.softmax_likelihood import SoftmaxLikelihood
 from tests.conftest import TOYS, Said
 from tests.encoding_helpers import context, corpus, encoder
 from tests.test_training import context as fitting_context
@@ -66,7 +66,7 @@ def couples() -> Corpus:
 def test_a_gradient_of_lrcl_that_is_not_finite_leaves_the_checkpoint_to_go_on_from(
     tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr("reaemb_bench.encoding.checkpoint.SECONDS", 0.0)
+    monkeypatch.setattr("reaemb_bench.core.training.SECONDS", 0.0)
     made = encoder(tmp_path / "llm")
     whole = build("step", LRCL).run(corpus(), made, context(tmp_path / "whole"))  # type: ignore[attr-defined]
     with (
@@ -86,7 +86,7 @@ def test_a_gradient_of_lrcl_that_is_not_finite_leaves_the_checkpoint_to_go_on_fr
 
 
 def test_weights_that_are_not_finite_reach_neither_checkpoint_nor_result(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr("reaemb_bench.encoding.checkpoint.SECONDS", 0.0)
+    monkeypatch.setattr("reaemb_bench.core.training.SECONDS", 0.0)
 
     def overshoot(self: torch.optim.AdamW) -> None:
         self.param_groups[0]["params"][0].data[0] = torch.inf
@@ -114,7 +114,7 @@ def test_rewards_and_gradients_of_crrl_that_are_not_finite_leave_the_checkpoint(
         made[1] = torch.nan
         return made
 
-    monkeypatch.setattr("reaemb_bench.reinforcement.checkpoint.SECONDS", 0.0)
+    monkeypatch.setattr("reaemb_bench.rl.checkpoint.SECONDS", 0.0)
     made, step = encoder(tmp_path / "llm"), build("step", CRRL)
     calls = 1 + (step.iterations if name == "loss" else 1)  # type: ignore[attr-defined]
     whole = step.run(couples(), made, context(tmp_path / "whole"))  # type: ignore[attr-defined]

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reaemb_bench.artifacts import Ranks
+from reaemb_bench.core.artifacts import Ranks
+from reaemb_bench.core.runs import find, ranks_of
+from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.metrics import ndcg
-from reaemb_bench.runs import find, ranks_of
-from reaemb_bench.store import Store
 from tests.conftest import Said
 from tests.placed_runs import STORE, refused, run_all
 
@@ -34,7 +34,7 @@ def edit(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     }
     runs = {name: replace(find(store, name), **changed) for name, changed in days.items()}
     monkeypatch.setattr(
-        "reaemb_bench.cli.history.history", lambda _: sorted(runs.values(), key=lambda run: run.finished, reverse=True)
+        "reaemb_bench.cli.results.history", lambda _: sorted(runs.values(), key=lambda run: run.finished, reverse=True)
     )
 
     def change(name: str, **changed: Any) -> None:

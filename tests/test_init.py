@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reaemb_bench.pipeline import plan
-from reaemb_bench.recipe import load
+from reaemb_bench.core.execute import plan
+from reaemb_bench.core.recipe import load
 from tests.conftest import Said
 
 Command = Callable[..., Said]

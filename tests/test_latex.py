@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from reaemb_bench.reporting import latex, terminal
-from reaemb_bench.reporting.export import as_csv, as_json, as_latex, as_markdown
-from reaemb_bench.reporting.table import Cell, Column, Row, Table
+from reaemb_bench.report import render as latex
+from reaemb_bench.report import render as terminal
+from reaemb_bench.report.render import as_csv, as_json, as_latex, as_markdown
+from reaemb_bench.report.table import Cell, Column, Row, Table
 
 TABLE = Table(
     "Toys & games",
@@ -105,7 +106,7 @@ def test_the_same_table_as_markdown() -> None:
 
 def test_the_same_table_in_the_terminal() -> None:
     file = io.StringIO()
-    Console(file=file, width=80, color_system=None).print(terminal.render(TABLE))
+    Console(file=file, width=80, color_system=None).print(terminal.render_terminal(TABLE))
     assert "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n" == TERMINAL
 
 
@@ -150,7 +151,7 @@ def test_no_text_can_leave_its_place(text: str) -> None:
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=4), st.lists(st.text(), max_size=2))
 def test_every_row_has_as_many_cells_as_there_are_columns(names: list[str], notes: list[str]) -> None:
     table = Table("", TABLE.columns, tuple(Row(name, TABLE.rows[0].cells) for name in names), tuple(notes))
-    lines = latex.render(table).splitlines()
+    lines = latex.render_latex(table).splitlines()
     body = lines[lines.index(r"\toprule") + 1 : lines.index(r"\bottomrule")]
     rows = [line for line in body if line != r"\midrule"]
     assert len(rows) == 2 + len(names)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reaemb_bench.registry import build
+from reaemb_bench.core.registry import build
 from tests.encoding_helpers import FIDELITY
 
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from reaemb_bench.cli.memory import estimate, shape_of, told
-from reaemb_bench.encoding import batching
-from reaemb_bench.encoding.contrastive import add_lora
-from reaemb_bench.encoding.folder import open_encoder
-from reaemb_bench.encoding.memory import free_memory
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import plan
-from reaemb_bench.recipe import load
-from reaemb_bench.registry import build
-from reaemb_bench.steps.contrast import Contrast
-from reaemb_bench.store import Store
+from reaemb_bench.cli.plan import estimate, shape_of, told
+from reaemb_bench.core.execute import plan
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import load
+from reaemb_bench.core.registry import build
+from reaemb_bench.core.store import Store
+from reaemb_bench.encoder import memory as batching
+from reaemb_bench.encoder.folder import open_encoder
+from reaemb_bench.encoder.lora import add_lora
+from reaemb_bench.encoder.lrcl import Contrast
+from reaemb_bench.encoder.memory import free_memory
 from tests.encoding_helpers import corpus, encoder
 
 CPU = Machine(device="cpu", precision="float32")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import RR, Success, nDCG
 
-from reaemb_bench.artifacts import Float64, Int64
+from reaemb_bench.core.artifacts import Float64, Int64
 from reaemb_bench.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 
 RELEASED = json.loads((Path(__file__).parent / "fixtures" / "fidelity" / "metrics.json").read_text(encoding="utf-8"))

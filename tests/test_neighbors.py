@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from reaemb_bench.artifacts import Corpus, Sequences, Vectors
-from reaemb_bench.errors import UserError
-from reaemb_bench.exporting.nearest import find_item, nearest
-from reaemb_bench.runs import artifact_of, find
-from reaemb_bench.store import Store
+from reaemb_bench.core.artifacts import Corpus, Sequences, Vectors
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.runs import artifact_of, find
+from reaemb_bench.core.store import Store
+from reaemb_bench.report.neighbors import find_item, nearest
 from tests.conftest import Said
 
 Command = Callable[..., Said]

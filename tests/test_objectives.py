@@ -7,12 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reaemb_bench.objectives import softmax
-from reaemb_bench.objectives.bce import BinaryCrossEntropy
-from reaemb_bench.objectives.calibrated_bce import CalibratedBCE
-from reaemb_bench.objectives.cross_entropy import CrossEntropy
-from reaemb_bench.objectives.sampled_softmax import SampledSoftmax
-from reaemb_bench.registry import build
+from reaemb_bench.core.registry import build
+from reaemb_bench.recommender import objectives as softmax
+from reaemb_bench.recommender.objectives import BinaryCrossEntropy, CalibratedBCE, CrossEntropy, SampledSoftmax
 
 
 def batch(items: int = 30, positions: int = 11, negatives: int = 5) -> tuple[Tensor, Tensor, Tensor, Tensor]:

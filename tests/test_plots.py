@@ -12,12 +12,14 @@ import matplotlib
 import numpy as np
 import pytest
 
-from reaemb_bench.artifacts import Ranks, Vectors
+from reaemb_bench.core.artifacts import Ranks, Vectors
 from reaemb_bench.evaluation.metrics import ndcg
-from reaemb_bench.plots import costs, embeddings, learning, long_tail, reinforcement
-from reaemb_bench.plots.costs import Point
-from reaemb_bench.plots.plot import Panel, Plot
-from reaemb_bench.plots.ticks import Curve, curves_of, running_mean
+from reaemb_bench.report import plots as costs
+from reaemb_bench.report import plots as embeddings
+from reaemb_bench.report import plots as learning
+from reaemb_bench.report import plots as long_tail
+from reaemb_bench.report import plots as reinforcement
+from reaemb_bench.report.plots import Curve, Panel, Plot, Point, curves_of, running_mean
 
 
 def ranks(places: Sequence[int], popularity: Sequence[int]) -> Ranks:
@@ -74,7 +76,7 @@ def test_the_long_tail_is_the_mean_over_the_users_of_each_bin_and_over_seeds() -
 
 
 def test_the_long_tail_draws_a_line_a_method_and_names_bins_and_users() -> None:
-    drawn = long_tail.draw(tail())
+    drawn = long_tail.draw_of_long_tail(tail())
     (one,) = drawn.panels
     assert series(one) == 2
     assert [entry.name for entry in drawn.legend] == ["ours", "floor"]
@@ -91,8 +93,8 @@ def test_cold_targets_are_a_bin_of_their_own_and_no_end_of_the_tail() -> None:
     assert made.bins[0].words == "none"
     assert made.bins[0].users == 1
     assert sum(each.users for each in made.bins) == 10
-    assert "have none" not in long_tail.readings(made)[0]
-    assert "none" in words(long_tail.draw(made).panels[0])
+    assert "have none" not in long_tail.readings_of_long_tail(made)[0]
+    assert "none" in words(long_tail.draw_of_long_tail(made).panels[0])
 
 
 def test_nobody_judged_is_no_long_tail() -> None:
@@ -100,7 +102,7 @@ def test_nobody_judged_is_no_long_tail() -> None:
     assert long_tail.long_tail({}, {}) is None
     cold = long_tail.long_tail({"ours": [ranks([0, 1], [0, 0])]}, {})
     assert cold is not None
-    assert "none training interactions (2 users)" in long_tail.readings(cold)[0]
+    assert "none training interactions (2 users)" in long_tail.readings_of_long_tail(cold)[0]
 
 
 def ticks(unit: str, values: Mapping[str, Sequence[float]]) -> list[dict[str, object]]:
@@ -156,7 +158,7 @@ def test_methods_that_say_the_same_are_named_together_and_keep_their_colours() -
     methods = ["untrained", "ours", "theirs"]
     both = [*curves("ours"), *curves("theirs")]
     assert learning.readings(both, methods)[0].startswith("ours and theirs, lrcl: loss ")
-    plots = [learning.draw(both, methods), reinforcement.draw(curves("theirs"), methods)]
+    plots = [learning.draw(both, methods), reinforcement.draw_of_reinforcement(curves("theirs"), methods)]
     looks = [{entry.name: entry.look for entry in each.legend} for each in plots if each is not None]
     assert [list(each) for each in looks] == [["ours", "theirs"], ["theirs"]]
     assert looks[0]["theirs"] == looks[1]["theirs"] != looks[0]["ours"]
@@ -165,14 +167,14 @@ def test_methods_that_say_the_same_are_named_together_and_keep_their_colours() -
 
 
 def test_reinforcement_says_whether_the_reward_rose_beyond_its_noise() -> None:
-    (said,) = reinforcement.readings(curves(), ["ours"])
+    (said,) = reinforcement.readings_of_reinforcement(curves(), ["ours"])
     noise = np.std([-2, -1, -2, -1.5])
     assert said == (
         "crrl: the reward rises, -2 → -1.5 in 4 steps, more than single steps differ "
         f"(standard deviation {noise:.3g}); 25 % of the groups gave no signal; "
         "a step moves the thoughts by 1 of the noise's deviation"
     )
-    drawn = reinforcement.draw(curves(), ["ours"])
+    drawn = reinforcement.draw_of_reinforcement(curves(), ["ours"])
     assert drawn is not None
     assert [each.heading for each in drawn.panels] == ["crrl: reward", "crrl: dead_groups", "crrl: shift"]
     assert [note.partition(":")[0] for note in drawn.notes] == ["reward", "dead_groups", "shift"]
@@ -181,7 +183,7 @@ def test_reinforcement_says_whether_the_reward_rose_beyond_its_noise() -> None:
 def test_what_no_step_recorded_is_not_drawn() -> None:
     assert learning.draw([], ["ours"]) is None
     assert learning.draw(curves_of("ours", "crrl", [CRRL]), ["ours"]) is None
-    assert reinforcement.draw(curves_of("ours", "lrcl", [LRCL]), ["ours"]) is None
+    assert reinforcement.draw_of_reinforcement(curves_of("ours", "lrcl", [LRCL]), ["ours"]) is None
     assert curves_of("ours", "rank", [[], []]) == []
 
 
@@ -222,7 +224,7 @@ def test_a_map_of_files_in_blocks_is_that_of_the_whole_and_its_axes_are_the_prin
 def test_a_map_of_equal_few_or_narrow_vectors_is_still_a_map(rows: np.ndarray) -> None:
     shape = embeddings.shape_of(Vectors(rows.astype(np.float32)))
     assert shape.points.shape == (len(rows), 2)
-    drawn = embeddings.draw({"it": shape}, np.arange(len(rows)))
+    drawn = embeddings.draw_of_embeddings({"it": shape}, np.arange(len(rows)))
     assert len(drawn.panels) == 1
     assert "nan" not in "".join(drawn.readings)
 
@@ -230,13 +232,13 @@ def test_a_map_of_equal_few_or_narrow_vectors_is_still_a_map(rows: np.ndarray) -
 def test_a_map_shows_every_item_once_or_says_how_many() -> None:
     rng = np.random.default_rng(2)
     shape = embeddings.shape_of(Vectors(rng.normal(size=(1_600, 4)).astype(np.float32)))
-    drawn = embeddings.draw({"before": shape, "after": shape}, np.arange(1_600), ["a remark"])
+    drawn = embeddings.draw_of_embeddings({"before": shape, "after": shape}, np.arange(1_600), ["a remark"])
     assert [each.heading for each in drawn.panels] == ["before", "after"]
     assert drawn.notes[0].startswith("every map shows 1,500 of 1,600 items")
     assert drawn.notes[-1] == "a remark"
     (group,) = re.findall(r'<g id="p\w+-items">(.*?)</g>\s*<g id', drawn.panels[0].svg, re.DOTALL)
     assert group.count("<use ") == 1_500
-    few = embeddings.draw({"it": replace(shape, points=shape.points[:30])}, np.arange(30))
+    few = embeddings.draw_of_embeddings({"it": replace(shape, points=shape.points[:30])}, np.arange(30))
     assert "shows" not in few.notes[0]
 
 
@@ -244,15 +246,15 @@ POINTS = [Point("slow", 90.0, 0.31), Point("quick", 1.5, 0.3)]
 
 
 def test_costs_need_two_runs_and_name_the_best_and_the_cheapest() -> None:
-    assert costs.draw(POINTS[:1], None) is None
-    drawn = costs.draw(POINTS, ("item-knn", 0.2))
+    assert costs.draw_of_costs(POINTS[:1], None) is None
+    drawn = costs.draw_of_costs(POINTS, ("item-knn", 0.2))
     assert drawn is not None
     assert drawn.readings == (
         "slow is best: NDCG@10 .3100 in 90 minutes; quick is cheapest: .3000 in 1.5 minutes, .0100 less",
     )
     assert series(drawn.panels[0]) == 2
     assert [entry.name for entry in drawn.legend] == ["slow", "quick", "best floor: item-knn"]
-    assert costs.readings([Point("both", 1, 0.4), POINTS[0]]) == (
+    assert costs.readings_of_costs([Point("both", 1, 0.4), POINTS[0]]) == (
         "both is best: NDCG@10 .4000 in 1 minutes, and no run is cheaper",
     )
 
@@ -260,11 +262,11 @@ def test_costs_need_two_runs_and_name_the_best_and_the_cheapest() -> None:
 def all_plots() -> list[Plot]:
     shape = embeddings.shape_of(Vectors(np.random.default_rng(3).normal(size=(20, 4)).astype(np.float32)))
     made = [
-        long_tail.draw(tail()),
+        long_tail.draw_of_long_tail(tail()),
         learning.draw(curves(), ["ours"]),
-        reinforcement.draw(curves(), ["ours"]),
-        embeddings.draw({"ours": shape}, np.arange(20)),
-        costs.draw(POINTS, None),
+        reinforcement.draw_of_reinforcement(curves(), ["ours"]),
+        embeddings.draw_of_embeddings({"ours": shape}, np.arange(20)),
+        costs.draw_of_costs(POINTS, None),
     ]
     return [each for each in made if each is not None]
 
@@ -294,7 +296,7 @@ def test_no_label_of_the_long_tail_lies_on_another() -> None:
         tail(),
         bins=tuple(long_tail.Bin(low, 2 * low, 100_000) for low in (1_234, 2_345, 34_567, 45_678, 567_891)),
     )
-    (drawn,) = long_tail.draw(wide).panels
+    (drawn,) = long_tail.draw_of_long_tail(wide).panels
     found = [
         (float(x), float(x) + 0.55 * len(text) * float(size))
         for size, x, text in re.findall(

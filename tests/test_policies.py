@@ -8,16 +8,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from reaemb_bench.encoding.model import ThoughtModel
-from reaemb_bench.encoding.prefix import Tokens
-from reaemb_bench.encoding.template import Template
-from reaemb_bench.policies.clipping import clipped_loss
-from reaemb_bench.policies.gaussian import Gaussian
-from reaemb_bench.policies.rollouts import LogDensity, Rollouts
-from reaemb_bench.poolings.poolings import Mean
-from reaemb_bench.reasoners.latent_thought_network import PaperThoughtAttention
-from reaemb_bench.reinforcement.learning import Learner
-from reaemb_bench.steps.reinforce import ReinforceLeakyPaper
+from reaemb_bench.encoder.poolings import Mean
+from reaemb_bench.encoder.reasoners.latent_thought import PaperThoughtAttention
+from reaemb_bench.encoder.shared_prefix import Tokens
+from reaemb_bench.encoder.template import Template
+from reaemb_bench.encoder.thought_model import ThoughtModel
+from reaemb_bench.rl.crrl import Learner, ReinforceLeakyPaper
+from reaemb_bench.rl.policies import Gaussian, LogDensity, Rollouts, clipped_loss
 
 FIXTURES = Path(__file__).parent / "fixtures" / "fidelity"
 GROUP, CANDIDATES = 4, 8

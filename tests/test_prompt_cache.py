@@ -13,14 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from reaemb_bench.encoding.folder import open_encoder
-from reaemb_bench.encoding.model import ThoughtModel
-from reaemb_bench.encoding.prefix import Prefix
-from reaemb_bench.errors import UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.reinforcement.prompts import Prompts
-from reaemb_bench.reinforcement.sealed import read_sealed, write_sealed
-from reaemb_bench.reinforcement.shelves import Room, lay_out
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.encoder.folder import open_encoder
+from reaemb_bench.encoder.shared_prefix import Prefix
+from reaemb_bench.encoder.thought_model import ThoughtModel
+from reaemb_bench.rl.prompt_cache import Prompts, Room, lay_out, read_sealed, write_sealed
 from tests.encoding_helpers import corpus, encoder
 
 ITEMS = 20

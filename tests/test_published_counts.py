@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from reaemb_bench.errors import UserError
-from reaemb_bench.recipe import SHIPPED
-from reaemb_bench.reporting.expected import read_expected
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.recipe import SHIPPED
+from reaemb_bench.report.expected import read_expected
 from tests.conftest import Said
 
 Command = Callable[..., Said]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reaemb_bench.tracking.connection import connect
+from reaemb_bench.tracking.mlflow import connect
 from tests.conftest import Said
 from tests.tracking_helpers import children, runs_in
 

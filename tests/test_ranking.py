@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reaemb_bench.artifacts import Corpus, Float32, Holdout, Int32, Int64, Ranker, Ranks, Sequences, Signal
-from reaemb_bench.context import Context, Tick
-from reaemb_bench.errors import UserError
+from reaemb_bench.core.artifacts import Corpus, Float32, Holdout, Int32, Int64, Ranker, Ranks, Sequences, Signal
+from reaemb_bench.core.component import Context, Tick
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
 from reaemb_bench.evaluation.ranking import rank_targets
 from reaemb_bench.evaluation.summary import summarise
-from reaemb_bench.machine import Machine
-from reaemb_bench.steps.rank import Rank
-from reaemb_bench.steps.train import TrainIds
+from reaemb_bench.recommender.fit import TrainIds
+from reaemb_bench.recommender.score import Rank
 
 
 class Fixed:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from reaemb_bench.errors import UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import execute, plan
-from reaemb_bench.recipe import from_raw, load
-from reaemb_bench.store import Store
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.execute import execute, plan
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import from_raw, load
+from reaemb_bench.core.store import Store
 
 RECIPES = ["recipes/quickstart.toml", "recipes/reaemb_full.toml"]
 PAPER = ["recipes/paper/yelp.toml", "recipes/paper/cd.toml", "recipes/paper/games.toml"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reaemb_bench.artifacts import Float32, Int64, Ranks, Sequences
+from reaemb_bench.core.artifacts import Float32, Int64, Ranks, Sequences
 from reaemb_bench.evaluation.lists import gini, measures
 from reaemb_bench.evaluation.ranking import rank_targets
 from reaemb_bench.evaluation.summary import summarise

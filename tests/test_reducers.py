@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from reaemb_bench.artifacts import Vectors
-from reaemb_bench.errors import UserError
-from reaemb_bench.reducers.reducers import PCA, Unreduced, Whitening
+from reaemb_bench.core.artifacts import Vectors
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.encoder.reducers import PCA, Unreduced, Whitening
 
 
 def vectors(items: int = 200, width: int = 12) -> Vectors:

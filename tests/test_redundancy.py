@@ -32,10 +32,10 @@ from torch import Tensor
 
 from benchmarks.encoder import stages
 from benchmarks.encoder.run import agreement
-from reaemb_bench.encoding.batching import by_length, in_turn
-from reaemb_bench.encoding.folder import open_encoder
-from reaemb_bench.encoding.model import ThoughtModel
-from reaemb_bench.machine import Machine
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.encoder.folder import open_encoder
+from reaemb_bench.encoder.memory import by_length, in_turn
+from reaemb_bench.encoder.thought_model import ThoughtModel
 from tests.encoding_helpers import corpus, encoder
 
 CPU = Machine(device="cpu", precision="float32")
@@ -233,6 +233,6 @@ def test_the_head_is_asked_at_thoughts_and_eos_alone(tmp_path: Path) -> None:
 def test_a_contrastive_step_in_micro_batches_is_the_plain_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], micro_batch: int
 ) -> None:
-    monkeypatch.setattr("reaemb_bench.encoding.contrastive.graphs_that_fit", lambda *_: 1)
+    monkeypatch.setattr("reaemb_bench.encoder.lrcl.graphs_that_fit", lambda *_: 1)
     machine = CPU.model_copy(update={"micro_batch": micro_batch})
     agreement(stages.lrcl(opened(tmp_path, **settings), corpus(), machine, 16))

@@ -8,22 +8,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from reaemb_bench.artifacts import Corpus, Encoder, Holdout, Sequences
-from reaemb_bench.context import Context, Tick
-from reaemb_bench.data.candidates import draw_candidates
+from reaemb_bench.core.artifacts import Corpus, Encoder, Holdout, Sequences
+from reaemb_bench.core.component import Context, Tick
+from reaemb_bench.core.errors import RecipeError, UserError
+from reaemb_bench.core.execute import signature
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
 from reaemb_bench.data.cooccurrence import cooccurrence
-from reaemb_bench.encoding.folder import REASONER, open_encoder
-from reaemb_bench.encoding.model import ThoughtModel
-from reaemb_bench.encoding.prefix import Prefix
-from reaemb_bench.errors import RecipeError, UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import signature
-from reaemb_bench.registry import build
-from reaemb_bench.reinforcement.learning import Learner, batches, rows
-from reaemb_bench.reinforcement.prompts import Prompts
-from reaemb_bench.reinforcement.shelves import Room
-from reaemb_bench.steps.llm import LanguageModel
-from reaemb_bench.steps.reinforce import Reinforce, ReinforceLeakyPaper
+from reaemb_bench.encoder.folder import REASONER, LanguageModel, open_encoder
+from reaemb_bench.encoder.shared_prefix import Prefix
+from reaemb_bench.encoder.thought_model import ThoughtModel
+from reaemb_bench.rl.candidates import draw_candidates
+from reaemb_bench.rl.crrl import Learner, Reinforce, ReinforceLeakyPaper, batches, rows
+from reaemb_bench.rl.prompt_cache import Prompts, Room
 
 ITEMS, CLUSTERS, USERS = 24, 6, 60
 WORDS = ["amber", "basil", "cedar", "delta", "ember", "fjord", "grape", "hazel", "ivory", "jade", "koala", "lemon"]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from reaemb_bench.artifacts import Encoder
-from reaemb_bench.encoding.folder import REASONER
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import execute, fetch_all, plan
-from reaemb_bench.recipe import load
-from reaemb_bench.store import Store
+from reaemb_bench.core.artifacts import Encoder
+from reaemb_bench.core.execute import execute, fetch_all, plan
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import load
+from reaemb_bench.core.store import Store
+from reaemb_bench.encoder.folder import REASONER
 from tests.encoding_helpers import corpus  # noqa: F401 - sets torch's threads before anything runs
 
 # Three groups a step are shared unequally; of one group the second process has none.

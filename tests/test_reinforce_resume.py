@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from reaemb_bench.reinforcement import checkpoint
-from reaemb_bench.reinforcement.checkpoint import Checkpoints, Curve
+from reaemb_bench.rl import checkpoint
+from reaemb_bench.rl.checkpoint import Checkpoints, Curve
 from tests.conftest import Said
 from tests.encoding_helpers import corpus  # noqa: F401 - sets torch's threads before anything runs
 

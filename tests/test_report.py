@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 import tomli_w
 
-from reaemb_bench.artifacts import Corpus, Encoder, Floors, Ranks, Sequences, Vectors
-from reaemb_bench.errors import UserError
-from reaemb_bench.reporting import html
-from reaemb_bench.reporting.page import report_html
-from reaemb_bench.reporting.report import in_words, report
-from reaemb_bench.reporting.table import Cell, Column, Row, Table
-from reaemb_bench.runs import Result, Run
-from reaemb_bench.store import TICKS, Store, seal
+from reaemb_bench.core.artifacts import Corpus, Encoder, Floors, Ranks, Sequences, Vectors
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.runs import Result, Run
+from reaemb_bench.core.store import TICKS, Store, seal
+from reaemb_bench.report import html
+from reaemb_bench.report.page import in_words, report, report_html
+from reaemb_bench.report.table import Cell, Column, Row, Table
 from tests.conftest import TOYS, Said
 
 Command = Callable[..., Said]

@@ -11,14 +11,14 @@ import pytest
 from rich.console import Console
 from scipy.stats import binom
 
-from reaemb_bench.artifacts import Floors, Ranks
-from reaemb_bench.errors import UserError
+from reaemb_bench.core.artifacts import Floors, Ranks
+from reaemb_bench.core.errors import UserError
 from reaemb_bench.evaluation.significance import Comparison
-from reaemb_bench.reporting import markdown, terminal
-from reaemb_bench.reporting.results import lists_table, results_table
-from reaemb_bench.reporting.svg import as_svg
-from reaemb_bench.reporting.table import Cell, Column, Row, Table, mark_best, number
-from reaemb_bench.reporting.verdicts import sentence, verdicts
+from reaemb_bench.report import render as markdown
+from reaemb_bench.report import render as terminal
+from reaemb_bench.report.render import as_svg
+from reaemb_bench.report.results import lists_table, results_table, sentence, verdicts
+from reaemb_bench.report.table import Cell, Column, Row, Table, mark_best, number
 
 
 def ranks(places: Sequence[int], popularity: int = 5) -> Ranks:
@@ -44,7 +44,7 @@ TWO_SEEDS = [ranks([0, 1, 2, 3]), ranks([1, 1, 9, 12])]
 
 def seen(table: Table, width: int) -> str:
     file = io.StringIO()
-    Console(file=file, width=width, color_system=None).print(terminal.render(table))
+    Console(file=file, width=width, color_system=None).print(terminal.render_terminal(table))
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
@@ -100,7 +100,7 @@ def golden() -> Table:
 
 
 def test_markdown_as_it_looks() -> None:
-    assert markdown.render(golden()) == GOLDEN_MARKDOWN
+    assert markdown.render_markdown(golden()) == GOLDEN_MARKDOWN
 
 
 def test_terminal_as_it_looks_at_80_columns() -> None:
@@ -189,7 +189,7 @@ def test_what_prints_the_same_is_equally_good() -> None:
 
 def test_markdown_keeps_bars_out_of_names() -> None:
     table = Table("a|b", (Column("HR@10"),), (Row("x|y", (Cell(1.0),)),), ())
-    assert markdown.render(table).splitlines()[-1] == "| x\\|y | 1.0000 |"
+    assert markdown.render_markdown(table).splitlines()[-1] == "| x\\|y | 1.0000 |"
 
 
 def test_numbers_have_four_decimals() -> None:

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaemb_bench.rewards.ranked import NDCG, ReciprocalLogRank, ranks
-from reaemb_bench.rewards.softmax_likelihood import SoftmaxLikelihood
+from reaemb_bench.rl.rewards.ranked import NDCG, ReciprocalLogRank, ranks
+from reaemb_bench.rl.rewards.softmax_likelihood import SoftmaxLikelihood
 
 EVERY = [ReciprocalLogRank(), NDCG(), SoftmaxLikelihood()]
 

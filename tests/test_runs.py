@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reaemb_bench.artifacts import Holdout, Ranker, Ranks, Vectors
-from reaemb_bench.errors import UserError
-from reaemb_bench.runs import artifact_of, find, floors_of, history, ranks_of
-from reaemb_bench.store import Store
+from reaemb_bench.core.artifacts import Holdout, Ranker, Ranks, Vectors
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.runs import artifact_of, find, floors_of, history, ranks_of
+from reaemb_bench.core.store import Store
 from tests.conftest import Said
 
 Command = Callable[..., Said]

@@ -15,17 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from reaemb_bench import archives, fetch
-from reaemb_bench.artifacts import Vectors
-from reaemb_bench.backbones.causal_lm import CausalLM
-from reaemb_bench.data.movielens_large import MovieLens1M
-from reaemb_bench.data.table import Table
-from reaemb_bench.encoding.folder import open_encoder
-from reaemb_bench.errors import UserError
-from reaemb_bench.files import sha256_of
-from reaemb_bench.machine import Machine
-from reaemb_bench.recipe import load
-from reaemb_bench.vectors import load_vectors
+from reaemb_bench.core.artifacts import Vectors
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.files import sha256_of
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import load
+from reaemb_bench.data import download as archives
+from reaemb_bench.data import download as fetch
+from reaemb_bench.data.sources.movielens import MovieLens1M
+from reaemb_bench.data.sources.table import Table
+from reaemb_bench.encoder.backbones.causal_lm import CausalLM
+from reaemb_bench.encoder.folder import open_encoder
+from reaemb_bench.report.vectors import load_vectors
 from tests.conftest import Said
 from tests.encoding_helpers import encoder
 

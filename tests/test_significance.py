@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from reaemb_bench.artifacts import Float64, Ranks
-from reaemb_bench.errors import UserError
+from reaemb_bench.core.artifacts import Float64, Ranks
+from reaemb_bench.core.errors import UserError
 from reaemb_bench.evaluation.metrics import ndcg
 from reaemb_bench.evaluation.significance import (
     RESAMPLES,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from reaemb_bench.garbage import DAY, delete, find_garbage
-from reaemb_bench.runs import find, history, ranks_of
-from reaemb_bench.store import Store
+from reaemb_bench.core.inventory import DAY, delete, find_garbage
+from reaemb_bench.core.runs import find, history, ranks_of
+from reaemb_bench.core.store import Store
 from tests.conftest import Said
 from tests.placed_runs import STORE, refused, run_all, write_recipes
 from tests.placed_steps import TOYS

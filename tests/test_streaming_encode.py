@@ -11,16 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reaemb_bench import artifacts
-from reaemb_bench.artifacts import Vectors
-from reaemb_bench.encoding import export
-from reaemb_bench.encoding.folder import open_encoder
-from reaemb_bench.encoding.model import ThoughtModel
-from reaemb_bench.errors import UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.reducers.reducers import PCA, Whitening
-from reaemb_bench.registry import build
-from reaemb_bench.shards import shard_facts, write_shard
+from reaemb_bench.core import artifacts
+from reaemb_bench.core.artifacts import Vectors, shard_facts, write_shard
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
+from reaemb_bench.encoder import embed as export
+from reaemb_bench.encoder.folder import open_encoder
+from reaemb_bench.encoder.reducers import PCA, Whitening
+from reaemb_bench.encoder.thought_model import ThoughtModel
 from tests.encoding_helpers import context, corpus, encoder
 
 ROOT = Path(__file__).parent.parent

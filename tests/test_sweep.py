@@ -21,13 +21,13 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from reaemb_bench import runs
-from reaemb_bench.artifacts import Holdout, Ranker
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import execute, plan
-from reaemb_bench.recipe import load
-from reaemb_bench.store import Store
-from reaemb_bench.tuning.trial import objectives, validation
+from reaemb_bench.core import runs
+from reaemb_bench.core.artifacts import Holdout, Ranker
+from reaemb_bench.core.execute import execute, plan
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import load
+from reaemb_bench.core.store import Store
+from reaemb_bench.experiments.sweep import objectives, validation
 from tests.conftest import TOYS, Said
 
 Command = Callable[..., Said]
@@ -164,7 +164,7 @@ def test_no_job_of_a_trial_sees_test_targets_and_nobody_opens_them(
     def opened(folder: Path) -> Holdout:
         raise AssertionError("a sweep opened the test targets")
 
-    monkeypatch.setattr("reaemb_bench.cli.running.execute", watched)
+    monkeypatch.setattr("reaemb_bench.experiments.running.execute", watched)
     monkeypatch.setattr(Holdout, "load", opened)
     assert command("sweep", "toys.toml", "--trials", 2).code == 0
     for folder in (STORE / "results").glob("*/holdout"):

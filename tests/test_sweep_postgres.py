@@ -71,7 +71,7 @@ def test_processes_share_a_study_and_one_that_dies_far_away_is_missed_by_its_hea
     # As a host without a share in the store would leave it.
     shutil.rmtree(STORE / "sweeps/toys/workers")
     with monkeypatch.context() as patched:
-        patched.setattr("reaemb_bench.tuning.study._GRACE_SECONDS", 1)
+        patched.setattr("reaemb_bench.experiments.sweep._GRACE_SECONDS", 1)
         # Its last heartbeat must be older than that when the next trial is asked for.
         time.sleep(2)
         said = command(*words, "--trials", 2)

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reaemb_bench.errors import RecipeError, UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.recipe import load
-from reaemb_bench.tuning.settings import Settings, read_search, twin
-from reaemb_bench.tuning.space import Space, Values, applied, read_space
-from reaemb_bench.tuning.sweep import Sweep, sweep_of
+from reaemb_bench.core.errors import RecipeError, UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import load
+from reaemb_bench.experiments.space import Settings, Space, Values, applied, read_search, read_space, twin
+from reaemb_bench.experiments.sweep import Sweep, sweep_of
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

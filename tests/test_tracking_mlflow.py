@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 
-from reaemb_bench.artifacts import Corpus
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import Plan, execute, plan
-from reaemb_bench.recipe import load
-from reaemb_bench.runs import Group
-from reaemb_bench.store import Store
-from reaemb_bench.tracking.connection import connect
-from reaemb_bench.tracking.groups import GROUP_TAG, group_run
-from reaemb_bench.tracking.mlflow import Tracker, log_group
+from reaemb_bench.core.artifacts import Corpus
+from reaemb_bench.core.execute import Plan, execute, plan
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import load
+from reaemb_bench.core.runs import Group
+from reaemb_bench.core.store import Store
+from reaemb_bench.tracking.mlflow import GROUP_TAG, Tracker, connect, group_run, log_group
 from tests.tracking_helpers import SELDOM, children, runs_in
 
 

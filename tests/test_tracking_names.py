@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaemb_bench.pipeline import plan
-from reaemb_bench.recipe import load
-from reaemb_bench.runs import as_run
-from reaemb_bench.store import Store
+from reaemb_bench.core.execute import plan
+from reaemb_bench.core.recipe import load
+from reaemb_bench.core.runs import as_run, flatten
+from reaemb_bench.core.store import Store
 from reaemb_bench.tracking.addresses import page_of, redacted, without_secrets
-from reaemb_bench.tracking.naming import clean, experiment_name, flatten, shown_metrics
-from reaemb_bench.tracking.tags import tags_of
+from reaemb_bench.tracking.mlflow import clean, experiment_name, shown_metrics, tags_of
 
 SECRETS = st.text(alphabet="abcXYZ019:/@%!$", min_size=8, max_size=20)
 

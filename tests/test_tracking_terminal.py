@@ -7,11 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from reaemb_bench.context import Tick
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import Started, Ticked, execute, plan
-from reaemb_bench.recipe import load
-from reaemb_bench.store import Store
+from reaemb_bench.core.component import Tick
+from reaemb_bench.core.execute import Started, Ticked, execute, plan
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import load
+from reaemb_bench.core.store import Store
 from reaemb_bench.tracking.terminal import Lines, Pace, in_words, watching
 
 

@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaemb_bench.artifacts import Corpus, Ranker, Sequences, Signal, Vectors
-from reaemb_bench.context import Context, Tick
-from reaemb_bench.errors import UserError
-from reaemb_bench.heads.negatives import Untouched
-from reaemb_bench.heads.scoring import open_ranker
-from reaemb_bench.machine import Machine
-from reaemb_bench.steps.train import Train, TrainIds
+from reaemb_bench.core.artifacts import Corpus, Ranker, Sequences, Signal, Vectors
+from reaemb_bench.core.component import Context, Tick
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.recommender.fit import Train, TrainIds, Untouched
+from reaemb_bench.recommender.score import open_ranker
 
 ITEMS = 12
 MACHINE = Machine(device="cpu")

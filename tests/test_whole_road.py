@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reaemb_bench.artifacts import Artifact, Corpus, Floors, Ranks, Vectors
-from reaemb_bench.data.simulated import Simulated
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import Event, Finished, execute, fetch, plan
-from reaemb_bench.recipe import Recipe, load
-from reaemb_bench.store import Store
+from reaemb_bench.core.artifacts import Artifact, Corpus, Floors, Ranks, Vectors
+from reaemb_bench.core.execute import Event, Finished, execute, fetch, plan
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import Recipe, load
+from reaemb_bench.core.store import Store
+from reaemb_bench.data.sources.simulated import Simulated
 
 SMALL = (
     "lrcl.steps=2",

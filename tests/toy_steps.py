@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from reaemb_bench.artifacts import Corpus, Holdout, Ranker, Ranks, Sequences, Signal, Vectors
-from reaemb_bench.component import Component, Randomness, Sight, Step
-from reaemb_bench.context import Context, Tick
+from reaemb_bench.core.artifacts import Corpus, Holdout, Ranker, Ranks, Sequences, Signal, Vectors
+from reaemb_bench.core.component import Component, Context, Randomness, Sight, Step, Tick
 
 
 class Prepare(Step):

@@ -11,17 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reaemb_bench.artifacts import Corpus, Float32, Ranker, Sequences, Signal, Vectors
-from reaemb_bench.component import Component
-from reaemb_bench.context import Context, Tick
-from reaemb_bench.kinds import AnyHead, AnyItemTable, Head, ItemTable
-from reaemb_bench.pipeline import derive_seed
-from reaemb_bench.registry import build
-from reaemb_bench.steps.train import TrainSettings
+from reaemb_bench.core.artifacts import Corpus, Float32, Ranker, Sequences, Signal, Vectors
+from reaemb_bench.core.component import Component, Context, Tick
+from reaemb_bench.core.execute import derive_seed
+from reaemb_bench.core.registry import build
+from reaemb_bench.recommender.fit import TrainSettings
+from reaemb_bench.recommender.kinds import AnyHead, AnyItemTable, Head, ItemTable
 
 if TYPE_CHECKING:
-    from reaemb_bench.heads.examples import Examples
-    from reaemb_bench.heads.packing import Packed
+    from reaemb_bench.recommender.packing import Examples, Packed
 
 _PARTS = ("ids", "texts")
 
@@ -36,7 +34,7 @@ class TrainBoth(TrainSettings):
 
     def run(self, corpus: Corpus, signal: Signal, vectors: Vectors, context: Context) -> Ranker:
         """One recommender whose score is the sum of the two: states and item vectors stand side by side."""
-        from reaemb_bench.heads.fitting import fit
+        from reaemb_bench.recommender.fit import fit
 
         tables: dict[str, tuple[ItemTable, Float32 | None]] = {
             "ids": (self.ids, None),

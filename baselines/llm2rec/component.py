@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from reaemb_bench.artifacts import Corpus, Encoder
-from reaemb_bench.context import Context
-from reaemb_bench.errors import UserError
-from reaemb_bench.steps.tune import LoraSettings
+from reaemb_bench.core.artifacts import Corpus, Encoder
+from reaemb_bench.core.component import Context
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.encoder.lora import LoraSettings
 
 if TYPE_CHECKING:
-    from reaemb_bench.encoding.model import ThoughtModel
-    from reaemb_bench.encoding.tuning import Question, Task
+    from reaemb_bench.encoder.finetune import Question, Task
+    from reaemb_bench.encoder.thought_model import ThoughtModel
 
 
 class NextTitle(LoraSettings):
@@ -37,12 +37,12 @@ class NextTitle(LoraSettings):
 
     def run(self, corpus: Corpus, encoder: Encoder, context: Context) -> Encoder:
         """The encoder with one more adapter. Raises UserError where no user has two training interactions."""
-        from reaemb_bench.encoding.tuning import tuned
+        from reaemb_bench.encoder.finetune import tuned
 
         return tuned(encoder, self, context, lambda model: self._task(model, corpus, context.seed))
 
     def _task(self, model: ThoughtModel, corpus: Corpus, seed: int) -> Task[Question]:
-        from reaemb_bench.encoding.tuning import Task, token_loss
+        from reaemb_bench.encoder.finetune import Task, token_loss
 
         questions = self._questions(model, corpus, seed)
         return Task(questions, lambda batch: token_loss(model, batch, both_ways=False), ())
@@ -70,7 +70,7 @@ class NextTitle(LoraSettings):
 
 def continued(model: ThoughtModel, text: str, answer: str) -> Question:
     """The answer and EOS, asked behind the text; what does not fit into the model's length is the text's beginning."""
-    from reaemb_bench.encoding.tuning import Question
+    from reaemb_bench.encoder.finetune import Question
 
     limit = model.template.max_length
     before, after = model.tokenizer([text, answer], add_special_tokens=False)["input_ids"]

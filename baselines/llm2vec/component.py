@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from reaemb_bench.artifacts import Corpus, Encoder
-from reaemb_bench.context import Context
-from reaemb_bench.errors import UserError
-from reaemb_bench.steps.tune import LoraSettings
+from reaemb_bench.core.artifacts import Corpus, Encoder
+from reaemb_bench.core.component import Context
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.encoder.lora import LoraSettings
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-    from reaemb_bench.encoding.model import ThoughtModel
-    from reaemb_bench.encoding.tuning import Question, Task
+    from reaemb_bench.encoder.finetune import Question, Task
+    from reaemb_bench.encoder.thought_model import ThoughtModel
 
 
 class MaskedNextToken(LoraSettings):
@@ -35,12 +35,12 @@ class MaskedNextToken(LoraSettings):
 
     def run(self, corpus: Corpus, encoder: Encoder, context: Context) -> Encoder:
         """The encoder with one more adapter. Raises UserError where its attention is causal."""
-        from reaemb_bench.encoding.tuning import tuned
+        from reaemb_bench.encoder.finetune import tuned
 
         return tuned(encoder, self, context, lambda model: self._task(model, corpus, context.seed))
 
     def _task(self, model: ThoughtModel, corpus: Corpus, seed: int) -> Task[Question]:
-        from reaemb_bench.encoding.tuning import Task, token_loss
+        from reaemb_bench.encoder.finetune import Task, token_loss
 
         if not model.both_ways:
             raise UserError('masked tokens need both sides: say llm.backbone = {use = "bidirectional", of = ...}')
@@ -50,7 +50,7 @@ class MaskedNextToken(LoraSettings):
     def _questions(self, model: ThoughtModel, corpus: Corpus, seed: int) -> Iterator[Sequence[Question]]:
         import numpy as np
 
-        from reaemb_bench.encoding.contrastive import batches
+        from reaemb_bench.encoder.lrcl import batches
 
         bare, *rows = model.tokenize(["", *corpus.texts])
         places = [own_places(row, bare) for row in rows]
@@ -87,7 +87,7 @@ def own_places(row: Sequence[int], bare: Sequence[int]) -> list[int]:
 
 def hidden(ids: Sequence[int], places: Sequence[int], mask: int, share: float, draw: Generator) -> Question:
     """The sequence with some of `places` masked, each asked for at the place before it."""
-    from reaemb_bench.encoding.tuning import Question
+    from reaemb_bench.encoder.finetune import Question
 
     chosen = [place for place in places if draw.random() < share] or [places[int(draw.integers(len(places)))]]
     shown = list(ids)

@@ -12,19 +12,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reaemb_bench.artifacts import Corpus, Float32, Int64, Ranker, Sequences, Signal, Vectors
-from reaemb_bench.component import Component
-from reaemb_bench.context import Context
-from reaemb_bench.kinds import AnyHead, AnyItemTable, Head
-from reaemb_bench.reducers.reducers import PCA
-from reaemb_bench.steps.train import TrainSettings
-from reaemb_bench.tables.tables import given_vectors
-from reaemb_bench.tables.tables_network import FrozenTable, IdTable
+from reaemb_bench.core.artifacts import Corpus, Float32, Int64, Ranker, Sequences, Signal, Vectors
+from reaemb_bench.core.component import Component, Context
+from reaemb_bench.encoder.reducers import PCA
+from reaemb_bench.recommender.fit import TrainSettings
+from reaemb_bench.recommender.item_tables import FrozenTable, IdTable, given_vectors
+from reaemb_bench.recommender.kinds import AnyHead, AnyItemTable, Head
 
 if TYPE_CHECKING:
-    from reaemb_bench.heads.examples import Examples
-    from reaemb_bench.heads.fitting import Penalty
-    from reaemb_bench.heads.packing import Bucket, Packed
+    from reaemb_bench.recommender.fit import Penalty
+    from reaemb_bench.recommender.packing import Bucket, Examples, Packed
 
 _BLOCK = 1024
 _TEACHERS_AT_ONCE = 256
@@ -44,7 +41,7 @@ class TrainDistilled(TrainSettings):
 
     def run(self, corpus: Corpus, signal: Signal, vectors: Vectors, context: Context) -> Ranker:
         """The recommender at its best epoch."""
-        from reaemb_bench.heads.fitting import fit
+        from reaemb_bench.recommender.fit import fit
 
         taught = self.distillation(corpus, similar_users(corpus, vectors, self.neighbours)) if self.weight else None
         return fit(corpus, signal, vectors.values, self.items, self, context, taught)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from reaemb_bench.artifacts import Corpus, Int64, Ranker, Signal, Vectors
-from reaemb_bench.context import Context
-from reaemb_bench.errors import UserError
-from reaemb_bench.kinds import AnyItemTable
-from reaemb_bench.losses.info_nce import InfoNCE
-from reaemb_bench.steps.train import TrainSettings
+from reaemb_bench.core.artifacts import Corpus, Int64, Ranker, Signal, Vectors
+from reaemb_bench.core.component import Context
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.encoder.losses.info_nce import InfoNCE
+from reaemb_bench.recommender.fit import TrainSettings
+from reaemb_bench.recommender.kinds import AnyItemTable
 
 if TYPE_CHECKING:
-    from reaemb_bench.heads.fitting import Penalty
+    from reaemb_bench.recommender.fit import Penalty
 
 
 class TrainAligned(TrainSettings):
@@ -37,7 +37,7 @@ class TrainAligned(TrainSettings):
 
         ranker: the recommender over ids, trained before.
         """
-        from reaemb_bench.heads.fitting import fit
+        from reaemb_bench.recommender.fit import fit
 
         shape, wanted = ranker.tensors["vectors"].shape, (corpus.items, self.head.hidden)
         if shape != wanted:

@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from reaemb_bench.artifacts import Float32, Int64, Vectors
-from reaemb_bench.component import Component
-from reaemb_bench.errors import UserError
+from reaemb_bench.core.artifacts import Float32, Int64, Vectors
+from reaemb_bench.core.component import Component
+from reaemb_bench.core.errors import UserError
 
 
 class SelectedDimensions(Component):

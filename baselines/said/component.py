@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from reaemb_bench.artifacts import Corpus, Encoder, Vectors
-from reaemb_bench.context import Context
-from reaemb_bench.steps.tune import TuneSettings
+from reaemb_bench.core.artifacts import Corpus, Encoder, Vectors
+from reaemb_bench.core.component import Context
+from reaemb_bench.encoder.lora import TuneSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from reaemb_bench.encoding.model import ThoughtModel
+    from reaemb_bench.encoder.thought_model import ThoughtModel
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Regenerate(TuneSettings):
         """One projected vector an item, (items, hidden size). An interrupted training begins anew."""
         import torch
 
-        from reaemb_bench.encoding.folder import open_encoder
-        from reaemb_bench.encoding.tuning import Task, seeded, tune
+        from reaemb_bench.encoder.finetune import Task, seeded, tune
+        from reaemb_bench.encoder.folder import open_encoder
 
         with seeded(context):
             model = open_encoder(encoder, context.machine)
@@ -84,7 +84,7 @@ class Regenerate(TuneSettings):
                 return Vectors(table.vectors(range(corpus.items)).cpu().numpy())
 
     def _texts(self, model: ThoughtModel, corpus: Corpus, seed: int) -> Iterator[Sequence[Text]]:
-        from reaemb_bench.encoding.contrastive import batches
+        from reaemb_bench.encoder.lrcl import batches
 
         texts = item_texts(model, corpus)
         for _, items in batches(corpus.items, min(self.batch_size, corpus.items), seed):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from reaemb_bench.artifacts import Corpus, Vectors
-from reaemb_bench.component import Step
-from reaemb_bench.errors import UserError
+from reaemb_bench.core.artifacts import Corpus, Vectors
+from reaemb_bench.core.component import Step
+from reaemb_bench.core.errors import UserError
 
 
 class TfidfSvd(Step):

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from reaemb_bench.artifacts import Corpus, Encoder, Float32, Int64, Ranker
-from reaemb_bench.context import Context
-from reaemb_bench.errors import UserError
-from reaemb_bench.steps.tune import LoraSettings
+from reaemb_bench.core.artifacts import Corpus, Encoder, Float32, Int64, Ranker
+from reaemb_bench.core.component import Context
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.encoder.lora import LoraSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from reaemb_bench.encoding.model import ThoughtModel
-    from reaemb_bench.encoding.tuning import Task
+    from reaemb_bench.encoder.finetune import Task
+    from reaemb_bench.encoder.thought_model import ThoughtModel
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class LatentCategories(LoraSettings):
 
     def run(self, corpus: Corpus, encoder: Encoder, ranker: Ranker, context: Context) -> Encoder:
         """The encoder with one more adapter. ranker: the recommender whose item vectors are clustered."""
-        from reaemb_bench.encoding.tuning import tuned
+        from reaemb_bench.encoder.finetune import tuned
 
         found = latent_categories(ranker.tensors["vectors"], self.categories, context.seed)
         return tuned(encoder, self, context, lambda model: self._task(model, corpus, found, context.seed))
@@ -65,7 +65,7 @@ class LatentCategories(LoraSettings):
     def _task(self, model: ThoughtModel, corpus: Corpus, categories: Int64, seed: int) -> Task[History]:
         from torch import nn
 
-        from reaemb_bench.encoding.tuning import Task
+        from reaemb_bench.encoder.finetune import Task
 
         classifier = nn.Linear(model.width, self.categories).to(model.device)
         batches = self._histories(model, corpus, categories, seed)

@@ -7,10 +7,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reaemb_bench.artifacts import Float32
-from reaemb_bench.component import Component
-from reaemb_bench.tables.tables import given_vectors
-from reaemb_bench.tables.tables_network import IdTable, SumTable
+from reaemb_bench.core.artifacts import Float32
+from reaemb_bench.core.component import Component
+from reaemb_bench.recommender.item_tables import IdTable, SumTable, given_vectors
 
 _SPREAD = 0.02
 _LEAST_NOISE = 0.01

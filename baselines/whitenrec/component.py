@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from reaemb_bench.artifacts import Float32, Vectors
-from reaemb_bench.component import Component
-from reaemb_bench.reducers.reducers import principal_axes
-from reaemb_bench.tables.tables import given_vectors
+from reaemb_bench.core.artifacts import Float32, Vectors
+from reaemb_bench.core.component import Component
+from reaemb_bench.encoder.reducers import principal_axes
+from reaemb_bench.recommender.item_tables import given_vectors
 
 
 class Whitened(Component):

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reaemb_bench.artifacts import Corpus, Vectors
-from reaemb_bench.component import Step
-from reaemb_bench.context import Context
-from reaemb_bench.errors import UserError
-from reaemb_bench.fetch import wheel_members
-from reaemb_bench.files import contents
+from reaemb_bench.core.artifacts import Corpus, Vectors
+from reaemb_bench.core.component import Context, Step
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.files import contents
+from reaemb_bench.data.download import wheel_members
 
 _REQUIREMENT = "wordllama==0.4.0.post1"
 _WEIGHTS = "l2_supercat_256.safetensors"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from benchmarks.measuring import clocked, limit_threads, machine, peak, written
 
 if TYPE_CHECKING:
-    from reaemb_bench.artifacts import Sequences
+    from reaemb_bench.core.artifacts import Sequences
 
 ROOT = Path(__file__).parents[2]
 RESULT = Path(__file__).parents[1] / "results" / "cooccurrence.json"
@@ -72,7 +72,7 @@ def simulated(users: int, items: int, interactions: int) -> Sequences:
     """Random histories of exactly this size, none shorter than 5, with a heavy tail of lengths and of popularity."""
     import numpy as np
 
-    from reaemb_bench.artifacts import Sequences
+    from reaemb_bench.core.artifacts import Sequences
 
     rng = np.random.default_rng(SEED)
     extra = np.floor(rng.lognormal(0.3, 1.2, users)).astype(np.int64)
@@ -88,8 +88,8 @@ def simulated(users: int, items: int, interactions: int) -> Sequences:
 def against_plain(size: dict[str, int], repeats: int) -> Measured:
     """Seconds of the plain loop, both ways of drawing, and of ours; raises where their counts differ."""
     from benchmarks.cooccurrence import plain
-    from reaemb_bench.data.candidates import draw_candidates
     from reaemb_bench.data.cooccurrence import cooccurrence
+    from reaemb_bench.rl.candidates import draw_candidates
 
     sequences, items = simulated(**size), size["items"]
     histories = [sequences.of(user).tolist() for user in range(sequences.users)]
@@ -137,8 +137,8 @@ def rows_of(pairs: Any) -> list[Any]:
 
 def one(component: str, users: int, items: int, interactions: int) -> Measured:
     """Seconds and the peak of memory of this process, the histories included."""
-    from reaemb_bench.data.candidates import draw_candidates
-    from reaemb_bench.registry import build
+    from reaemb_bench.core.registry import build
+    from reaemb_bench.rl.candidates import draw_candidates
 
     made: Any = build("cooccurrence", component)
     sequences = simulated(users, items, interactions)

@@ -8,17 +8,16 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from reaemb_bench.artifacts import Corpus
-from reaemb_bench.backbones.smollm2 import SmolLM2
-from reaemb_bench.backbones.tiny import Tiny
-from reaemb_bench.encoding.attention import pack
-from reaemb_bench.encoding.backbone import Loaded, quiet
-from reaemb_bench.encoding.folder import Parts, assemble
-from reaemb_bench.encoding.model import ThoughtModel
-from reaemb_bench.encoding.template import Template
-from reaemb_bench.kinds import Backbone, Pooling
-from reaemb_bench.machine import Machine
-from reaemb_bench.reasoners.latent_thought import LatentThought
+from reaemb_bench.core.artifacts import Corpus
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.encoder.backbones.smollm2 import SmolLM2
+from reaemb_bench.encoder.backbones.tiny import Tiny
+from reaemb_bench.encoder.folder import Parts, assemble
+from reaemb_bench.encoder.kinds import Backbone, Pooling
+from reaemb_bench.encoder.language_model import Loaded, pack, quiet
+from reaemb_bench.encoder.reasoners.latent_thought import LatentThought
+from reaemb_bench.encoder.template import Template
+from reaemb_bench.encoder.thought_model import ThoughtModel
 
 Name = Literal["tiny", "smollm2-135m", "smollm2-135m-random", "qwen2.5-0.5b-random"]
 NAMES: tuple[Name, ...] = get_args(Name)

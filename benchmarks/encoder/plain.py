@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from reaemb_bench.encoding.model import ThoughtModel
-from reaemb_bench.policies.gaussian import Gaussian
+from reaemb_bench.encoder.thought_model import ThoughtModel
+from reaemb_bench.rl.policies import Gaussian
 
 if TYPE_CHECKING:
-    from reaemb_bench.kinds import Loss
-    from reaemb_bench.steps.reinforce import Reinforcement
+    from reaemb_bench.encoder.kinds import Loss
+    from reaemb_bench.rl.crrl import Reinforcement
 
 Rows = Sequence[Sequence[int]]
 """Token ids of prompts, without thoughts and EOS."""

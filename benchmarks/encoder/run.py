@@ -19,8 +19,8 @@ from benchmarks.measuring import clocked, limit_threads, machine, written
 if TYPE_CHECKING:
     from benchmarks.encoder.models import Name
     from benchmarks.encoder.stages import Outcome, Pair
-    from reaemb_bench.artifacts import Corpus
-    from reaemb_bench.machine import Machine
+    from reaemb_bench.core.artifacts import Corpus
+    from reaemb_bench.core.machine import Machine
 
 RESULTS = Path(__file__).parents[1] / "results"
 Stage = Literal["encode", "lrcl", "crrl", "crrl-first", "crrl-paper"]
@@ -44,7 +44,7 @@ def main() -> None:
     limit_threads(told.threads)
     import torch
 
-    from reaemb_bench.machine import Machine
+    from reaemb_bench.core.machine import Machine
 
     torch.set_num_threads(told.threads)
     device = Machine(device=told.device, precision=told.precision, micro_batch=told.micro_batch)
@@ -131,9 +131,8 @@ def pair(stage: Stage, name: Name, corpus: Corpus, device: Machine, told: argpar
     """Both ways of a step, from fresh weights."""
     from benchmarks.encoder import stages
     from benchmarks.encoder.models import model
-    from reaemb_bench.policies.gaussian import Gaussian
-    from reaemb_bench.policies.token_logprob_paper import TokenLogprobPaper
-    from reaemb_bench.poolings.poolings import Mean, Thought
+    from reaemb_bench.encoder.poolings import Mean, Thought
+    from reaemb_bench.rl.policies import Gaussian, TokenLogprobPaper
 
     # Behind a mean over all tokens, random thoughts change rewards by little more than rounding does.
     pooling = Thought() if stage.startswith("crrl") else Mean()

@@ -11,21 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.encoder.plain import Plain, Rows
-from reaemb_bench.artifacts import Corpus
-from reaemb_bench.context import Context
-from reaemb_bench.data.candidates import draw_candidates
+from reaemb_bench.core.artifacts import Corpus
+from reaemb_bench.core.component import Context
+from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.cooccurrence import cooccurrence
-from reaemb_bench.encoding.batching import MICRO_BATCH, micro_batch
-from reaemb_bench.encoding.contrastive import ContrastiveLearner, view_pairs
-from reaemb_bench.encoding.export import embed_all
-from reaemb_bench.encoding.model import ThoughtModel
-from reaemb_bench.kinds import AnyPolicy
-from reaemb_bench.machine import Machine
-from reaemb_bench.reinforcement.learning import Learner
-from reaemb_bench.reinforcement.prompts import Prompts
-from reaemb_bench.reinforcement.shelves import Room
-from reaemb_bench.steps.contrast import Contrast
-from reaemb_bench.steps.reinforce import Reinforce
+from reaemb_bench.encoder.embed import embed_all
+from reaemb_bench.encoder.lrcl import Contrast, ContrastiveLearner, view_pairs
+from reaemb_bench.encoder.memory import MICRO_BATCH, micro_batch
+from reaemb_bench.encoder.thought_model import ThoughtModel
+from reaemb_bench.rl.candidates import draw_candidates
+from reaemb_bench.rl.crrl import Learner, Reinforce
+from reaemb_bench.rl.kinds import AnyPolicy
+from reaemb_bench.rl.prompt_cache import Prompts, Room
 
 SEED = 42
 NOISE = 3.0

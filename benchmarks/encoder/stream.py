@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import MIB, clocked, forget_peak, limit_threads, machine, peak, resident, written
-from reaemb_bench.artifacts import Corpus, Encoder, Sequences, Vectors
+from reaemb_bench.core.artifacts import Corpus, Encoder, Sequences, Vectors
 
 _WARM_UP = 500
 _DIMENSIONS = 32
@@ -75,9 +75,9 @@ def spent(work: Callable[[], object]) -> dict[str, float]:
 
 def encode(corpus: Corpus, encoder: Encoder, folder: Path) -> dict[str, Any]:
     """Run the step `encode` and write its result to `folder / "encoded"`; the facts that it notes."""
-    from reaemb_bench.context import Context
-    from reaemb_bench.machine import Machine
-    from reaemb_bench.steps.encode import Encode
+    from reaemb_bench.core.component import Context
+    from reaemb_bench.core.machine import Machine
+    from reaemb_bench.encoder.embed import Encode
 
     scratch, result = folder / "scratch", folder / "encoded"
     scratch.mkdir(parents=True)
@@ -90,7 +90,7 @@ def encode(corpus: Corpus, encoder: Encoder, folder: Path) -> dict[str, Any]:
 
 def reduce(folder: Path) -> None:
     """Run the step `reduce` on what `encode` wrote, and write its result."""
-    from reaemb_bench.reducers.reducers import PCA
+    from reaemb_bench.encoder.reducers import PCA
 
     result = folder / "reduced"
     result.mkdir()
@@ -99,10 +99,10 @@ def reduce(folder: Path) -> None:
 
 def tiny_encoder(hidden: int, folder: Path) -> Encoder:
     """One block of the tiny backbone with a reasoner, its tokenizer trained on a few of the texts."""
-    from reaemb_bench.context import Context
-    from reaemb_bench.machine import Machine
-    from reaemb_bench.registry import build
-    from reaemb_bench.steps.llm import LanguageModel
+    from reaemb_bench.core.component import Context
+    from reaemb_bench.core.machine import Machine
+    from reaemb_bench.core.registry import build
+    from reaemb_bench.encoder.folder import LanguageModel
 
     step = build("step", {"use": "llm", "backbone": {"use": "tiny", "layers": 1, "hidden": hidden}})
     assert isinstance(step, LanguageModel)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import clocked, forget_peak, peak
-from reaemb_bench.artifacts import Corpus, Holdout, Signal
+from reaemb_bench.core.artifacts import Corpus, Holdout, Signal
 
 MINIMUM = 5
 CANDIDATES = 100
@@ -33,10 +33,10 @@ def plain(reviews: Path, metadata: Path) -> dict[str, Any]:
 
 def ours(reviews: Path, metadata: Path) -> dict[str, Any]:
     """Seconds and peak bytes of the step `prepare`, and what it made."""
-    from reaemb_bench.context import Context
-    from reaemb_bench.machine import Machine
-    from reaemb_bench.registry import build
-    from reaemb_bench.steps.prepare import Prepare
+    from reaemb_bench.core.component import Context
+    from reaemb_bench.core.machine import Machine
+    from reaemb_bench.core.registry import build
+    from reaemb_bench.data.prepare import Prepare
 
     step = build(
         "step",

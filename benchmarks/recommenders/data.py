@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from reaemb_bench.artifacts import Corpus, Holdout, Sequences, Signal
-from reaemb_bench.context import Context, Tick
-from reaemb_bench.data.assemble import draw_candidates
-from reaemb_bench.machine import Machine
-from reaemb_bench.steps.prepare import Prepare
+from reaemb_bench.core.artifacts import Corpus, Holdout, Sequences, Signal
+from reaemb_bench.core.component import Context, Tick
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.data.prepare import Prepare, draw_candidates
 
 Prepared = tuple[Corpus, Signal, Holdout]
 SEED = 42

@@ -17,7 +17,7 @@ import polars
 from benchmarks.recommenders.data import table
 from reaemb_bench.evaluation.metrics import hit_rate, ndcg
 from reaemb_bench.evaluation.ranking import rank_targets
-from reaemb_bench.floors.popularity import Popularity
+from reaemb_bench.recommender.simple_baselines import Popularity
 
 CUTOFF = 10
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from benchmarks.recommenders.data import context
 from benchmarks.recommenders.plain_networks import Head
-from reaemb_bench.artifacts import Corpus, Holdout, Ranker, Ranks, Signal
-from reaemb_bench.steps.rank import Rank
-from reaemb_bench.steps.train import TrainIds
+from reaemb_bench.core.artifacts import Corpus, Holdout, Ranker, Ranks, Signal
+from reaemb_bench.recommender.fit import TrainIds
+from reaemb_bench.recommender.score import Rank
 
 Variant = Literal["same", "sound"]
 VARIANTS: tuple[Variant, ...] = ("same", "sound")

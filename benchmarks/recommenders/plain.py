@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.recommenders.plain_data import Candidates, Histories, training_set
 from benchmarks.recommenders.plain_networks import Head, build
-from reaemb_bench.artifacts import Corpus, Holdout, Int64, Sequences
+from reaemb_bench.core.artifacts import Corpus, Holdout, Int64, Sequences
 
 
 @dataclass(frozen=True)

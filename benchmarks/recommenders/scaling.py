@@ -97,7 +97,7 @@ def one(interactions: int, items: int, told: argparse.Namespace) -> Measured:
 
     from benchmarks.recommenders import ours
     from benchmarks.recommenders.data import synthetic
-    from reaemb_bench.steps.train import TrainIds
+    from reaemb_bench.recommender.fit import TrainIds
 
     torch.set_num_threads(told.threads)
     objective = "cross-entropy" if items <= told.exact_up_to else "sampled-softmax"

@@ -11,7 +11,7 @@ from benchmarks.recommenders import ours
 from benchmarks.recommenders.data import Prepared
 from benchmarks.recommenders.plain import Plain, Settings
 from benchmarks.recommenders.plain_networks import Head
-from reaemb_bench.artifacts import Ranker
+from reaemb_bench.core.artifacts import Ranker
 
 Side = Literal["plain", "same", "sound"]
 SIDES: tuple[Side, ...] = ("plain", *ours.VARIANTS)

@@ -10,33 +10,9 @@ from typing import Annotated
 import typer
 
 import reaemb_bench
-from reaemb_bench.cli import (
-    ablate,
-    audit,
-    bench,
-    card,
-    check,
-    compare,
-    data,
-    describe,
-    diff,
-    doctor,
-    export,
-    history,
-    init,
-    listing,
-    neighbors,
-    new,
-    plan,
-    push,
-    report,
-    run,
-    store,
-    sweep,
-    ui,
-)
+from reaemb_bench.cli import audit, components, data, doctor, experiments, export, mlflow, plan, results, run, store
 from reaemb_bench.cli.options import in_words
-from reaemb_bench.errors import UserError
+from reaemb_bench.core.errors import UserError
 
 _DEBUG = "--debug"
 _INTERRUPTED = 130
@@ -52,22 +28,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _VERBS: dict[str, dict[str, Callable[..., None]]] = {
-    _RUN: {"run": run.run, "ablate": ablate.ablate, "sweep": sweep.sweep, "bench": bench.bench, "plan": plan.plan},
+    _RUN: {
+        "run": run.run,
+        "ablate": experiments.ablate,
+        "sweep": experiments.sweep,
+        "bench": experiments.bench,
+        "plan": plan.plan,
+    },
     _READ: {
-        "history": history.history_of_runs,
-        "compare": compare.compare,
-        "report": report.report,
-        "diff": diff.diff,
+        "history": results.history_of_runs,
+        "compare": results.compare,
+        "report": results.report,
+        "diff": results.diff,
         "export": export.export,
-        "neighbors": neighbors.neighbors,
-        "ui": ui.ui,
-        "push": push.push,
+        "neighbors": export.neighbors,
+        "ui": mlflow.ui,
+        "push": mlflow.push,
     },
     _PARTS: {
-        "init": init.init,
-        "new": new.new,
-        "list": listing.list_components,
-        "describe": describe.describe,
+        "init": components.init,
+        "new": components.new,
+        "list": components.list_components,
+        "describe": components.describe,
     },
     _TRUST: {"audit": audit.audit, "doctor": doctor.doctor},
 }
@@ -75,9 +57,9 @@ for panel, verbs in _VERBS.items():
     for name, verb in verbs.items():
         app.command(name, rich_help_panel=panel)(verb)
 data_app = typer.Typer(help="Read, check and describe data sets.")
-data_app.command("check")(check.check)
+data_app.command("check")(data.check)
 data_app.command("prepare")(data.prepare)
-data_app.command("describe")(card.describe)
+data_app.command("describe")(data.describe)
 app.add_typer(data_app, name="data", rich_help_panel=_TRUST)
 store_app = typer.Typer(help="What lies in the store, why, and what nobody needs.")
 store_app.command("ls")(store.ls)

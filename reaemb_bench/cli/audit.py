@@ -11,9 +11,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reaemb_bench.audit.reading import Reading, readings
-from reaemb_bench.audit.shortening import shortened
-from reaemb_bench.audit.variants import variants_in
 from reaemb_bench.cli.options import (
     DEFAULT_RECIPE,
     CachePlace,
@@ -29,12 +26,14 @@ from reaemb_bench.cli.options import (
     limit_threads,
     machine_from,
 )
-from reaemb_bench.errors import UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import Plan, execute
-from reaemb_bench.pipeline import plan as plan_recipe
-from reaemb_bench.recipe import Recipe, load
-from reaemb_bench.store import Store
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.execute import Plan, execute
+from reaemb_bench.core.execute import plan as plan_recipe
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import Recipe, load
+from reaemb_bench.core.store import Store
+from reaemb_bench.evaluation.leak_test import Reading, readings, shortened
+from reaemb_bench.evaluation.paper_variants import variants_in
 from reaemb_bench.tracking.terminal import watching
 
 _FOUND = 1
@@ -133,7 +132,7 @@ def _print_variants(read: Recipe, screen: Console) -> None:
 
 def _examined(read: Recipe, full: bool, machine: Machine, screen: Console) -> bool:
     """Run the leak test and say what came of it; whether it found nothing."""
-    from reaemb_bench.audit.permutation import examine
+    from reaemb_bench.evaluation.leak_test import examine
 
     if not full:
         read, cuts = shortened(read)

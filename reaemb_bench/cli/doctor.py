@@ -18,9 +18,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from reaemb_bench.cli.options import CachePlace, Device, MlflowPlace, StorePlace, console, machine_from
-from reaemb_bench.errors import UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.registry import find, kinds, names
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import find, kinds, names
 from reaemb_bench.tracking.addresses import page_of, redacted, without_secrets
 
 _GIGABYTE = 1e9

@@ -10,10 +10,10 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from reaemb_bench.errors import RecipeError, UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.recipe import shipped_names
-from reaemb_bench.registry import kinds, settings_error
+from reaemb_bench.core.errors import RecipeError, UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import shipped_names
+from reaemb_bench.core.registry import kinds, settings_error
 
 DEFAULT_RECIPE = "recipes/reaemb_full.toml"
 
@@ -103,8 +103,3 @@ def in_words(error: UserError) -> str:
     """The error as one line, with the place in the recipe in front where it has one."""
     place = "in the recipe, " if isinstance(error, RecipeError) and error.path else ""
     return " ".join(f"{place}{error}".split())
-
-
-def say(screen: Console, line: str) -> None:
-    """Print a line as it is: no markup, no colours of its own, not broken where it is long."""
-    screen.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -26,16 +26,16 @@ from reaemb_bench.cli.options import (
     limit_threads,
     machine_from,
 )
-from reaemb_bench.cli.running import Counts, executed
-from reaemb_bench.cli.tables import tables_of
-from reaemb_bench.distributed import is_first, joined
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import Plan, execute
-from reaemb_bench.pipeline import plan as plan_recipe
-from reaemb_bench.recipe import load, locate
-from reaemb_bench.reporting import terminal
-from reaemb_bench.reporting.expected import Expected, changes, read_expected
-from reaemb_bench.store import Store
+from reaemb_bench.core.distributed import is_first, joined
+from reaemb_bench.core.execute import Plan, execute
+from reaemb_bench.core.execute import plan as plan_recipe
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import load, locate
+from reaemb_bench.core.store import Store
+from reaemb_bench.experiments.running import Counts, executed
+from reaemb_bench.report import render as terminal
+from reaemb_bench.report.expected import Expected, changes, read_expected
+from reaemb_bench.report.recipe_tables import tables_of
 
 ProcessTimeout = Annotated[
     float,
@@ -96,6 +96,6 @@ def _run_and_report(plans: Sequence[Plan], machine: Machine, expected: Expected)
     with executed(plans, machine, screen, counts) as tracking:
         tables = tables_of(plans, Store(machine.store), expected)
         for table in tables:
-            screen.print(terminal.render(table))
+            screen.print(terminal.render_terminal(table))
         tracking.show(tables)
     screen.print(counts.in_words(time.monotonic() - begun), highlight=False)

@@ -15,16 +15,23 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from reaemb_bench.changes import differing
-from reaemb_bench.cli.finding import existing_store
-from reaemb_bench.cli.options import StorePlace, console, machine_from, say
-from reaemb_bench.errors import UserError
-from reaemb_bench.garbage import DAY, Garbage, Piece, delete, find_garbage
-from reaemb_bench.inventory import Stored, inputs_of, inventory, key_from
-from reaemb_bench.runs import Run, find, history
-from reaemb_bench.store import Store
-from reaemb_bench.tracking.naming import flatten
-from reaemb_bench.tracking.terminal import in_words
+from reaemb_bench.cli.options import StorePlace, console, machine_from
+from reaemb_bench.cli.results import existing_store
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.inventory import (
+    DAY,
+    Garbage,
+    Piece,
+    Stored,
+    delete,
+    find_garbage,
+    inputs_of,
+    inventory,
+    key_from,
+)
+from reaemb_bench.core.runs import Run, differing, find, flatten, history
+from reaemb_bench.core.store import Store
+from reaemb_bench.tracking.terminal import in_words, say
 
 _KEY_CHARACTERS = 12
 

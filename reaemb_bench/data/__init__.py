@@ -1,1 +1,1 @@
-"""Data: sources of interactions, filters, splits, item prompts, and the artefacts made of them."""
+"""Sources, filters, splits, prompts, co-occurrence."""

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from reaemb_bench.artifacts import Float64, Int32, Int64, Sequences
-from reaemb_bench.errors import UserError
+from reaemb_bench.core.artifacts import Float64, Int32, Int64, Sequences
+from reaemb_bench.core.component import Component
+from reaemb_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
 
 _PAIRS_AT_ONCE = 1 << 22
 """Pairs of positions that a block of rows may have, unless it is a single row."""
@@ -132,3 +135,53 @@ def _joined(parts: Iterable[csr_array], items: int) -> csr_array:
     joined_values = np.concatenate(values)
     values.clear()
     return csr_array((joined_values, joined_columns, offsets), shape=(items, items))
+
+
+# Co-occurrences: how often two items were bought together, from users' training sequences alone.
+
+
+_STEP = 2.0**-20
+
+
+class WholeHistory(Component):
+    """Every pair of positions in a user's sequence counts 1, however far apart: the paper's choice."""
+
+    def counts(self, sequences: Sequences, items: int) -> csr_array:
+        """Symmetric counts (items, items), whole numbers, of items in the same sequence."""
+
+        return cooccurrence(sequences, items)
+
+
+class Window(Component):
+    """A pair of positions counts 1 if it lies close together in a user's sequence, and nothing otherwise.
+
+    Items that only ever met further apart are strangers here, and may be drawn as negatives.
+    """
+
+    size: int = Field(default=5, ge=1, le=1000)
+    """Most positions that the two of a pair lie apart; 1 counts neighbours in the sequence alone."""
+
+    def counts(self, sequences: Sequences, items: int) -> csr_array:
+        """Symmetric counts (items, items), whole numbers, of items at most `size` positions apart."""
+
+        return cooccurrence_nearby(sequences, items, np.ones(self.size, dtype=np.int32))
+
+
+class DistanceDecay(Component):
+    """A pair of neighbours in a user's sequence counts 1, and each position further apart takes a share of that.
+
+    Pairs at distance d count decay^(d - 1), in steps of 2^-20, up to a distance beyond which they count nothing and
+    are strangers.
+    """
+
+    decay: float = Field(default=0.7, gt=0, lt=1)
+    """What is left of a pair's weight with each position further apart."""
+    size: int = Field(default=10, ge=1, le=1000)
+    """Most positions that the two of a pair lie apart."""
+
+    def counts(self, sequences: Sequences, items: int) -> csr_array:
+        """Symmetric sums (items, items) of weights, float64, of items at most `size` positions apart."""
+
+        # Sums of such weights are exact in any order: what is equally near stays so, and the seed decides.
+        weights = np.round(self.decay ** np.arange(self.size) / _STEP) * _STEP
+        return cooccurrence_nearby(sequences, items, weights[weights > 0])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     import polars
 
+
 Attributes = dict[str, str | list[str]]
 """An item's attributes in the order in which a prompt names them; absent ones are empty, never left out."""
 

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from reaemb_bench.component import Component
+from reaemb_bench.core.component import Component
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.registry import nearest
 from reaemb_bench.data.interactions import Attributes as ItemAttributes
-from reaemb_bench.errors import UserError
-from reaemb_bench.registry import nearest
 
 
 class Attributes(Component):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from reaemb_bench.component import Component
+from reaemb_bench.core.component import Component
+from reaemb_bench.core.errors import UserError
 from reaemb_bench.data.interactions import Interactions, SplitInteractions
-from reaemb_bench.errors import UserError
 
 if TYPE_CHECKING:
     import polars

@@ -1,1 +1,1 @@
-"""From scores to ranks, and from ranks to every number that people look at."""
+"""Ranks, metrics, groups, significance, the leak test."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reaemb_bench.artifacts import Int64
+from reaemb_bench.core.artifacts import Int64
 
 TAIL = 20
 SHORT = 10

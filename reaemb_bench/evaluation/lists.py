@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from reaemb_bench.artifacts import Int32, Int64
+from reaemb_bench.core.artifacts import Int32, Int64
 from reaemb_bench.evaluation.groups import TAIL, of_items
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from reaemb_bench.artifacts import Float64, Int64
+from reaemb_bench.core.artifacts import Float64, Int64
 
 
 def hit_rate(better: Int64, tied: Int64, k: int) -> Float64:

@@ -13,8 +13,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from reaemb_bench.artifacts import Float64, Int32, Int64, Ranks
-from reaemb_bench.errors import UserError
+from reaemb_bench.core.artifacts import Float64, Int32, Int64, Ranks
+from reaemb_bench.core.errors import UserError
 
 Metric = Callable[[Int64, Int64], Float64]
 """From `better` and `tied` (users,) to values (users,), see `reaemb_bench.evaluation.metrics`."""

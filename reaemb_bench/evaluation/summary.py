@@ -5,13 +5,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import numpy as np
 
-from reaemb_bench.artifacts import Float64, Int64, Ranks
+from reaemb_bench.core.artifacts import Float64, Int64, Ranks
 from reaemb_bench.evaluation.groups import BINS, SHORT, TAIL, groups, quantile_bins
 from reaemb_bench.evaluation.lists import measures
 from reaemb_bench.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
+from reaemb_bench.evaluation.significance import Metric
 
 
 def summarise(
@@ -82,3 +85,21 @@ def over_seeds(summaries: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
         values = [each[name] for each in summaries]
         spread[name] = Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
     return spread
+
+
+# Metrics by the names that people give them on the command line.
+
+
+MetricName = Literal["ndcg", "hr", "mrr"]
+
+
+def metric_named(name: MetricName, k: int) -> Metric:
+    """The metric with its cut-off; MRR has none."""
+    if name == "mrr":
+        return reciprocal_rank
+    return partial(ndcg if name == "ndcg" else hit_rate, k=k)
+
+
+def heading_of(name: MetricName, k: int) -> str:
+    """As tables call it: `NDCG@10`, `HR@10`, `MRR`."""
+    return "MRR" if name == "mrr" else f"{name.upper()}@{k}"

@@ -1,1 +1,1 @@
-"""Watchers: they take the pipeline's events and show or log them; steps import none of them."""
+"""The terminal's live view and MLflow."""

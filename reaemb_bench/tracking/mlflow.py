@@ -1,26 +1,247 @@
-"""MLflow: a run for each recipe and seed, below the run of its group if it has one, and a nested run for each step.
-
-Results live in the store; MLflow only shows them. Whatever goes wrong here ends in one warning line. A recipe and
-seed whose results are tracked already are not logged twice, and a finished one replaces what was logged by half.
-"""
+"""What things are called in MLflow: experiments, parameters, metrics."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
+import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
-from reaemb_bench.artifacts import Corpus, Ranker, Ranks, Vectors
-from reaemb_bench.pipeline import Event, Finished, Job, Plan, Planned, Started, Ticked
-from reaemb_bench.runs import Group, Run, as_run
-from reaemb_bench.store import Store
-from reaemb_bench.tracking.addresses import redacted, without_secrets
-from reaemb_bench.tracking.connection import connect, experiment_of, is_away, note_away, note_here
-from reaemb_bench.tracking.groups import group_run, stay_together
-from reaemb_bench.tracking.naming import clean, flatten, shown_metrics
-from reaemb_bench.tracking.tags import DESCRIPTION_TAG, IDENTITY_TAG, MOST_CHARACTERS, PARENT_TAG, tags_of
+import reaemb_bench
+from reaemb_bench.core.artifacts import Corpus, Ranker, Ranks, Vectors
+from reaemb_bench.core.execute import Event, Finished, Job, Plan, Planned, Started, Ticked
+from reaemb_bench.core.runs import Group, Run, as_run, flatten
+from reaemb_bench.core.store import Store
+from reaemb_bench.tracking.addresses import database_file, redacted, without_secrets
+
+EXPERIMENT = "reaemb-bench"
+"""Experiment of runs without data, and the first part of all other experiments' names."""
+
+HEADLINE = "full/ndcg@10"
+"""The metric that comes first."""
+
+_BINS = re.compile(r"(low|high)/|.*-q\d+$")
+
+
+def experiment_name(data: str) -> str:
+    """The experiment of all runs on one data set, such as `reaemb-bench/MovieLens-100K`."""
+    return f"{EXPERIMENT}/{data}" if data else EXPERIMENT
+
+
+def clean(name: str) -> str:
+    """The name in the characters that MLflow takes: `ndcg@10` becomes `ndcg_at_10`."""
+    return re.sub(r"[^/\w.\- ]", "_", name.replace("@", "_at_"))
+
+
+def shown_metrics(summary: Mapping[str, float]) -> dict[str, float]:
+    """What is logged of a summary: `test/full/ndcg@10/tail`, ... without the many quantile bins of curves.
+
+    MLflow shows metrics in the order in which they come, so the headline is first and counts of users are last.
+    """
+    ordered = sorted(summary, key=lambda name: (name.startswith("users"), name != HEADLINE))
+    return {f"test/{name}": summary[name] for name in ordered if not _BINS.match(name)}
+
+
+# Reaching MLflow: a client that neither chatters nor hangs, the experiment of a data set, servers that are away.
+
+
+QUIET = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    # MLflow sets its level while it is imported, alembic while it creates the tables: both read this.
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+"""Environment of MLflow where nobody chose another: it reports to nobody and gives a silent server up soon."""
+
+_SECONDS_AWAY = 300.0
+_KIND_TAG = "mlflow.experimentKind"
+_KIND = "custom_model_development"
+
+_failed: dict[str, float] = {}
+
+
+def connect(uri: str) -> Any:
+    """An MLflow client that logs no noise and does not hang for minutes where no server answers."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    for name in ("mlflow", "mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns of each attempt, and one line is what a server that is away may cost.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    return MlflowClient(tracking_uri=uri)
+
+
+def experiment_of(client: Any, uri: str, data: str) -> str:
+    """Id of the experiment of a data set, made where there is none. Raises LookupError where somebody deleted it."""
+    name = experiment_name(data)
+    known = client.get_experiment_by_name(name)
+    if known is None:
+        known = _made(client, uri, name)
+    if known.lifecycle_stage != "active":
+        raise LookupError(f"experiment '{name}' was deleted there; restore it, or remove it for good with mlflow gc")
+    return str(known.experiment_id)
+
+
+def _made(client: Any, uri: str, name: str) -> Any:
+    # Beside the database, for MLflow's own choice is whatever folder the first run was started from.
+    file = database_file(uri)
+    beside = None if file is None else (file.resolve().parent / "mlruns").as_uri()
+    try:
+        client.create_experiment(name, artifact_location=beside, tags={_KIND_TAG: _KIND})
+    except Exception:
+        # Another process may have made it meanwhile.
+        if client.get_experiment_by_name(name) is None:
+            raise
+    return client.get_experiment_by_name(name)
+
+
+def is_away(uri: str) -> bool:
+    """Whether this process could not reach it a moment ago, so that each of many runs need not wait for it."""
+    return uri in _failed and time.monotonic() - _failed[uri] < _SECONDS_AWAY
+
+
+def note_away(uri: str) -> None:
+    """Remember that it could not be reached."""
+    _failed[uri] = time.monotonic()
+
+
+def note_here(uri: str) -> None:
+    """Remember that it answers again."""
+    _failed.pop(uri, None)
+
+
+# Tags of a tracked run: what people filter and group by.
+
+
+IDENTITY_TAG = "reaemb_bench.identity"
+PARENT_TAG = "mlflow.parentRunId"
+DESCRIPTION_TAG = "mlflow.note.content"
+"""MLflow shows its value, which is Markdown, above a run."""
+MOST_CHARACTERS = 8000
+"""The longest value of a tag that MLflow takes."""
+
+
+def identity_of(planned: Plan, group: Group | None) -> str:
+    """What tells two tracked plans apart: the recipe's name, seed, the keys of all its results, and their group."""
+    parts = [planned.recipe.name, str(planned.seed), *(f"{job.name}={job.key}" for job in planned.jobs)]
+    if group is not None:
+        parts += [group.kind, group.name]
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()[:32]
+
+
+def tags_of(planned: Plan, run: Run, store: Store, group: Group | None) -> dict[str, str]:
+    """The tags of one recipe and seed; what the recipe does not have is left out.
+
+    run: the record of the plan, as far as it is known.
+    """
+    specs = [step.spec() for step in planned.recipe.steps.values()]
+    version = _version(planned, store)
+    found = {
+        "method": planned.recipe.name,
+        "data": run.data,
+        "backbone": _use(specs, "backbone"),
+        "head": _use(specs, "head"),
+        "protocol": _protocol(planned, specs),
+        "seed": str(planned.seed),
+        "leaks": ", ".join(planned.leaks) or "none",
+        "git": run.git,
+        "version": version,
+        "group": group.name if group else "",
+        "kind": group.kind if group else "run",
+        IDENTITY_TAG: identity_of(planned, group),
+        "mlflow.source.name": f"reaemb-bench {version}",
+        "mlflow.source.git.commit": run.git.removesuffix("-dirty"),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _protocol(planned: Plan, specs: list[dict[str, Any]]) -> str:
+    """How targets are chosen and what they are ranked against: `leave-last-two, whole catalogue`."""
+    if planned.job_of(Ranks) is None:
+        return ""
+    sampled = next(_values(specs, "sampled_candidates"), None)
+    parts = [_use(specs, "split"), "whole catalogue", f"{sampled} sampled beside it" if sampled else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def _use(specs: list[dict[str, Any]], part: str) -> str:
+    """The components that the steps have as this part; of a plug-in, its file's name and its class."""
+    found = [each["use"] for each in _values(specs, part) if isinstance(each, Mapping) and "use" in each]
+    return ", ".join(dict.fromkeys(Path(use).name for use in found))
+
+
+def _values(specs: list[dict[str, Any]], setting: str) -> Iterator[Any]:
+    return (spec[setting] for spec in specs if setting in spec)
+
+
+def _version(planned: Plan, store: Store) -> str:
+    """The version that computed the last result, which is this one where there is none yet."""
+    key = planned.jobs[-1].key
+    versions = store.manifest(key).get("versions", {}) if store.has(key) else {}
+    return str(versions.get("reaemb-bench", reaemb_bench.__version__))
+
+
+# The run above all runs of an ablation, a sweep or a suite: whichever process comes first makes it.
+
+
+GROUP_TAG = "reaemb_bench.group"
+
+_TITLES = {"run": "runs", "ablation": "ablation", "trial": "sweep", "bench": "suite"}
+
+
+def group_run(client: Any, experiment: str, group: Group) -> str:
+    """Id of the group's run in this experiment, made where there is none.
+
+    Two processes may make one each at the same moment: all take the older, and the other is deleted by who made it.
+    """
+    found = _oldest(client, experiment, group)
+    if found is not None:
+        return found
+    tags = {GROUP_TAG: _identity(group), "kind": group.kind, "group": group.name}
+    name = f"{_TITLES[group.kind]} {group.name}"
+    own = str(client.create_run(experiment, tags=tags, run_name=name).info.run_id)
+    # Its members come and go; it is never under way itself.
+    client.set_terminated(own, "FINISHED")
+    oldest = _oldest(client, experiment, group) or own
+    if oldest != own:
+        client.delete_run(own)
+    return oldest
+
+
+def stay_together(client: Any, experiment: str, group: Group, member: str, parent: str) -> None:
+    """Move a member whose group's run turned out not to be the oldest one, and end the group's run anew."""
+    oldest = group_run(client, experiment, group)
+    if oldest != parent:
+        client.set_tag(member, PARENT_TAG, oldest)
+        if not client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{parent}'", max_results=1):
+            client.delete_run(parent)
+    client.set_terminated(oldest, "FINISHED")
+
+
+def _oldest(client: Any, experiment: str, group: Group) -> str | None:
+    found = client.search_runs([experiment], f"tags.`{GROUP_TAG}` = '{_identity(group)}'")
+    runs = sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+    return str(runs[0].info.run_id) if runs else None
+
+
+def _identity(group: Group) -> str:
+    return f"{group.kind}/{group.name}".replace("'", "_")
+
+
+# MLflow: a run for each recipe and seed, below the run of its group if it has one, and a nested run for each step.
+#
+# Results live in the store; MLflow only shows them. Whatever goes wrong here ends in one warning line. A recipe and
+# seed whose results are tracked already are not logged twice, and a finished one replaces what was logged by half.
+
 
 Outcome = Literal["waiting", "tracked", "known", "failed"]
 

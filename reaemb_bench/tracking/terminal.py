@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from reaemb_bench.context import Tick
-from reaemb_bench.pipeline import Event, Finished, Plan, Planned, Started, Ticked, Watch
+from reaemb_bench.core.component import Tick
+from reaemb_bench.core.execute import Event, Finished, Plan, Planned, Started, Ticked, Watch
 
 _SECONDS_BETWEEN_LINES = 5.0
 _VALUES_SHOWN = 3
@@ -145,3 +145,8 @@ def _values(values: Mapping[str, float]) -> str:
 
 def _join(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
+
+
+def say(screen: Console, line: str) -> None:
+    """Print a line as it is: no markup, no colours of its own, not broken where it is long."""
+    screen.print(line, markup=False, highlight=False, soft_wrap=True)

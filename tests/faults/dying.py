@@ -88,7 +88,7 @@ def _is_at(at: At, number: int, name: str) -> bool:
 
 
 def _watch_ticks(pass_by: Pass) -> None:
-    from reaemb_bench import pipeline
+    from reaemb_bench.core import execute as pipeline
 
     told = pipeline.Ticked
 

@@ -35,16 +35,16 @@ _USED = (
     "polars",
     "reaemb_bench.cli.app",
     "reaemb_bench.cli.run",
-    "reaemb_bench.data.assemble",
-    "reaemb_bench.data.candidates",
-    "reaemb_bench.encoding.contrastive",
-    "reaemb_bench.encoding.export",
+    "reaemb_bench.data.prepare",
+    "reaemb_bench.rl.candidates",
+    "reaemb_bench.encoder.lrcl",
+    "reaemb_bench.encoder.embed",
     "reaemb_bench.evaluation.ranking",
-    "reaemb_bench.evaluation.recommending",
-    "reaemb_bench.heads.scoring",
-    "reaemb_bench.reinforcement.learning",
-    "reaemb_bench.reporting.comparison",
-    "reaemb_bench.reporting.results",
+    "reaemb_bench.evaluation.ranking",
+    "reaemb_bench.recommender.score",
+    "reaemb_bench.rl.crrl",
+    "reaemb_bench.report.comparison",
+    "reaemb_bench.report.results",
     "safetensors.torch",
     "transformers.models.qwen2.modeling_qwen2",
     "transformers.models.qwen2.tokenization_qwen2",
@@ -114,7 +114,7 @@ def serve() -> None:
     """Answer lines until there are none."""
     import torch
 
-    from reaemb_bench.recipe import from_raw
+    from reaemb_bench.core.recipe import from_raw
 
     torch.set_num_threads(1)
     for module in _USED:
@@ -177,8 +177,8 @@ def _start(case: Case, said: Path) -> int:
 
 def _run(case: Case, said: Path) -> int:
     from reaemb_bench.cli.app import main
-    from reaemb_bench.encoding import checkpoint as of_contrast
-    from reaemb_bench.reinforcement import checkpoint as of_reinforcement
+    from reaemb_bench.core import training as of_contrast
+    from reaemb_bench.rl import checkpoint as of_reinforcement
 
     of_contrast.SECONDS = of_reinforcement.SECONDS = 0.0
     os.chdir(case.folder)

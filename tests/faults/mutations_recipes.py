@@ -12,8 +12,8 @@ from typing import Any
 import tomli_w
 
 from reaemb_bench.catalogue import CATALOGUE
-from reaemb_bench.errors import UserError
-from reaemb_bench.recipe import SHIPPED, load
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.recipe import SHIPPED, load
 
 Raw = dict[str, Any]
 

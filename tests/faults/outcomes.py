@@ -13,7 +13,7 @@ from types import FrameType
 import pytest
 
 from reaemb_bench.cli.options import in_words
-from reaemb_bench.errors import UserError
+from reaemb_bench.core.errors import UserError
 
 SECONDS = 120
 """Limit of one case: generous, for the first that imports torch may do so beside other work."""

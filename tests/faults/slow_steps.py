@@ -8,9 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from reaemb_bench.artifacts import Corpus, Ranker, Vectors
-from reaemb_bench.component import Randomness, Step
-from reaemb_bench.context import Context, Tick
+from reaemb_bench.core.artifacts import Corpus, Ranker, Vectors
+from reaemb_bench.core.component import Context, Randomness, Step, Tick
 
 
 class Embed(Step):

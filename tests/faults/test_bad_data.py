@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reaemb_bench.artifacts import Corpus, Floors, Holdout, Ranks, Signal
-from reaemb_bench.machine import Machine
-from reaemb_bench.pipeline import Plan, execute, facts_of, fetch, plan
-from reaemb_bench.recipe import from_raw
-from reaemb_bench.store import Store
+from reaemb_bench.core.artifacts import Corpus, Floors, Holdout, Ranks, Signal
+from reaemb_bench.core.execute import Plan, execute, facts_of, fetch, plan
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import from_raw
+from reaemb_bench.core.store import Store
 from tests.faults.mutations_data import Case, mutated
 from tests.faults.outcomes import Tally
 

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reaemb_bench.catalogue import CATALOGUE
-from reaemb_bench.errors import UserError
-from reaemb_bench.pipeline import plan
-from reaemb_bench.recipe import from_raw, load
-from reaemb_bench.registry import find
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.execute import plan
+from reaemb_bench.core.recipe import from_raw, load
+from reaemb_bench.core.registry import find
 from tests.conftest import Said
 from tests.faults.mutations_recipes import ODD, Case, mutated
 from tests.faults.outcomes import Tally

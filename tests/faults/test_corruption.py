@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reaemb_bench.errors import UserError
-from reaemb_bench.store import MANIFEST
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.store import MANIFEST
 from tests.faults.dying import At
 from tests.faults.forks import Case, Forks
 from tests.faults.outcomes import Tally

@@ -10,11 +10,11 @@ from typing import Any
 import polars
 import pytest
 
-from reaemb_bench.data.assemble import sorted_keys
-from reaemb_bench.data.table import Table
-from reaemb_bench.errors import RecipeError, UserError
-from reaemb_bench.machine import Machine
-from reaemb_bench.recipe import load
+from reaemb_bench.core.errors import RecipeError, UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import load
+from reaemb_bench.data.prepare import sorted_keys
+from reaemb_bench.data.sources.table import Table
 from tests.sources_helpers import RAW, read, texts
 
 

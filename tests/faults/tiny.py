@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reaemb_bench.store import MANIFEST, Store
+from reaemb_bench.core.store import MANIFEST, Store
 
 RECIPE = """
 title = "Tiny"

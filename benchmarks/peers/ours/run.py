@@ -14,9 +14,9 @@ from benchmarks.measuring import clocked, limit_threads, written
 from benchmarks.peers.settings import Best, Settings, answer, arguments, epoch, evaluation
 
 if TYPE_CHECKING:
-    from reaemb_bench.artifacts import Corpus, Ranker, Signal
-    from reaemb_bench.context import Tick
-    from reaemb_bench.steps.train import TrainIds
+    from reaemb_bench.core.artifacts import Corpus, Ranker, Signal
+    from reaemb_bench.core.component import Tick
+    from reaemb_bench.recommender.fit import TrainIds
 
 TIMED_EPOCHS = 3
 
@@ -90,7 +90,7 @@ def source(interactions: Path) -> dict[str, Any]:
 
 def step(settings: Settings, *, epochs: int) -> TrainIds:
     """The step that a recipe would run."""
-    from reaemb_bench.steps.train import TrainIds
+    from reaemb_bench.recommender.fit import TrainIds
 
     head = {
         "use": "sasrec",

@@ -1,1 +1,0 @@
-"""Advantages: which rollouts of a group to strengthen, and which to weaken."""

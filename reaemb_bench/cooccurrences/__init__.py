@@ -1,1 +1,0 @@
-"""Which items count as bought together."""

@@ -1,0 +1,1 @@
+"""Recipes, plans, the store and what every room stands on."""

@@ -1,0 +1,347 @@
+"""Plan and run a recipe: chain the steps by artefact type, keep held-out data behind the wall, reuse the store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from reaemb_bench.core.artifacts import Artifact, Corpus, Holdout, Signal, Vectors
+from reaemb_bench.core.component import Context, Step, Tick
+from reaemb_bench.core.distributed import from_first, is_first
+from reaemb_bench.core.errors import NotFiniteError, RecipeError, UserError
+from reaemb_bench.core.machine import (
+    Machine,
+    circumstances,
+    forget_peak_memory,
+    git_state,
+    peak_memory,
+    repeatable,
+    versions,
+)
+from reaemb_bench.core.recipe import Recipe
+from reaemb_bench.core.store import TICKS, Store, seal
+from reaemb_bench.core.vector_facts import vector_facts
+
+T = TypeVar("T")
+
+_SIGHT = {"training": 0, "validation": 1, "test": 2}
+_NOTHING_LEFT = [-1, 0]
+_DIGITS_OF_CHECK = 15
+
+
+@dataclass(frozen=True)
+class Job:
+    """One planned step.
+
+    inputs: parameter name -> (artefact type, key of the job that makes it). makes: artefact types. key: address of
+    the result in the store. context: name of the parameter that takes a Context, if any.
+    """
+
+    name: str
+    step: Step
+    inputs: Mapping[str, tuple[type, str]]
+    makes: tuple[type, ...]
+    seed: int | None
+    key: str
+    context: str | None
+    identity: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of one recipe and one seed, in order; leaks names the steps that look at held-out data on purpose."""
+
+    recipe: Recipe
+    seed: int
+    jobs: tuple[Job, ...]
+    leaks: tuple[str, ...]
+
+    def job_of(self, artifact: type) -> Job | None:
+        """The last job that makes this type of artefact."""
+        return next((job for job in reversed(self.jobs) if artifact in job.makes), None)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The run starts: what will be computed and what is in the store already."""
+
+    plan: Plan
+    cached: frozenset[str]
+    needed: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A job starts computing."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Ticked:
+    """A job reports progress."""
+
+    job: Job
+    tick: Tick
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job's result is in the store; manifest says what it took. cached: it was there before."""
+
+    job: Job
+    manifest: Mapping[str, Any]
+    cached: bool
+
+
+Event = Planned | Started | Ticked | Finished
+Watch = Callable[[Event], None]
+
+
+def watched_by(*watches: Watch) -> Watch:
+    """One watch that passes each event on to several, in their order."""
+
+    def watch(event: Event) -> None:
+        for each in watches:
+            each(event)
+
+    return watch
+
+
+def derive_seed(seed: int, name: str) -> int:
+    """The seed of one step, in [0, 2**31): independent streams for different steps and recipe seeds."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def plan(recipe: Recipe, seed: int) -> Plan:
+    """Chain the steps: each input is the latest artefact of its type.
+
+    Raises RecipeError where a step lacks an input, or asks for held-out data that it may not see.
+    """
+    latest: dict[type, Job] = {}
+    jobs: list[Job] = []
+    for name, step in recipe.steps.items():
+        job = _job(recipe, seed, name, step, latest)
+        latest.update(dict.fromkeys(job.makes, job))
+        jobs.append(job)
+    return Plan(recipe, seed, tuple(jobs), tuple(job.name for job in jobs if job.step.leaks))
+
+
+def _job(recipe: Recipe, seed: int, name: str, step: Step, latest: Mapping[type, Job]) -> Job:
+    wants, makes, context = signature(step, name)
+    for wanted in wants.values():
+        if wanted not in latest:
+            raise RecipeError(f"needs {wanted.__name__}, which no earlier step makes", (name,))
+    _check_wall(recipe, name, step, tuple(wants.values()), latest)
+    inputs = {parameter: (wanted, latest[wanted].key) for parameter, wanted in wants.items()}
+    drawn = {
+        "none": None,
+        "data": recipe.data_seed,
+        "embedder": recipe.embedder_seed if recipe.embedder_seed is not None else seed,
+        "recommender": seed,
+    }[step.randomness]
+    step_seed = None if drawn is None else derive_seed(drawn, name)
+    identity = {
+        "step": step.identity(),
+        "inputs": {parameter: f"{key}/{wanted.__name__}" for parameter, (wanted, key) in inputs.items()},
+        "seed": step_seed,
+    }
+    text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
+    key = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return Job(name, step, inputs, makes, step_seed, key, context, identity)
+
+
+def signature(step: Step, name: str) -> tuple[dict[str, type], tuple[type, ...], str | None]:
+    """What a step takes (parameter -> artefact type), what it makes, and its Context parameter, from type hints."""
+    run = getattr(step, "run", None)
+    if run is None:
+        raise RecipeError(f"{step.use} has no method run; add it", (name,))
+    try:
+        hints = get_type_hints(run)
+    except (NameError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{step.use}.run names no types that can be found ({error}); correct them", (name,)) from None
+    made = hints.pop("return", type(None))
+    makes = get_args(made) if get_origin(made) is tuple else (made,)
+    context = next((parameter for parameter, hint in hints.items() if hint is Context), None)
+    wants = {parameter: hint for parameter, hint in hints.items() if hint is not Context}
+    for each in (*wants.values(), *makes):
+        if not (isinstance(each, type) and issubclass(each, Artifact)):
+            raise RecipeError(f"{step.use}.run names {each}, no artefact type: it needs save and load", (name,))
+    return wants, makes, context
+
+
+def _check_wall(recipe: Recipe, name: str, step: Step, wants: tuple[type, ...], latest: Mapping[type, Job]) -> None:
+    if step.leaks:
+        if not recipe.allow_leaks:
+            raise RecipeError(
+                f"'{step.use}' looks at held-out data on purpose; say allow_leaks = true at the top of the recipe",
+                (name,),
+            )
+        return
+    sight = _SIGHT[step.sees]
+    if Holdout in wants and sight < 2:
+        raise RecipeError(f"'{step.use}' asks for test targets but is no judge (sees = \"test\")", (name,))
+    if Signal in wants and sight < 1:
+        raise RecipeError(f"'{step.use}' asks for validation targets but declares sees = \"training\"", (name,))
+    for wanted in wants:
+        maker = latest[wanted]
+        if maker.step.sees == "test" and not maker.step.leaks and sight < 2:
+            raise RecipeError(f"'{step.use}' reads {wanted.__name__} of the judge '{maker.name}'", (name,))
+
+
+def needed_jobs(planned: Plan, store: Store) -> frozenset[str]:
+    """Keys of the jobs that must run: absent results that an end of the chain, or another such job, depends on."""
+    consumed = {key for job in planned.jobs for _, key in job.inputs.values()}
+    wanted = {job.key for job in planned.jobs if job.key not in consumed}
+    for job in reversed(planned.jobs):
+        if job.key in wanted and not store.has(job.key):
+            wanted.update(key for _, key in job.inputs.values())
+    return frozenset(key for key in wanted if not store.has(key))
+
+
+def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None:
+    """Run what is not in the store yet; every result is then there, under its job's key.
+
+    Where several processes run the recipe, all of them call this; process 0 alone watches and writes.
+    """
+    if not is_first():
+        _assist(planned, store, machine)
+        return
+    cached = frozenset(job.key for job in planned.jobs if store.has(job.key))
+    needed = needed_jobs(planned, store)
+    watch(Planned(planned, cached, needed))
+    for job in planned.jobs:
+        if job.key in needed:
+            with _guarded(job, store), store.lock(job.key):
+                # Another process may have finished it while this one waited for the lock.
+                if not store.has(job.key):
+                    watch(Started(job))
+                    if job.step.together:
+                        from_first(*_call(planned, job))
+                    _compute(job, store, machine, watch)
+                    watch(Finished(job, store.manifest(job.key), cached=False))
+                    continue
+        if store.has(job.key):
+            store.tidy(job.key)
+            watch(Finished(job, store.manifest(job.key), cached=True))
+    from_first(*_NOTHING_LEFT)
+
+
+def fetch(planned: Plan, store: Store, artifact: type[T]) -> T | None:
+    """The plan's last artefact of a type from the store, or None where the recipe makes none."""
+    job = planned.job_of(artifact)
+    return None if job is None else _load(store, job.key, artifact)
+
+
+def facts_of(planned: Plan, store: Store, artifact: type) -> dict[str, Any]:
+    """What the last step that makes a type of artefact noted; nothing where its result is not in the store."""
+    job = planned.job_of(artifact)
+    # Where all that depends on it is cached, the step's own result may be gone.
+    return {} if job is None or not store.has(job.key) else dict(store.manifest(job.key)["facts"])
+
+
+def fetch_all(planned: Plan, store: Store, artifact: type[T]) -> dict[str, T]:
+    """Every artefact of a type that the plan makes, by the name of the step that makes it."""
+    return {job.name: _load(store, job.key, artifact) for job in planned.jobs if artifact in job.makes}
+
+
+def _load(store: Store, key: str, artifact: type[T]) -> T:
+    folder = store.verify(key, artifact.__name__.lower())
+    loaded: T = artifact.load(folder)  # type: ignore[attr-defined]
+    return loaded
+
+
+def _assist(planned: Plan, store: Store, machine: Machine) -> None:
+    """Do this process's share of each step that process 0 calls; its results are written there."""
+    while (call := from_first(*_NOTHING_LEFT)) != _NOTHING_LEFT:
+        job = planned.jobs[call[0]] if call[0] < len(planned.jobs) else None
+        if job is None or _call(planned, job) != call:
+            raise UserError("this process reads another recipe or other data than process 0; give all hosts the same")
+        with _guarded(job, store):
+            inputs = _inputs(job, store)
+            if job.context is not None:
+                inputs[job.context] = Context(job.seed or 0, machine, _unheard, _unheard, store.scratch(job.key))
+            _run(job, inputs, machine)
+
+
+def _call(planned: Plan, job: Job) -> list[int]:
+    """The numbers by which process 0 calls the others to a step: its place, and the start of its key as a check."""
+    return [planned.jobs.index(job), int(job.key[:_DIGITS_OF_CHECK], 16)]
+
+
+def _unheard(_: object) -> None:
+    """Takes what only process 0 reports."""
+
+
+def _guarded(job: Job, store: Store) -> AbstractContextManager[None]:
+    return store.guarding(f"step '{job.name}'", [key for _, key in job.inputs.values()])
+
+
+def _inputs(job: Job, store: Store) -> dict[str, Any]:
+    return {parameter: _load(store, key, wanted) for parameter, (wanted, key) in job.inputs.items()}
+
+
+def _run(job: Job, inputs: Mapping[str, Any], machine: Machine) -> tuple[Any, ...]:
+    with repeatable(machine), _told(job, inputs):
+        made = job.step.run(**inputs)  # type: ignore[attr-defined]
+    return made if isinstance(made, tuple) else (made,)
+
+
+@contextmanager
+def _told(job: Job, inputs: Mapping[str, Any]) -> Iterator[None]:
+    """A block in which a number that is not finite is told with the step's name and the keys of items or users."""
+    try:
+        yield
+    except NotFiniteError as error:
+        corpus = next((each for each in inputs.values() if isinstance(each, Corpus)), None)
+        keys = {"item": corpus.item_keys, "user": corpus.user_keys}[error.whose] if corpus else None
+        raise error.told(job.name, keys) from None
+
+
+def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
+    inputs = _inputs(job, store)
+    facts: dict[str, float | int | str] = {}
+    lines: list[str] = []
+
+    def report(tick: Tick) -> None:
+        if tick.values:
+            lines.append(json.dumps({"done": tick.done, "total": tick.total, "unit": tick.unit, **tick.values}))
+        watch(Ticked(job, tick))
+
+    if job.context is not None:
+        inputs[job.context] = Context(job.seed or 0, machine, report, facts.update, store.scratch(job.key))
+    forget_peak_memory()
+    begun = time.perf_counter()
+    artifacts = _run(job, inputs, machine)
+    seconds = time.perf_counter() - begun
+    memory = peak_memory()
+    if tuple(type(each) for each in artifacts) != job.makes:
+        raise UserError(
+            f"step '{job.name}' gave {[type(each).__name__ for each in artifacts]} but declares {job.makes}"
+        )
+    for vectors in (each for each in artifacts if isinstance(each, Vectors)):
+        with _told(job, inputs):
+            facts.update(vector_facts(vectors))
+    with store.writing(job.key) as draft:
+        for artifact in artifacts:
+            folder = draft / type(artifact).__name__.lower()
+            folder.mkdir()
+            artifact.save(folder)
+        (draft / TICKS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        manifest = {
+            "step": job.name,
+            "identity": job.identity,
+            "seconds": seconds,
+            **memory,
+            "facts": facts,
+            "versions": versions(),
+            "machine": circumstances(machine),
+            "git": git_state(),
+        }
+        seal(draft, manifest)

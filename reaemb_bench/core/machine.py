@@ -1,0 +1,226 @@
+"""Machine settings: where and how fast a recipe runs, never what it computes. They enter no key."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from platformdirs import user_cache_path
+from pydantic import BaseModel, ConfigDict, Field
+
+import reaemb_bench
+from reaemb_bench.core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Machine(BaseModel):
+    """Device, precision, memory and folders of one machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    device: str = "auto"
+    """`auto` takes a GPU where there is one; else `cpu`, `cuda`, `cuda:1`, `mps`."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the language model's arithmetic; `auto` is bfloat16 on CUDA and float32 elsewhere."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Prompts that pass through the language model at once; None chooses by device. Results do not depend on it beyond
+    rounding, but for the masks of LoRA dropout, which are drawn for each micro-batch."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of torch, set by the command line before torch starts; None leaves torch's own choice."""
+    deterministic: bool = False
+    """Whether torch may use deterministic algorithms alone: a GPU's bits then repeat, at a price in time. A CPU's
+    repeat anyway; see `reaemb_bench.determinism`."""
+    store: Path = Path(".reaemb-bench/store")
+    """Folder of everything that was computed."""
+    cache: Path = user_cache_path("reaemb-bench")
+    """Folder of downloaded data and weights, shared by all projects."""
+    mlflow: str = "sqlite:///mlflow.db"
+    """MLflow tracking URI; an empty string tracks nothing."""
+    log_models: bool = False
+    """Whether recommenders and vectors are copied to MLflow too."""
+
+    def torch_device(self) -> torch.device:
+        """The torch device to compute on. Raises UserError where it does not exist."""
+        import torch
+
+        if self.device != "auto":
+            try:
+                chosen = torch.device(self.device)
+            except RuntimeError:
+                raise UserError(
+                    f"--device: torch knows no device '{self.device}'; say auto, cpu, cuda or mps"
+                ) from None
+            if chosen.type == "cuda" and not torch.cuda.is_available():
+                raise UserError(
+                    f"--device: torch finds no CUDA device here, so '{self.device}' cannot be used; say auto"
+                )
+            return chosen
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def torch_dtype(self) -> torch.dtype:
+        """The floating-point type of the language model's arithmetic."""
+        import torch
+
+        if self.precision == "auto":
+            return torch.bfloat16 if self.torch_device().type == "cuda" else torch.float32
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
+
+# Which bits repeat, and the switch that makes a GPU's repeat.
+#
+# On a CPU the same recipe gives the same bits on the same machine with the same packages and the same number of threads,
+# in any process and any order: every step draws from a seed of its own, no data are loaded in the background, and `bench
+# --jobs` only decides what is computed beside what. Another number of threads adds up floats in another order, which
+# changes their last bits.
+#
+# On a GPU sums may be added up in an order that differs from run to run; `--deterministic` forbids it, at a price in
+# time. Between two devices, or a GPU's runs without it, numbers differ by rounding, a relative 6e-8 in float32 and 4e-3
+# in bfloat16 an operation, which training amplifies: compare such runs by their spread over seeds.
+
+
+_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+"""How cuBLAS lays out its scratch memory when its sums must repeat; read when torch first uses a GPU."""
+
+
+@contextmanager
+def repeatable(machine: Machine) -> Iterator[None]:
+    """A block in which torch uses deterministic algorithms alone, where the machine settings ask for it.
+
+    Raises UserError where an operation inside has none.
+    """
+    if not machine.deterministic:
+        yield
+        return
+    os.environ.setdefault(*_WORKSPACE)
+    import torch
+
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        reason = str(error).partition(". ")[0]
+        raise UserError(f"--deterministic: {reason}; leave the option out, or choose another component") from error
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]
+
+
+# What a result was computed with: versions, platform, memory.
+
+
+_PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "polars", "scikit-learn")
+_STATUS = Path("/proc/self/status")
+_PROCESSORS = Path("/proc/cpuinfo")
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, Python, the platform and the packages that decide numbers."""
+    made = {
+        "reaemb-bench": reaemb_bench.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    for package in _PACKAGES:
+        try:
+            made[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            made[package] = "absent"
+    return made
+
+
+def circumstances(machine: Machine) -> dict[str, str | int | bool]:
+    """Where and how a step was computed: processor or GPU, and the settings that can change the last bits.
+
+    A step without torch uses no GPU, so torch is asked only where it has been imported.
+    """
+    torch = sys.modules.get("torch")
+    device, precision, threads = _processor(), str(machine.precision), machine.threads or os.cpu_count() or 1
+    if torch is not None:
+        here = machine.torch_device()
+        device = torch.cuda.get_device_name(here) if here.type == "cuda" else f"{device} ({here.type})"
+        precision = str(machine.torch_dtype()).removeprefix("torch.")
+        threads = torch.get_num_threads()
+    return {"device": device, "precision": precision, "threads": threads, "deterministic": machine.deterministic}
+
+
+@cache
+def _processor() -> str:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = _PROCESSORS.read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def git_state() -> str:
+    """Revision of the working folder, with `-dirty` behind it where tracked files were changed; empty without git.
+
+    Git is asked once a process and folder.
+    """
+    return _git_state(Path.cwd())
+
+
+@cache
+def _git_state(folder: Path) -> str:
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    asked = subprocess.run(
+        [git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return asked.stdout.strip() if asked.returncode == 0 else ""
+
+
+def forget_peak_memory() -> None:
+    """Have `peak_memory` start anew from what the process holds now, where the system can."""
+    cuda = _cuda()
+    if cuda is not None:
+        cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text("5", encoding="ascii")
+
+
+def peak_memory() -> dict[str, int | str]:
+    """Most bytes held since `forget_peak_memory`, and of what: CUDA memory where torch uses it, else RAM.
+
+    peak_memory_of is `cuda`, `ram`, or `ram of the whole process` where the system cannot start anew.
+    """
+    cuda = _cuda()
+    if cuda is not None:
+        return {"peak_memory_bytes": int(cuda.max_memory_allocated()), "peak_memory_of": "cuda"}
+    try:
+        lines = _STATUS.read_text(encoding="ascii").splitlines()
+        kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # The unit of ru_maxrss is kilobytes on Linux and bytes on macOS.
+        kilobytes = peak // 1024 if sys.platform == "darwin" else peak
+    of = "ram" if _CLEAR.exists() else "ram of the whole process"
+    return {"peak_memory_bytes": kilobytes * 1024, "peak_memory_of": of}
+
+
+def _cuda() -> Any:
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_available() else None

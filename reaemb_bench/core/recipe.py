@@ -1,0 +1,266 @@
+"""Recipes: an ordered list of step names plus one table a step, read from TOML.
+
+`extends` names a parent recipe; a child's tables are laid over the parent's. `--set a.b=v` is such a child too, and
+`--drop` takes a step out of the list or a part out of a table, so every variant is the same kind of edit.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from reaemb_bench.core.component import Randomness, Sight, Step
+from reaemb_bench.core.errors import RecipeError, UserError
+from reaemb_bench.core.files import is_file, real_path
+from reaemb_bench.core.registry import build, nearest, settings_error
+
+Raw = dict[str, Any]
+
+_DEEPEST = 100
+_PART_OF_RECIPES = re.compile(r"(^|/)(expected|common)[^/]*$|\.search$")
+
+_PACKAGE = Path(__file__).parent.parent
+_WHEEL = _PACKAGE / "_shipped"
+SHIPPED = _WHEEL if _WHEEL.is_dir() else _PACKAGE.parent
+"""Folder that holds `recipes/` and `baselines/`: inside an installed wheel, or the root of a checkout."""
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str = ""
+    steps: tuple[str, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(default=(42,), min_length=1)
+    data_seed: int = 0
+    embedder_seed: int | None = None
+    allow_leaks: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A validated recipe.
+
+    seeds: one run each, for the recommender and, where embedder_seed is None, for the embedder too. data_seed: for
+    tie order and the stored candidates, the same in all runs. raw: the resolved TOML.
+    """
+
+    name: str
+    title: str
+    steps: dict[str, Step]
+    seeds: tuple[int, ...]
+    data_seed: int
+    embedder_seed: int | None
+    allow_leaks: bool
+    raw: Raw
+
+    def toml(self) -> str:
+        """The recipe as one TOML text: `extends`, `--set` and `--drop` resolved, every default written out."""
+        header = {name: value for name, value in self.raw.items() if name in _Header.model_fields}
+        tables = {name: step.spec() for name, step in self.steps.items()}
+        return tomli_w.dumps({**header, **_without_none(tables)})
+
+
+def load(place: str | Path, sets: Sequence[str] = (), drops: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply `--set` and `--drop` edits, validate everything.
+
+    place: a TOML file, or the name of a shipped recipe (`reaemb_full`, `recipes/reaemb_full.toml`).
+    Raises UserError with one line that names the place of the mistake and its cure.
+    """
+    file = locate(place)
+    raw = read_toml(file)
+    for text in sets:
+        known = [*_step_names(raw), *_Header.model_fields]
+        raw = merge(raw, parse_set(text, known, "step"))
+    for path in drops:
+        raw = drop(raw, path)
+    return from_raw(raw, name=_name(file))
+
+
+def _name(file: Path) -> str:
+    """The file's name without its ending; of `recipe.toml` and `recipe_<variant>.toml` the folder's name leads."""
+    method, *variant = file.stem.split("_", maxsplit=1)
+    return "_".join([file.resolve().parent.name, *variant]) if method == "recipe" else file.stem
+
+
+def locate(place: str | Path) -> Path:
+    """The file that `place` stands for: as given, or among the shipped recipes. Raises UserError."""
+    given = Path(place)
+    for file in (given, SHIPPED / given, SHIPPED / "recipes" / given, SHIPPED / "recipes" / f"{given}.toml"):
+        if is_file(file):
+            return file
+    known = shipped_names()
+    hint = nearest(str(place).removeprefix("recipes/").removesuffix(".toml"), known)
+    raise UserError(f"there is no recipe {place}.{hint} Give a TOML file, or one of these. Shipped: {', '.join(known)}")
+
+
+def shipped_names() -> list[str]:
+    """Names of the recipes and suites of this package, without those that others are made of."""
+    folder = SHIPPED / "recipes"
+    names = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.toml"))
+    return [name for name in names if not _PART_OF_RECIPES.search(name)]
+
+
+def from_raw(raw: Raw, name: str) -> Recipe:
+    """A validated recipe from resolved TOML data. Raises RecipeError."""
+    head = {key: value for key, value in raw.items() if key in _Header.model_fields or not isinstance(value, dict)}
+    try:
+        header = _Header.model_validate(head)
+    except ValidationError as error:
+        raise settings_error(error, _Header.model_fields) from None
+    tables = {key: value for key, value in raw.items() if isinstance(value, dict)}
+    for table in tables:
+        if table not in header.steps:
+            hint = nearest(table, header.steps)
+            known = ", ".join(header.steps)
+            raise RecipeError(f"this table belongs to no step.{hint} Remove it or name it in steps: {known}", (table,))
+    if twice := {step for step in header.steps if header.steps.count(step) > 1}:
+        raise RecipeError(
+            f"'{twice.pop()}' stands twice; give the second step a name of its own and a `use`", ("steps",)
+        )
+    if len(set(header.seeds)) < len(header.seeds):
+        raise RecipeError(
+            "a seed stands twice, and a spread over equal runs would say nothing; name each once", ("seeds",)
+        )
+    steps: dict[str, Step] = {}
+    for step in header.steps:
+        try:
+            made = build("step", {"use": step, **tables.get(step, {})})
+        except RecipeError as error:
+            raise error.under(step) from None
+        if not isinstance(made, Step):
+            raise RecipeError(f"{made.use} is no step: derive it from reaemb_bench.component.Step", (step,))
+        for declared, allowed in (("sees", get_args(Sight)), ("randomness", get_args(Randomness))):
+            if getattr(made, declared) not in allowed:
+                raise RecipeError(f"{made.use}.{declared} must be one of {', '.join(allowed)}", (step,))
+        steps[step] = made
+    return Recipe(
+        name=name,
+        title=header.title or name,
+        steps=steps,
+        seeds=header.seeds,
+        data_seed=header.data_seed,
+        embedder_seed=header.embedder_seed,
+        allow_leaks=header.allow_leaks,
+        raw=raw,
+    )
+
+
+def merge(below: Raw, above: Raw) -> Raw:
+    """`above` laid over `below`, table by table.
+
+    A table that names another component than the one below replaces it whole, for its settings belong to the other.
+    """
+    made = dict(below)
+    for key, value in above.items():
+        under = made.get(key)
+        if isinstance(value, dict) and isinstance(under, str):
+            under = {"use": under}
+        if (
+            isinstance(value, dict)
+            and isinstance(under, dict)
+            and value.get("use", under.get("use")) == under.get("use")
+        ):
+            made[key] = merge(under, value)
+        else:
+            made[key] = value
+    return made
+
+
+def drop(raw: Raw, path: str) -> Raw:
+    """The recipe without the step `path`, or without the part that the dotted `path` names. Raises RecipeError."""
+    first, *rest = path.split(".")
+    steps = _step_names(raw)
+    if first not in steps:
+        raise RecipeError(
+            f"nothing to drop: no step is called '{first}'.{nearest(first, steps)} Steps: {', '.join(steps)}"
+        )
+    if not rest:
+        kept = {key: value for key, value in raw.items() if key != first}
+        return {**kept, "steps": [step for step in steps if step != first]}
+    return merge(raw, _nested([first, *rest], None))
+
+
+def _step_names(raw: Raw) -> list[str]:
+    """The names of the steps, of a recipe that has not been validated."""
+    steps = raw.get("steps")
+    return [str(step) for step in steps] if isinstance(steps, list) else []
+
+
+def read_toml(file: Path, seen: tuple[Path, ...] = ()) -> Raw:
+    """The tables of a TOML file, laid over those of the file that it extends. Raises UserError.
+
+    seen: files that extend this one.
+    """
+    if file.resolve() in seen:
+        raise UserError(f"{file}: extends leads back to itself; break the circle")
+    raw = _parsed(file)
+    parent = raw.pop("extends", None)
+    if parent is None:
+        return raw
+    if not isinstance(parent, str):
+        raise RecipeError("extends takes one file name in quotes", ("extends",))
+    beside = file.parent / parent
+    return merge(read_toml(beside if is_file(beside) else locate(parent), (*seen, file.resolve())), raw)
+
+
+def _parsed(file: Path) -> Raw:
+    try:
+        made: Raw = _plugins_beside(tomllib.loads(file.read_text(encoding="utf-8-sig")), file.parent)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not in UTF-8 (byte {error.start + 1}); save it in that encoding") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is no readable TOML: {error}; correct it there") from None
+    except RecursionError:
+        raise UserError(f"{file} is no readable TOML: nested too deeply; correct it") from None
+    return made
+
+
+def _plugins_beside(value: Any, folder: Path) -> Any:
+    """`file.py:Class` names are meant relative to the recipe that contains them."""
+    if isinstance(value, dict):
+        return {key: _plugins_beside(each, folder) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plugins_beside(each, folder) for each in value]
+    if isinstance(value, str) and re.fullmatch(r"[^\s;]+\.py:\w+", value):
+        return real_path(folder / value)
+    return value
+
+
+def parse_set(text: str, known: Sequence[str], what: str) -> Raw:
+    """The tables that `--set a.b=value` lays over others. Raises RecipeError where `a` is none of `known`.
+
+    what: what they are called, such as `step`.
+    """
+    path, equals, value = text.partition("=")
+    parts = path.strip().split(".")
+    if not equals or not all(parts) or len(parts) > _DEEPEST:
+        raise RecipeError(f"--set takes {what}.setting=value, not '{text}'")
+    if parts[0] not in known:
+        raise RecipeError(
+            f"--set {text}: no {what} is called '{parts[0]}'.{nearest(parts[0], known)} Known: {', '.join(known)}"
+        )
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except (ValueError, RecursionError):
+        # Unquoted words are the usual case on a command line.
+        parsed = value.strip()
+    return _nested(parts, _plugins_beside(parsed, Path.cwd()))
+
+
+def _nested(parts: Sequence[str], value: Any) -> Raw:
+    return {parts[0]: value if len(parts) == 1 else _nested(parts[1:], value)}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(each) for key, each in value.items() if each is not None}
+    if isinstance(value, list):
+        return [_without_none(each) for each in value]
+    return value

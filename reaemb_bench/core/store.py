@@ -1,0 +1,200 @@
+"""The store: results on disk under a key that says everything that decided them.
+
+Layout: `<root>/results/<key>/` holds one folder an artefact, `ticks.jsonl` and `manifest.json`. A result appears
+by one rename of a finished folder, so a crash leaves nothing half-written under a key. The manifest holds the sha256
+of every file and a checksum of itself and its key, so nothing that was changed is used. One lock file a key keeps two
+processes from computing the same thing; the operating system frees it when its owner dies.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.files import sealed_json, sha256_of, sync_tree, unsealed, why_unwritten
+
+MANIFEST = "manifest.json"
+TICKS = "ticks.jsonl"
+TRASH = "trash"
+"""Folder of what is being deleted."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Content-addressed results below one folder."""
+
+    root: Path
+
+    def folder(self, key: str) -> Path:
+        """Where the result of `key` lies, or would lie."""
+        return self.root / "results" / key
+
+    def has(self, key: str) -> bool:
+        """Whether the result of `key` is there, whole."""
+        return (self.folder(key) / MANIFEST).is_file()
+
+    def manifest(self, key: str) -> dict[str, Any]:
+        """The manifest of a result: step, settings, inputs, seed, seconds, facts, versions, files.
+
+        Raises UserError where it is not there, or not what was written.
+        """
+        file = self.folder(key) / MANIFEST
+        try:
+            return unsealed(file.read_bytes(), key)
+        except FileNotFoundError:
+            raise UserError(f"the store has lost the result {file.parent}; run again, and it is computed") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file} cannot be read ({error}); delete the folder {file.parent} and run again") from None
+
+    def lock(self, key: str) -> BaseFileLock:
+        """A lock that one process at a time holds while it computes `key`."""
+        folder = self._make(self.root / "locks")
+        return FileLock(folder / f"{key}.lock")
+
+    def held(self, key: str) -> bool:
+        """Whether a process computes `key` now."""
+        if not (self.root / "locks" / f"{key}.lock").is_file():
+            return False
+        try:
+            with self.lock(key).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def computing(self) -> frozenset[str]:
+        """All keys that processes compute now."""
+        keys = [file.stem for file in (self.root / "locks").glob("*.lock")]
+        return frozenset(key for key in keys if self.held(key))
+
+    def discard(self, folder: Path, key: str | None = None) -> bool:
+        """Delete a folder of this store, out of sight by one rename first; False where it is gone already.
+
+        False too where a process computes `key`, to which the folder belongs. Raises UserError.
+        """
+        away = self._make(self.root / TRASH) / f"{folder.name}.{uuid.uuid4().hex[:8]}"
+        try:
+            with self.lock(key).acquire(timeout=0) if key is not None else nullcontext():
+                folder.rename(away)
+        except (Timeout, FileNotFoundError):
+            return False
+        except OSError as error:
+            raise UserError(f"{folder} cannot be deleted ({error.strerror})") from None
+        shutil.rmtree(away, ignore_errors=True)
+        return True
+
+    def scratch(self, key: str) -> Path:
+        """A folder for the unfinished work on `key`; it outlives a crash."""
+        return self._make(self.root / "partial" / key)
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Path]:
+        """An empty folder to fill; on a clean exit it becomes the result of `key`, otherwise it vanishes.
+
+        The caller holds the lock of `key`, and writes `manifest.json` through `seal` last.
+        """
+        self._clear_drafts(key)
+        draft = self._make(self.root / "drafts" / f"{key}.{uuid.uuid4().hex[:8]}")
+        try:
+            yield draft
+            sync_tree(draft)
+            self._make(self.root / "results")
+            if not self.has(key):
+                # A folder without a manifest can only be what somebody deleted by half.
+                shutil.rmtree(self.folder(key), ignore_errors=True)
+                draft.rename(self.folder(key))
+            shutil.rmtree(self.root / "partial" / key, ignore_errors=True)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def tidy(self, key: str) -> None:
+        """Delete what a process has left that died at the end of its work on the finished `key`."""
+        shutil.rmtree(self.root / "partial" / key, ignore_errors=True)
+        self._clear_drafts(key)
+
+    @contextmanager
+    def guarding(self, what: str, needs: Collection[str]) -> Iterator[None]:
+        """A block of work on a result, in which trouble with the disk is told in one line.
+
+        what: who works. needs: keys that it reads. Raises UserError where results or folders vanish meanwhile, and
+        where nothing more can be written.
+        """
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            places = [self.root, *(self.folder(key) for key in needs)]
+            lost = next((place for place in places if not place.is_dir()), None)
+            if lost is not None:
+                raise UserError(f"{what}: {lost} was deleted meanwhile; run again, and it is computed") from None
+            reason = why_unwritten(error, self.root)
+            if reason:
+                raise UserError(
+                    f"{what}: nothing more can be written to the store {self.root} ({reason}); make room there or "
+                    "choose another with --store. Finished steps are kept, the same command goes on from there"
+                ) from None
+            raise
+
+    def verify(self, key: str, artifact: str) -> Path:
+        """The folder of one artefact of `key`, after checking every file in it against the manifest.
+
+        Raises UserError naming the file that was changed, cut or lost.
+        """
+        folder = self.folder(key)
+        for name, known in self.manifest(key)["files"].items():
+            if name.partition("/")[0] == artifact:
+                _check(folder, name, known)
+        return folder / artifact
+
+    def ticks(self, key: str) -> list[dict[str, Any]]:
+        """The recorded curve of a result, oldest tick first. Raises UserError where the file was changed or lost."""
+        known = self.manifest(key)["files"].get(TICKS)
+        if known is None:
+            return []
+        file = _check(self.folder(key), TICKS, known)
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+    def _clear_drafts(self, key: str) -> None:
+        for left in (self.root / "drafts").glob(f"{key}.*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def _make(self, folder: Path) -> Path:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"the store folder {folder} cannot be made ({error.strerror}); choose another with --store"
+            ) from None
+        return folder
+
+
+def seal(draft: Path, facts: Mapping[str, Any]) -> None:
+    """Write the manifest of a finished draft of `Store.writing`: the facts, and size and sha256 of every file in it."""
+    files = {
+        path.relative_to(draft).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(draft.rglob("*"))
+        if path.is_file()
+    }
+    key = draft.name.partition(".")[0]
+    (draft / MANIFEST).write_text(sealed_json({**facts, "files": files}, key), encoding="utf-8")
+
+
+def _check(folder: Path, name: str, known: Mapping[str, Any]) -> Path:
+    file = folder / name
+    cure = f"delete {folder}, run again"
+    try:
+        whole = file.is_file() and file.stat().st_size == known["bytes"] and sha256_of(file) == known["sha256"]
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); {cure}") from None
+    if not whole:
+        raise UserError(f"{file} is damaged (its sha256 differs from the manifest); {cure}")
+    return file

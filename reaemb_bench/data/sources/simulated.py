@@ -1,0 +1,178 @@
+"""A made-up shop whose item texts tell what its customers want: small, instant, and the same on every machine."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from reaemb_bench.core.artifacts import Float64, Int64
+from reaemb_bench.core.component import Component
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.data.interactions import Attributes, Interactions
+
+
+class _Theme(NamedTuple):
+    department: str
+    category: str
+    words: tuple[str, ...]
+    things: tuple[str, ...]
+    brands: tuple[str, ...]
+
+
+_THEMES = (
+    _Theme(
+        "Kitchen",
+        "Tea",
+        ("Smoky", "Jasmine", "Oolong", "Green"),
+        ("Tea Tin", "Teapot", "Infuser"),
+        ("Leafwell", "Kettler"),
+    ),
+    _Theme(
+        "Outdoor",
+        "Hiking",
+        ("Alpine", "Summit", "Trail", "Ridge"),
+        ("Boots", "Backpack", "Trekking Poles"),
+        ("Norwand", "Pathos"),
+    ),
+    _Theme(
+        "Music",
+        "Guitars",
+        ("Acoustic", "Electric", "Steel", "Fretted"),
+        ("Guitar Strings", "Capo", "Guitar Strap"),
+        ("Strumm", "Pluck & Sons"),
+    ),
+    _Theme(
+        "Kitchen",
+        "Baking",
+        ("Sourdough", "Rye", "Crusty", "Buttery"),
+        ("Bread Pan", "Dough Scraper", "Cake Mould"),
+        ("Krume", "Ovenbird"),
+    ),
+    _Theme(
+        "Science",
+        "Astronomy",
+        ("Lunar", "Stellar", "Orbital", "Nebula"),
+        ("Telescope", "Star Chart", "Eyepiece"),
+        ("Perihel", "Nightglass"),
+    ),
+    _Theme(
+        "Garden",
+        "Plants",
+        ("Lavender", "Tomato", "Fern", "Rose"),
+        ("Seeds", "Planter", "Potting Soil"),
+        ("Grünhold", "Rootline"),
+    ),
+    _Theme(
+        "Sport",
+        "Cycling",
+        ("Carbon", "Road", "Gravel", "Sprint"),
+        ("Saddle", "Handlebar Tape", "Bike Chain"),
+        ("Velocio", "Spoke"),
+    ),
+    _Theme(
+        "Art",
+        "Painting",
+        ("Watercolour", "Acrylic", "Canvas", "Gouache"),
+        ("Brush Set", "Easel", "Palette"),
+        ("Pigmento", "Atelier Nine"),
+    ),
+)
+
+
+class Simulated(Component):
+    """Customers who mostly stay within one cluster of items, and mostly buy what follows their last purchase there.
+
+    Popularity within a cluster falls as 1 / rank ** zipf. Titles, categories, brands and descriptions are made of
+    words of the item's cluster, so that a text embedding knows what counts know.
+    """
+
+    users: int = Field(default=300, ge=1)
+    """Number of users."""
+    items: int = Field(default=120, ge=2)
+    """Number of items."""
+    clusters: int = Field(default=6, ge=1, le=len(_THEMES))
+    """Number of item clusters, each with words of its own."""
+    minimum_length: int = Field(default=5, ge=1)
+    """Fewest interactions of a user."""
+    mean_length: float = Field(default=12.0, ge=1)
+    """Mean number of interactions of a user, beyond which lengths fall off geometrically."""
+    zipf: float = Field(default=0.8, ge=0)
+    """How steeply popularity falls within a cluster."""
+    loyalty: float = Field(default=0.8, ge=0, le=1)
+    """Probability that the next item comes from the same cluster as the last."""
+    habit: float = Field(default=0.5, ge=0, le=1)
+    """Probability that, within a cluster, the next item is the one that follows the last on its shelf."""
+    seed: int = 0
+    """Decides the shop and its customers, whatever the recipe's seeds are."""
+
+    def read(self, machine: Machine) -> Interactions:
+        """All interactions and item attributes, made anew."""
+        import polars
+
+        if self.items < self.clusters:
+            raise UserError(f"simulated: {self.clusters} clusters need at least as many items, not {self.items}")
+        rng = np.random.default_rng(self.seed)
+        # Cluster and popularity are spread over the item numbers at random, so that numbers tell nothing.
+        cluster = rng.permutation(np.arange(self.items) % self.clusters)
+        histories = self._histories(cluster, rng)
+        lengths = [len(history) for history in histories]
+        days = rng.integers(365, size=self.users)
+        frame = polars.DataFrame(
+            {
+                "user": [f"user{user}" for user, length in enumerate(lengths) for _ in range(length)],
+                "item": [f"item{item}" for history in histories for item in history],
+                "timestamp": [
+                    1_577_836_800 + 86_400 * (int(day) + step)
+                    for day, length in zip(days, lengths, strict=True)
+                    for step in range(length)
+                ],
+                "rating": [None] * sum(lengths),
+            },
+            schema={"user": polars.String, "item": polars.String, "timestamp": polars.Int64, "rating": polars.Float64},
+        )
+        items = {f"item{item}": _describe(int(cluster[item]), item, rng) for item in range(self.items)}
+        return Interactions("simulated", frame, items, "The product has the following attributes:")
+
+    def _histories(self, cluster: Int64, rng: np.random.Generator) -> list[list[int]]:
+        shelves = [rng.permutation(np.flatnonzero(cluster == each)) for each in range(self.clusters)]
+        weights = [_zipf(len(shelf), self.zipf) for shelf in shelves]
+        extra = max(self.mean_length - self.minimum_length, 0.0)
+        lengths = self.minimum_length + rng.geometric(1 / (1 + extra), size=self.users) - 1
+        histories = []
+        for length in lengths:
+            history: list[int] = []
+            here = place = 0
+            for step in range(int(length)):
+                moves = step == 0 or rng.random() >= self.loyalty
+                if moves:
+                    here = int(rng.integers(self.clusters))
+                if not moves and rng.random() < self.habit:
+                    place = (place + 1) % len(shelves[here])
+                else:
+                    place = int(rng.choice(len(shelves[here]), p=weights[here]))
+                history.append(int(shelves[here][place]))
+            histories.append(history)
+        return histories
+
+
+def _zipf(items: int, steepness: float) -> Float64:
+    weights = np.arange(1, items + 1, dtype=np.float64) ** -steepness
+    made: Float64 = weights / weights.sum()
+    return made
+
+
+def _describe(cluster: int, item: int, rng: np.random.Generator) -> Attributes:
+    theme = _THEMES[cluster]
+    first, second = (str(word) for word in rng.choice(theme.words, size=2, replace=False))
+    thing, brand = str(rng.choice(theme.things)), str(rng.choice(theme.brands))
+    lovers = theme.category.lower()
+    return {
+        "title": f"{brand} {first} {thing} No. {item + 1}",
+        "category": [theme.department, theme.category],
+        "brand": brand,
+        "price": f"{rng.integers(4, 90)}.{rng.integers(10)}9",
+        "description": f"A {first.lower()}, {second.lower()} {thing.lower()} for everyone who loves {lovers}",
+    }

@@ -1,0 +1,1 @@
+"""Language models as encoders of item texts, and stage LRCL."""

@@ -1,0 +1,73 @@
+"""Any causal language model of the hub or of a local folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from reaemb_bench.core.artifacts import Corpus
+from reaemb_bench.core.component import Component
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.files import sha256_of, sha256_unless_known
+from reaemb_bench.core.machine import Machine
+
+if TYPE_CHECKING:
+    from reaemb_bench.encoder.language_model import Loaded
+
+
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+
+
+class CausalLM(Component):
+    """A causal language model in safetensors or GGUF, such as the paper's `Qwen/Qwen2.5-0.5B`."""
+
+    model: str
+    """Hub id, or a local folder with config.json, weights and tokenizer."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; a commit makes results repeatable."""
+    gguf_file: str | None = None
+    """A GGUF file inside a local `model` folder, converted once to float32 safetensors in the cache."""
+    layers: int | None = Field(default=None, ge=1)
+    """How many blocks to keep, from the input on; None keeps all."""
+    attention: Attention = "sdpa"
+    """Implementation of attention."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """sha256 of a local folder's files; a hub model is known by its id and revision."""
+        folder = Path(self.model).expanduser()
+        if folder.is_dir():
+            return {"files": {str(file.relative_to(folder)): sha256_unless_known(file) for file in _files(folder)}}
+        return {"missing": self.model} if self._looks_local() else {}
+
+    def prepare(self, corpus: Corpus, folder: Path, machine: Machine, seed: int) -> None:
+        """Nothing travels with the encoder: the weights stay where they are."""
+
+    def load(self, folder: Path, machine: Machine) -> Loaded:
+        """The model and its tokenizer, ready on the machine's device. Raises UserError where it cannot be had."""
+        from reaemb_bench.encoder.language_model import converted_gguf, load_pretrained
+
+        place: str | Path = self.model
+        local = Path(self.model).expanduser()
+        if local.is_dir():
+            place = local
+        elif self._looks_local():
+            raise UserError(f"backbone.model: there is no folder {self.model}; correct the path or give a hub id")
+        if self.gguf_file is not None:
+            file = local / self.gguf_file
+            if not file.is_file():
+                raise UserError(f"backbone.gguf_file: there is no {file}; give the folder that holds it as model")
+            place = converted_gguf(file, sha256_of(file), machine.cache)
+        revision = self.revision if isinstance(place, str) else None
+        return load_pretrained(place, machine, layers=self.layers, attention=self.attention, revision=revision)
+
+    def _looks_local(self) -> bool:
+        # Hub ids are `owner/name`, without a leading dot, slash or tilde.
+        return self.model.startswith((".", "/", "~")) or self.model.count("/") > 1
+
+
+def _files(folder: Path) -> list[Path]:
+    hidden = {file for file in folder.rglob(".*")}
+    inside = (file for file in folder.rglob("*") if file.is_file())
+    return sorted(file for file in inside if not hidden.intersection([file, *file.parents]))

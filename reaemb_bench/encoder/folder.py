@@ -1,0 +1,212 @@
+"""Encoder folders: what an `Encoder` artefact points at, opened as a `ThoughtModel` and written again.
+
+encoder.json          specs of backbone, reasoner and pooling, the template, the temperature, names of the adapters
+reasoner.safetensors  weights of the reasoner's network, where it has one
+backbone/             weights and tokenizer of a backbone made here, else empty
+adapter/, adapter-2/  LoRA adapters in peft's format, to be merged in this order
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from reaemb_bench.core.artifacts import Corpus, Encoder
+from reaemb_bench.core.component import Component, Context, Randomness, Step
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
+from reaemb_bench.encoder.kinds import AnyBackbone, AnyPooling, AnyReasoner, Backbone, Pooling, Reasoner
+from reaemb_bench.encoder.language_model import Loaded, add_thought_token, embedding_rms, quiet
+from reaemb_bench.encoder.template import PREFIX, SYSTEM_PROMPT, Template
+from reaemb_bench.encoder.thought_model import ThoughtModel
+
+FACTS = "encoder.json"
+REASONER = "reasoner.safetensors"
+BACKBONE = "backbone"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an encoder is made of. temperature: of its last contrastive training, None before any."""
+
+    backbone: Backbone
+    reasoner: Reasoner
+    pooling: Pooling
+    template: Template
+    temperature: float | None = None
+    adapters: tuple[str, ...] = ()
+
+
+def read_parts(encoder: Encoder) -> Parts:
+    """The parts that the folder's `encoder.json` describes. Raises UserError where it cannot be read."""
+    file = encoder.folder / FACTS
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} describes no encoder ({error}); run the step that makes it again") from None
+    return Parts(
+        backbone=cast(Backbone, build("backbone", facts["backbone"])),
+        reasoner=cast(Reasoner, build("reasoner", facts["reasoner"])),
+        pooling=cast(Pooling, build("pooling", facts["pooling"])),
+        template=Template(**facts["template"]),
+        temperature=facts["temperature"],
+        adapters=tuple(facts["adapters"]),
+    )
+
+
+def make_encoder(parts: Parts, corpus: Corpus, folder: Path, machine: Machine, seed: int) -> Encoder:
+    """A new encoder in `folder`: its backbone prepared, its reasoner drawn from `seed`."""
+    inside = folder / BACKBONE
+    # An interrupted run may have left a part of the folder behind.
+    shutil.rmtree(folder, ignore_errors=True)
+    inside.mkdir(parents=True)
+    parts.backbone.prepare(corpus, inside, machine, seed)
+    loaded = parts.backbone.load(inside, machine)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = assemble(parts, loaded)
+    return write_encoder(folder, parts, {} if model.reasoner is None else model.reasoner.state_dict())
+
+
+def write_encoder(folder: Path, parts: Parts, state_dict: Mapping[str, Tensor]) -> Encoder:
+    """Describe `parts` in `folder` and write the reasoner's weights; backbone and adapters are already there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "backbone": _spec(parts.backbone),
+        "reasoner": _spec(parts.reasoner),
+        "pooling": _spec(parts.pooling),
+        "template": asdict(parts.template),
+        "temperature": parts.temperature,
+        "adapters": list(parts.adapters),
+    }
+    (folder / FACTS).write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if state_dict:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}, folder / REASONER)
+    return Encoder(folder)
+
+
+def with_reasoner(encoder: Encoder, folder: Path, state_dict: Mapping[str, Tensor]) -> Encoder:
+    """A copy of `encoder` in the new `folder`, with other weights of the reasoner's network."""
+    _copy(encoder, folder)
+    return write_encoder(folder, read_parts(encoder), state_dict)
+
+
+def with_adapter(
+    encoder: Encoder, folder: Path, model: ThoughtModel, adapter: Any, temperature: float | None
+) -> Encoder:
+    """A copy of `encoder` in the new `folder`, with a peft model's adapter added and `model`'s reasoner."""
+    _copy(encoder, folder)
+    parts = read_parts(encoder)
+    name = "adapter" if not parts.adapters else f"adapter-{len(parts.adapters) + 1}"
+    adapter.save_pretrained(folder / name, save_embedding_layers=False)
+    _settle(folder / name)
+    made = replace(parts, temperature=temperature, adapters=(*parts.adapters, name))
+    return write_encoder(folder, made, {} if model.reasoner is None else model.reasoner.state_dict())
+
+
+def open_encoder(encoder: Encoder, machine: Machine, *, merge: bool = True) -> ThoughtModel:
+    """The model in an encoder folder, in eval mode and without any parameter that requires gradient.
+
+    merge: add the last adapter to the weights, as all adapters before it always are; False leaves it beside them.
+    """
+    parts = read_parts(encoder)
+    loaded = parts.backbone.load(encoder.folder / BACKBONE, machine)
+    model = assemble(parts, loaded)
+    for place, name in enumerate(parts.adapters):
+        last = place == len(parts.adapters) - 1
+        _apply_adapter(model, encoder.folder / name, merge=merge or not last)
+    if model.reasoner is not None:
+        model.reasoner.load_state_dict(load_file(encoder.folder / REASONER))
+        model.reasoner.to(model.device)
+    return model.eval().requires_grad_(False)
+
+
+def assemble(parts: Parts, loaded: Loaded) -> ThoughtModel:
+    """The model over a loaded backbone, with a freshly initialised reasoner (from torch's global generator)."""
+    rms = embedding_rms(loaded)
+    thoughts = parts.reasoner.thoughts
+    thought_id = add_thought_token(loaded) if thoughts else None
+    width = int(loaded.model.get_input_embeddings().weight.shape[1])
+    return ThoughtModel(
+        loaded.model,
+        loaded.tokenizer,
+        parts.reasoner.build(width, rms),
+        parts.pooling,
+        parts.template,
+        thoughts=thoughts,
+        eos_id=int(loaded.tokenizer.eos_token_id),
+        thought_id=thought_id,
+        embedding_rms=rms,
+        thought_scale=parts.reasoner.thought_scale(rms),
+        both_ways=loaded.both_ways,
+    )
+
+
+def _apply_adapter(model: ThoughtModel, folder: Path, *, merge: bool) -> None:
+    from peft import PeftModel
+
+    with quiet():
+        adapted = PeftModel.from_pretrained(model.causal_lm, folder)
+        model.causal_lm = adapted.merge_and_unload() if merge else adapted.get_base_model()
+
+
+def _settle(folder: Path) -> None:
+    """Make an adapter's files depend on the adapter alone: peft notes the model's place, and sets in no order."""
+    (folder / "README.md").unlink(missing_ok=True)
+    file = folder / "adapter_config.json"
+    settings = {**json.loads(file.read_text(encoding="utf-8")), "base_model_name_or_path": None}
+    ordered = {name: sorted(value) if isinstance(value, list) else value for name, value in sorted(settings.items())}
+    file.write_text(json.dumps(ordered, indent=1), encoding="utf-8")
+
+
+def _copy(encoder: Encoder, folder: Path) -> None:
+    # An interrupted run may have left a part of the folder behind.
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(encoder.folder, folder)
+
+
+def _spec(part: object) -> dict[str, Any]:
+    assert isinstance(part, Component)
+    return part.spec()
+
+
+# Make the encoder: a language model, a reasoner and a pooling, before any training.
+
+
+class LanguageModel(Step):
+    """A language model with a freshly initialised reasoner, the encoder that all later steps train or use."""
+
+    randomness: ClassVar[Randomness] = "embedder"
+
+    backbone: AnyBackbone
+    """The language model."""
+    reasoner: AnyReasoner = "latent-thought"  # type: ignore[assignment]
+    """How latent thoughts are computed from the prompt."""
+    pooling: AnyPooling = "mean"  # type: ignore[assignment]
+    """How one vector is made of the last hidden states."""
+    system_prompt: str = SYSTEM_PROMPT
+    """System message of the chat template; empty for none."""
+    prefix: str = PREFIX
+    """What stands before the item text in the user's message."""
+    max_length: int = Field(default=1024, ge=8)
+    """Most tokens of a prompt, the thoughts and EOS counted; longer ones are cut on the right."""
+    padding: Literal["left", "right"] = "left"
+    """Side whose coordinates the reasoner's rotary embedding sees; matters to `latent-thought-paper` alone."""
+
+    def run(self, corpus: Corpus, context: Context) -> Encoder:
+        """The encoder, its reasoner drawn from the step's seed."""
+        from reaemb_bench.encoder.template import Template
+
+        template = Template(self.system_prompt, self.prefix, self.max_length, self.padding)
+        parts = Parts(self.backbone, self.reasoner, self.pooling, template)
+        return make_encoder(parts, corpus, context.scratch / "encoder", context.machine, context.seed)

@@ -1,0 +1,65 @@
+"""LoRA adapters in a language model, and the settings that all tuning shares."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from reaemb_bench.core.component import Randomness, Step
+from reaemb_bench.core.distributed import rank
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.encoder.language_model import quiet
+from reaemb_bench.encoder.thought_model import ThoughtModel
+
+
+class TuneSettings(Step):
+    """The settings of AdamW that all tuning shares."""
+
+    randomness: ClassVar[Randomness] = "embedder"
+
+    steps: int = Field(default=2000, ge=0)
+    """Optimiser steps; 0 trains nothing."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """AdamW's learning rate at the first step; it falls linearly to 0."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's weight decay."""
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    """Largest norm of the gradient of all trained parameters; None clips nothing."""
+
+
+class LoraSettings(TuneSettings):
+    """The settings that all tuning of a language model through LoRA shares."""
+
+    lora_rank: int = Field(default=8, ge=1)
+    """Rank of the LoRA matrices."""
+    lora_alpha: float = Field(default=32, gt=0)
+    """LoRA's scale is this divided by the rank."""
+    lora_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout on LoRA's inputs."""
+    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear layers that get LoRA matrices."""
+
+
+def add_lora(model: ThoughtModel, settings: LoraSettings) -> Any:
+    """Put fresh LoRA adapters into the model's blocks, in place; gives the peft model that can save them."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list(settings.lora_targets),
+    )
+    try:
+        with quiet():
+            return get_peft_model(model.causal_lm, config)
+    except ValueError as error:
+        raise UserError(f"lora_targets: {error}".splitlines()[0]) from None
+
+
+def step_seed(seed: int, number: int) -> int:
+    """Seed of torch's generators in one step of a training, in [0, 2**32); each process has one of its own."""
+    own = [rank()] if rank() else []
+    return int(np.random.SeedSequence([seed, number, *own]).generate_state(1)[0])

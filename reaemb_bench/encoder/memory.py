@@ -1,0 +1,181 @@
+"""What a language model takes of memory, told from its sizes. Estimates: they lean towards too much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from reaemb_bench.core.machine import Machine
+
+_START_FLOPS = {"cpu": 1e7}
+"""Multiplications and additions that would be done while one block starts working; a GPU could do this many more."""
+_START_FLOPS_ELSEWHERE = 3e10
+_SMALLEST = 32
+"""Tokens below which matrices are too small to be multiplied at full speed."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a decoder with gated feed-forward layers, as Llama, Qwen2 and their kin have. kept: one number's bytes.
+
+    inner: width of the feed-forward layers. key_heads: heads of keys and values. tied: the vocabulary head is the
+    table of input embeddings.
+    """
+
+    width: int
+    inner: int
+    layers: int
+    heads: int
+    key_heads: int
+    head_size: int
+    vocabulary: int
+    tied: bool
+    kept: int = 4
+
+    @classmethod
+    def of(cls, config: Any, kept: int) -> Shape:
+        """The shape in a transformers configuration."""
+        text = config.get_text_config()
+        heads = text.num_attention_heads
+        return cls(
+            width=text.hidden_size,
+            inner=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+            layers=text.num_hidden_layers,
+            heads=heads,
+            key_heads=getattr(text, "num_key_value_heads", None) or heads,
+            head_size=getattr(text, "head_dim", None) or text.hidden_size // heads,
+            vocabulary=text.vocab_size,
+            tied=bool(text.tie_word_embeddings),
+            kept=kept,
+        )
+
+    @property
+    def block_weights(self) -> int:
+        """Weights of the matrices of one block."""
+        attention = 2 * self.width * self.head_size * (self.heads + self.key_heads)
+        return attention + 3 * self.width * self.inner
+
+    @property
+    def weights(self) -> int:
+        """Bytes of all weights."""
+        tables = self.vocabulary * self.width * (1 if self.tied else 2)
+        return self.kept * (self.layers * self.block_weights + tables)
+
+    @property
+    def cached_token(self) -> int:
+        """Bytes of a token's last hidden state and of its keys and values in every block."""
+        return self.kept * (self.width + 2 * self.layers * self.key_heads * self.head_size)
+
+    @property
+    def read_token(self) -> int:
+        """Bytes that reading a token takes while it passes, its keys and values and copies of them included."""
+        return 3 * self.cached_token + self.kept * (8 * self.width + 4 * self.inner)
+
+    @property
+    def learnt_token(self) -> int:
+        """Bytes that a token's graph keeps for the backward pass, LoRA on all layers, dropout included."""
+        return 2 * self.cached_token + self.kept * self.layers * (17 * self.width + 6 * self.inner)
+
+    def start(self, device: str) -> int:
+        """How many tokens could be computed in the time that it takes to start one more pass, at least."""
+        spare = _START_FLOPS.get(device, _START_FLOPS_ELSEWHERE)
+        return _SMALLEST + round(spare / (2 * self.block_weights))
+
+
+def free_memory(device: str) -> int:
+    """Bytes that can still be had on a torch device (`cpu`, `cuda`, `cuda:1`), 0 where nobody knows."""
+    if device.startswith("cuda"):
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        # What torch holds and does not use can be had too.
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return _free_pages()
+    told = (line.split() for line in lines)
+    return next((1024 * int(words[1]) for words in told if words[0] == "MemAvailable:"), 0) or _free_pages()
+
+
+def _free_pages() -> int:
+    import os
+
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (ValueError, OSError):
+        return 0
+
+
+# Micro-batches of similar length: how many prompts pass through the language model at once.
+
+
+MICRO_BATCH = 64
+"""Prompts a pass where the machine settings do not say and memory allows."""
+_SHARE = 0.5
+"""Of the free memory, what one micro-batch may take; the rest is for what was not counted."""
+
+
+def micro_batch(machine: Machine, shape: Shape, longest: int, *, learns: bool) -> int:
+    """Prompts a pass: the machine's setting, or 64, halved until they fit into memory.
+
+    longest: tokens of the longest prompt. learns: a graph is kept for the backward pass. Halving is rare and coarse,
+    so that the same machine gives the same bits.
+    """
+    if machine.micro_batch is not None:
+        return machine.micro_batch
+    device = machine.torch_device()
+    size = MICRO_BATCH
+    room = _SHARE * free_memory(str(device)) or float("inf")
+    per_prompt = longest * (shape.learnt_token if learns else shape.read_token)
+    while size > 1 and size * per_prompt > room:
+        size //= 2
+    return size
+
+
+def graphs_that_fit(sizes: Sequence[int], shape: Shape, device: str) -> int:
+    """Of how many groups, counted from the last, the graph can be kept until the backward pass; at least one's.
+
+    sizes: tokens of each group, padding included. Results do not depend on it.
+    """
+    room = _SHARE * free_memory(device)
+    needed = np.cumsum(np.asarray(sizes[::-1], dtype=np.float64)) * shape.learnt_token
+    return max(1, int((needed <= room).sum()))
+
+
+def in_turn(lengths: Sequence[int], size: int) -> list[torch.Tensor]:
+    """Places of prompts in micro-batches of `size` (the last may be smaller), longest first."""
+    order = torch.tensor(_longest_first(lengths), dtype=torch.long)
+    return [*torch.split(order, size)] if len(order) else []
+
+
+def by_length(lengths: Sequence[int], size: int, start: int) -> list[torch.Tensor]:
+    """Places of prompts in groups of at most `size`, longest first, that cost least in all.
+
+    A group costs as many tokens as its longest prompt has, times its prompts, and `start` tokens more for being one.
+    """
+    order = _longest_first(lengths)
+    falling = np.array([lengths[place] for place in order], dtype=np.int64)
+    # cost[k]: the least for the first k prompts; first[k]: where the last of their groups begins.
+    cost = np.zeros(len(order) + 1, dtype=np.int64)
+    first = np.zeros(len(order) + 1, dtype=np.int64)
+    for stop in range(1, len(order) + 1):
+        begins = np.arange(max(0, stop - size), stop)
+        costs = cost[begins] + start + (stop - begins) * falling[begins]
+        best = int(costs.argmin())
+        cost[stop], first[stop] = costs[best], begins[best]
+    groups = []
+    stop = len(order)
+    while stop:
+        groups.append(torch.tensor(order[first[stop] : stop]))
+        stop = int(first[stop])
+    return groups[::-1]
+
+
+def _longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))

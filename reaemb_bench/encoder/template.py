@@ -1,0 +1,57 @@
+"""The text around an item: system prompt, prefix and chat template, turned into token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from reaemb_bench.core.errors import UserError
+
+SYSTEM_PROMPT = "You are a specialist who summarizes product texts into concise, high-quality item descriptions."
+PREFIX = "Please provide the item description. The item information is: \n"
+
+_MARK = "\x02item\x03"
+
+
+@dataclass(frozen=True)
+class Template:
+    """How an item text becomes a prompt.
+
+    max_length: most tokens of a prompt, the thoughts and EOS counted. padding: the side on which the paper's code
+    padded at this stage; it decides the coordinates that the reasoner's rotary embedding sees, nothing else.
+    """
+
+    system_prompt: str = SYSTEM_PROMPT
+    prefix: str = PREFIX
+    max_length: int = 1024
+    padding: Literal["left", "right"] = "left"
+
+    def prompts(self, tokenizer: Any, texts: Sequence[str]) -> list[str]:
+        """The prompt of each item text, through the tokenizer's chat template where it has one."""
+        if tokenizer.chat_template is None:
+            before, after = f"{self.system_prompt}\n{self.prefix}" if self.system_prompt else self.prefix, ""
+        else:
+            system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+            messages = [*system, {"role": "user", "content": self.prefix + _MARK}]
+            whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+            before, mark, after = whole.partition(_MARK)
+            if not mark:
+                raise UserError("the tokenizer's chat template drops the text; choose an instruction-tuned model")
+        return [f"{before}{text}{after}" for text in texts]
+
+    def rows(self, tokenizer: Any, texts: Sequence[str], extra: int, max_length: int | None = None) -> list[list[int]]:
+        """Token ids of each prompt, cut on the right so that `extra` more tokens fit into `max_length`.
+
+        Raises UserError where the template alone fills it.
+        """
+        limit = max_length or self.max_length
+        room = limit - extra
+        bare, *ids = tokenizer(self.prompts(tokenizer, ["", *texts]), add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
+        if len(bare) >= room:
+            raise UserError(
+                f"max_length = {limit} leaves no room for item texts: the template takes {len(bare)}; raise it"
+            )
+        return [list(row[:room]) for row in ids]

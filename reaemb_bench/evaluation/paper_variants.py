@@ -1,0 +1,144 @@
+"""What the released code of ReaEmb (arXiv 2606.16703) does differently from its text, as far as a recipe can choose it.
+
+The numbers D1 to D19 are ours; those of differences that no setting reproduces are absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reaemb_bench.core.component import Component
+from reaemb_bench.core.recipe import Recipe
+from reaemb_bench.data.sources.yelp import FROM_THE_FUTURE
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A paper variant: the component that it is, or the settings of one, and what it does to results."""
+
+    defect: str
+    component: str
+    effect: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def choice(self) -> str:
+        """The settings as a recipe would write them; empty where the component alone is the variant."""
+        return ", ".join(f"{name} = {_toml(value)}" for name, value in self.settings.items())
+
+
+@dataclass(frozen=True)
+class Use:
+    """A variant in a recipe; place: dotted path of the component that it concerns."""
+
+    variant: Variant
+    place: str
+
+
+_PADDING = "padding is read as if it were history, most of all where histories are short"
+_UNSCALED = "the thought enters far larger than the token embeddings beside it, an outlier among the inputs"
+_FINAL = "the item texts tell how the business fared until the data were dumped, test time included"
+
+VARIANTS = (
+    Variant(
+        "D1",
+        "reinforce-leaky-paper",
+        "neighbours are counted on validation and test items too: the reward knows the answers, and all numbers after "
+        "it are too high",
+    ),
+    Variant(
+        "D2",
+        "sasrec",
+        "positions read the items that they are trained to predict, so training is too easy and ranking worse",
+        {"causal": False},
+    ),
+    Variant(
+        "D3", "frozen", "the item with the last number has no vector and cannot be recommended", {"zero_last": True}
+    ),
+    Variant(
+        "D4",
+        "latent-thought-paper",
+        "the rotary embedding is no rotation: an item's vector changes with the padding of its batch",
+    ),
+    Variant(
+        "D5",
+        "batch-baseline-paper",
+        "one baseline for all items rewards easy items instead of good noise; equal rewards still push",
+    ),
+    Variant(
+        "D6",
+        "token-logprob-paper",
+        "the gradient is of the prompt's own tokens, not of the sampled thought; its density is never evaluated",
+    ),
+    Variant(
+        "D7",
+        "reciprocal-log-rank",
+        "ranks are whole numbers that little noise seldom changes, so most groups teach nothing",
+    ),
+    Variant(
+        "D9",
+        "llm",
+        "the thought can change 2 of the L states that are averaged, about 2/L of the vector",
+        {"reasoner": "latent-thought-paper", "pooling": "mean"},
+    ),
+    Variant(
+        "D10",
+        "encode",
+        "texts are embedded with an instruction line that training left out",
+        {"with_instruction": True},
+    ),
+    Variant("D12", "sasrec", _PADDING, {"attend_padding": True}),
+    Variant("D12", "bert4rec", _PADDING, {"attend_padding": True}),
+    Variant("D12", "gru4rec", _PADDING, {"read_padding": True}),
+    Variant(
+        "D14",
+        "gru4rec",
+        "one position a user is trained where other heads train all, so heads are not compared on equal terms",
+        {"targets": "last"},
+    ),
+    Variant("D17", "yelp", _FINAL, {"with_final_counts": True}),
+    Variant("D17", "reaemb-authors", _FINAL, {"with_final_counts": True}),
+    *(Variant("D17", "table", _FINAL, {"attributes": column}) for column in FROM_THE_FUTURE),
+    Variant(
+        "D18",
+        "soft-target",
+        "the targets move with the vectors they judge and, transposed, are no distributions",
+    ),
+    Variant("D19", "latent-thought-paper", _UNSCALED),
+    Variant("D19", "latent-thought", _UNSCALED, {"scale": "none"}),
+)
+
+
+def variants_in(recipe: Recipe) -> list[Use]:
+    """The paper variants that a recipe uses, by number."""
+    parts = [part for name, step in recipe.steps.items() for part in _parts(step, name)]
+    uses = [Use(variant, place) for variant in VARIANTS for place, part in parts if _is(part, variant)]
+    return sorted(uses, key=lambda use: int(use.variant.defect[1:]))
+
+
+def _parts(component: Component, place: str) -> Iterator[tuple[str, Component]]:
+    """A component and all that its settings hold, each with its dotted path."""
+    yield place, component
+    for name in type(component).model_fields:
+        value = getattr(component, name)
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, Component):
+                yield from _parts(each, f"{place}.{name}")
+
+
+def _is(part: Component, variant: Variant) -> bool:
+    return part.use == variant.component and all(
+        _chosen(getattr(part, name), wanted) for name, wanted in variant.settings.items()
+    )
+
+
+def _chosen(value: object, wanted: object) -> bool:
+    if isinstance(value, tuple):
+        return wanted in value
+    return (value.use if isinstance(value, Component) else value) == wanted
+
+
+def _toml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f'"{value}"'

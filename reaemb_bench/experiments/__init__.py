@@ -1,0 +1,1 @@
+"""Many variants of a recipe: ablations, suites, sweeps."""

@@ -1,1 +1,0 @@
-"""Methods that learn nothing: what every number must beat."""

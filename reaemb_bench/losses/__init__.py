@@ -1,1 +1,0 @@
-"""Contrastive losses over pairs of views."""

@@ -1,1 +1,0 @@
-"""Training losses of recommenders."""

@@ -1,1 +1,0 @@
-"""Policies: the density of a sampled thought, and the clipped objective over it."""

@@ -1,1 +1,0 @@
-"""Ways of making one vector of hidden states."""

@@ -1,1 +1,0 @@
-"""Ways of computing latent thoughts."""

@@ -1,0 +1,279 @@
+"""Negatives for a batch at once."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from reaemb_bench.core.artifacts import Corpus, Float32, Int64, Ranker, Sequences, Signal, Vectors
+from reaemb_bench.core.component import Context, Randomness, Sight, Step, Tick
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.training import training
+from reaemb_bench.evaluation.metrics import ndcg
+from reaemb_bench.evaluation.ranking import rank_targets
+from reaemb_bench.recommender.kinds import AnyHead, AnyItemTable, AnyObjective, Head, ItemTable
+from reaemb_bench.recommender.packing import pack
+from reaemb_bench.recommender.score import NetworkScorer
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """Draws uniform items that a user never touched.
+
+    codes: sorted user · items + item of every distinct pair; touched: distinct items of each user, (users,).
+    """
+
+    items: int
+    codes: Int64
+    touched: Int64
+
+    @classmethod
+    def by(cls, sequences: Sequences, items: int) -> Untouched:
+        """Prepare for the users of `sequences`."""
+        codes = np.unique(sequences.owners * items + sequences.items)
+        touched = np.bincount(codes // items, minlength=sequences.users)
+        # A search may end behind the last pair; no pair has this code.
+        return cls(items, np.append(codes, np.iinfo(np.int64).max), touched)
+
+    def draw(self, owners: Int64, count: int, generator: np.random.Generator) -> Int64:
+        """(positions, count) items that the owner of each position never touched.
+
+        A user who touched every item gets uniform ones, for there is no other choice.
+        """
+        drawn = generator.integers(self.items, size=(len(owners), count))
+        rows = np.flatnonzero(self.touched[owners] < self.items)
+        while len(rows):
+            wanted = owners[rows, None] * self.items + drawn[rows]
+            found = self.codes[np.searchsorted(self.codes, wanted)] == wanted
+            again = found.any(axis=1)
+            rows, found = rows[again], found[again]
+            drawn[rows] = np.where(found, generator.integers(self.items, size=found.shape), drawn[rows])
+        return drawn
+
+
+# Train a sequential recommender on the training sequences, stopped early by the validation targets.
+
+
+class TrainSettings(Step):
+    """The settings that all training of recommenders shares."""
+
+    sees: ClassVar[Sight] = "validation"
+    randomness: ClassVar[Randomness] = "recommender"
+
+    head: AnyHead = "sasrec"  # type: ignore[assignment]
+    """The recommender."""
+    objective: AnyObjective = "cross-entropy"  # type: ignore[assignment]
+    """The training loss."""
+    batch_size: int = Field(default=128, ge=1)
+    """Users a step."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Adam's learning rate."""
+    decay: bool = False
+    """Whether the learning rate falls along a line, to 0 behind the last of `epochs`."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Adam's L2 penalty."""
+    epochs: int = Field(default=200, ge=1)
+    """Most passes over the users."""
+    patience: int = Field(default=10, ge=1)
+    """Epochs without a better validation NDCG@10 after which training stops; the best epoch's weights are kept."""
+
+
+class Train(TrainSettings):
+    """Train a head over item vectors."""
+
+    items: AnyItemTable = "frozen"  # type: ignore[assignment]
+    """Where its item vectors come from."""
+
+    def run(self, corpus: Corpus, signal: Signal, vectors: Vectors, context: Context) -> Ranker:
+        """The recommender at its best epoch."""
+
+        return fit(corpus, signal, vectors.values, self.items, self, context)
+
+
+class TrainIds(TrainSettings):
+    """Train a head over ids alone: the baseline that reads no text."""
+
+    items: AnyItemTable = "ids"  # type: ignore[assignment]
+    """Where its item vectors come from; a table that reads no vectors."""
+
+    def run(self, corpus: Corpus, signal: Signal, context: Context) -> Ranker:
+        """The recommender at its best epoch."""
+
+        return fit(corpus, signal, None, self.items, self, context)
+
+
+# Fit a recommender: batches, loss, validation, early stopping.
+
+
+Penalty = Callable[[nn.Module, Tensor, Int64], Tensor]
+"""Of the network, all item vectors (items, hidden) and a batch's user numbers: what its loss grows by."""
+
+CUTOFF = 10
+FUSED_ADAM = ("cpu", "cuda")
+"""Devices on which one kernel updates all parameters."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Names of glibc's settings in malloc.h."""
+
+
+def fit(
+    corpus: Corpus,
+    signal: Signal,
+    vectors: Float32 | None,
+    items: ItemTable,
+    settings: TrainSettings,
+    context: Context,
+    penalty: Penalty | None = None,
+) -> Ranker:
+    """Train until validation NDCG@10 has not risen for `patience` epochs; the best epoch's weights, as a Ranker.
+
+    penalty: what else a batch is to obey, beside the objective.
+    """
+    device = context.machine.torch_device()
+    rows = np.flatnonzero(corpus.training.lengths > 1)
+    if not len(rows):
+        raise UserError("no user has two training interactions to learn an order from; loosen prepare.filters")
+    if not len(signal.users):
+        raise UserError("no user has a validation target, by which training is stopped; choose another prepare.split")
+    with torch.random.fork_rng(devices=[]), flushed_denormals(), freed_memory_kept():
+        torch.manual_seed(context.seed)
+        network = settings.head.build(items.build(corpus.items, settings.head.hidden, vectors)).to(device)
+        loss = training_loss(network, corpus, settings, np.random.default_rng(context.seed), device, penalty)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        context.note({"trained_parameters": sum(parameter.numel() for parameter in trained)})
+        optimiser = torch.optim.Adam(
+            trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type in FUSED_ADAM
+        )
+
+        def batches(epoch: int) -> list[Int64]:
+            # Seeded by epoch, so that a run can be picked up at any epoch.
+            order = np.random.default_rng([context.seed, epoch]).permutation(rows)
+            return np.split(order, range(settings.batch_size, len(order), settings.batch_size))
+
+        best = _fit_epochs(network, optimiser, batches, loss, corpus, signal, settings, context)
+    tensors = {name: tensor.cpu().numpy() for name, tensor in best.items()}
+    return Ranker(head=settings.head.spec(), tensors=tensors)
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Has glibc keep freed blocks below 1 GiB for the next request, and give them back at the end.
+
+    By default each large tensor goes back to the system at once, and the next one costs a page fault every 4 KiB.
+    Where the C library is another, nothing happens.
+    """
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is None or not hasattr(library, "mallopt"):
+        yield
+        return
+    library.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    library.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+    try:
+        yield
+    finally:
+        # The highest values that glibc chooses by itself.
+        library.mallopt(_M_MMAP_THRESHOLD, 1 << 25)
+        library.mallopt(_M_TRIM_THRESHOLD, 1 << 26)
+        library.malloc_trim(0)
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Treats numbers below 1e-38 as zeros: a softmax over a catalogue makes many, and each costs many cycles."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def training_loss(
+    network: nn.Module,
+    corpus: Corpus,
+    settings: TrainSettings,
+    generator: np.random.Generator,
+    device: torch.device,
+    penalty: Penalty | None = None,
+) -> Callable[[Int64], Tensor]:
+    """The loss of a batch of user numbers: what the head asks of their training sequences."""
+    head, objective = settings.head, settings.objective
+    untouched = Untouched.by(corpus.training, corpus.items) if objective.negatives else None
+    read = np.minimum(corpus.training.lengths, head.max_length + 1)
+
+    def loss(users: Int64) -> Tensor:
+        # Neighbours of similar length share a grid in attention.
+        users = users[np.argsort(read[users], kind="stable")]
+        asked = head.examples(corpus.training.select(users), corpus.items, generator)
+        table = network.table()  # type: ignore[operator]
+        packed = pack(asked.inputs, head.max_length, device)
+        outputs = network(packed, table, torch.from_numpy(asked.places).to(device))
+        negatives = None
+        if untouched is not None:
+            drawn = untouched.draw(users[asked.rows], objective.negatives, generator)
+            negatives = torch.from_numpy(drawn).to(device)
+        value = objective.loss(outputs, torch.from_numpy(asked.targets).to(device), table, negatives)
+        if penalty is not None:
+            value = value + penalty(network, table, users)
+        return value
+
+    return loss
+
+
+def _fit_epochs(
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    batches: Callable[[int], list[Int64]],
+    loss: Callable[[Int64], Tensor],
+    corpus: Corpus,
+    signal: Signal,
+    settings: TrainSettings,
+    context: Context,
+) -> dict[str, Tensor]:
+    best, best_value, best_epoch = _snapshot(network), -1.0, -1
+    total = 0.0
+    network.train()
+    for update in training(optimiser, settings.epochs, batches, loss, whose="user"):
+        total += update.loss
+        if settings.decay:
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate * (1 - update.step / update.steps)
+        if not update.ends_epoch:
+            continue
+        in_epoch = update.steps // settings.epochs
+        value = validation_ndcg(settings.head, network, corpus, signal)
+        values = {"loss": total / in_epoch, f"validation/ndcg@{CUTOFF}": value}
+        context.report(Tick(update.epoch + 1, settings.epochs, "epochs", values))
+        total = 0.0
+        if value > best_value:
+            best, best_value, best_epoch = _snapshot(network), value, update.epoch
+        if update.epoch - best_epoch >= settings.patience:
+            break
+        network.train()
+    context.note({"best_epoch": best_epoch + 1, "best_validation_ndcg": best_value})
+    return best
+
+
+def validation_ndcg(head: Head, network: nn.Module, corpus: Corpus, signal: Signal) -> float:
+    """Mean NDCG@10 of the validation targets against the whole catalogue; leaves the network in eval mode."""
+    network.eval()
+    with torch.no_grad():
+        scorer = NetworkScorer(head, network, network.table())  # type: ignore[operator]
+    ranks = rank_targets(
+        scorer, corpus.training, signal.users, signal.targets, signal.candidates, popularity=corpus.popularity
+    )
+    return float(ndcg(ranks.better, ranks.tied, CUTOFF).mean())
+
+
+def _snapshot(network: nn.Module) -> dict[str, Tensor]:
+    """The state from which `open_ranker` restores: all parameters, and the item vectors as the head reads them."""
+    with torch.no_grad():
+        vectors = network.table().detach().clone()  # type: ignore[operator]
+    return {**{name: tensor.clone() for name, tensor in network.state_dict().items()}, "vectors": vectors}

@@ -1,0 +1,70 @@
+"""SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from reaemb_bench.core.artifacts import Sequences
+from reaemb_bench.core.component import Component
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from reaemb_bench.recommender.packing import Examples, Packed
+
+
+class SASRec(Component):
+    """Self-attention over the history; the state at each position is matched with the item that comes next."""
+
+    hidden: int = Field(default=128, ge=1)
+    """Width of item vectors and states."""
+    max_length: int = Field(default=50, ge=1)
+    """Most recent interactions that are read."""
+    blocks: int = Field(default=2, ge=1)
+    """Attention blocks."""
+    attention_heads: int = Field(default=1, ge=1)
+    """Attention heads a block; must divide `hidden`."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Dropout on embeddings, attention and feed-forward layers."""
+    causal: bool = True
+    """Whether a position sees only what came before it. False is defect D2 of the paper's code: positions attend to
+    the very items that they are trained to predict."""
+    count_from: Literal["oldest", "newest"] = "oldest"
+    """What is read at position 1. Counted from the newest, an item's position tells how far it is from the end of the
+    sequence and not from its beginning."""
+    attend_padding: bool = False
+    """Whether attention reads the padding up to `max_length`, whose states are zero (defect D12 of the paper's code).
+    No padding is computed: its equal keys count as one."""
+
+    def build(self, table: nn.Module) -> nn.Module:
+        """The network over `table`, whose forward() gives item vectors (items, hidden)."""
+        from reaemb_bench.recommender.attention import SelfAttentive
+
+        return SelfAttentive(
+            table,
+            hidden=self.hidden,
+            max_length=self.max_length,
+            blocks=self.blocks,
+            attention_heads=self.attention_heads,
+            dropout=self.dropout,
+            causal=self.causal,
+            attend_padding=self.attend_padding,
+            count_from=self.count_from,
+            masks=False,
+        )
+
+    def examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
+        """Every position predicts the next item."""
+        from reaemb_bench.recommender.packing import next_items
+
+        return next_items(sequences, self.max_length, last_only=False)
+
+    def question(self, histories: Sequences, items: int, device: torch.device) -> Packed:
+        """The histories as they are; the state at the last position asks for the next item."""
+        from reaemb_bench.recommender.packing import pack
+
+        return pack(histories, self.max_length, device)

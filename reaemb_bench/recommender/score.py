@@ -1,0 +1,85 @@
+"""A trained recommender as a scorer of the whole catalogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from reaemb_bench.core.artifacts import Corpus, Float32, Holdout, Ranker, Ranks, Sequences
+from reaemb_bench.core.component import Context, Sight, Step
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
+from reaemb_bench.recommender.kinds import Head
+
+
+@dataclass(frozen=True)
+class NetworkScorer:
+    """Scores items by the inner product with the state at the last position that the head's question has."""
+
+    head: Head
+    network: nn.Module
+    vectors: Tensor
+
+    @torch.inference_mode()
+    def scores(self, histories: Sequences) -> Float32:
+        """(users, items); users without a history get zeros, which ranks at chance."""
+        items, device = len(self.vectors), self.vectors.device
+        lengths = np.minimum(histories.lengths, self.head.max_length)
+        # Sorted by length the histories fall into the fewest grids.
+        users = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]
+        states = torch.zeros(histories.users, self.vectors.shape[1], device=device)
+        if len(users):
+            asked = self.head.question(histories.select(users), items, device)
+            states[torch.from_numpy(users).to(device)] = self.network(asked, self.vectors, asked.last)
+        scored: Float32 = (states @ self.vectors.T).cpu().numpy()
+        return scored
+
+
+def open_ranker(ranker: Ranker, machine: Machine) -> NetworkScorer:
+    """The scorer that a `train` step saved. Raises UserError where the tensors do not fit the head."""
+    device = machine.torch_device()
+    tensors = {name: torch.from_numpy(array) for name, array in ranker.tensors.items()}
+    vectors = tensors.pop("vectors").to(device)
+    head = cast("Head", build("head", ranker.head))
+    network = head.build(nn.Identity())
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith("table.")}
+    try:
+        network.load_state_dict(own)
+    except RuntimeError as error:
+        raise UserError(
+            f"the stored ranker does not fit its head ({str(error).splitlines()[0]}); train it again"
+        ) from None
+    return NetworkScorer(head, network.to(device).eval(), vectors)
+
+
+# Judge a trained recommender by the test targets.
+
+
+class Rank(Step):
+    """Rank each user's test target against the whole catalogue and against the stored sample."""
+
+    sees: ClassVar[Sight] = "test"
+
+    top: int = Field(default=10, ge=0)
+    """Length of the lists of recommended items that are kept, for coverage, Gini index and the like; 0 keeps none."""
+
+    def run(self, corpus: Corpus, holdout: Holdout, ranker: Ranker, context: Context) -> Ranks:
+        """One row a test user. Raises UserError where a score is not finite."""
+        from reaemb_bench.evaluation.ranking import rank_targets
+
+        return rank_targets(
+            open_ranker(ranker, context.machine),
+            holdout.histories,
+            holdout.users,
+            holdout.targets,
+            holdout.candidates,
+            popularity=corpus.popularity,
+            top=self.top,
+            report=context.report,
+        )

@@ -1,1 +1,0 @@
-"""Maps from item vectors to fewer or better-conditioned dimensions."""

@@ -1,1 +1,0 @@
-"""What the reinforcement steps share: the prompt cache, the rollouts and the learning loop."""

@@ -1,1 +1,0 @@
-"""Tables of results and the ways to show them."""

@@ -1,1 +1,0 @@
-"""Rewards: how well a rollout ranks its candidates."""

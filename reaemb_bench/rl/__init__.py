@@ -1,0 +1,1 @@
+"""Stage CRRL: rewards, advantages, policies."""

@@ -1,0 +1,93 @@
+"""Candidate lists that a rollout is rewarded for ranking: an item's neighbours among items that it never met."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reaemb_bench.core.artifacts import Float64, Int64
+from reaemb_bench.data.cooccurrence import blocks
+from reaemb_bench.data.negative_sampling import draw_unknown
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+_NEIGHBOURS_AT_ONCE = 1 << 18
+"""Neighbours of the items that are drawn for at once, unless it is a single item: few enough for a core's cache."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The candidate lists of all items that have one.
+
+    items: (n,) ascending item numbers. lists: (n, N) item numbers, the positives first, the most co-occurring of them
+    leading. counts: (n, N) how often they co-occur, 0 for negatives. lonely: items left out because nothing co-occurs
+    with them. crowded: items left out because too few items never co-occur with them.
+    """
+
+    items: Int64
+    lists: Int64
+    counts: Float64
+    lonely: int
+    crowded: int
+
+
+def draw_candidates(pairs: csr_array, positives: int, candidates: int, seed: int) -> Candidates:
+    """Up to `positives` neighbours of each item, filled up to `candidates` with items that never co-occur with it.
+
+    pairs: co-occurrence counts (items, items), whole or weighed, with an empty diagonal, no stored zeros and sorted
+    columns. Neighbours are the most co-occurring, equal counts in random order; the others are drawn uniformly without
+    replacement.
+    """
+    generator = np.random.default_rng(seed)
+    items = pairs.shape[0]
+    neighbours = np.diff(pairs.indptr).astype(np.int64)
+    taken = np.minimum(neighbours, positives)
+    lonely = neighbours == 0
+    crowded = ~lonely & (items - 1 - neighbours < candidates - taken)
+    kept = np.flatnonzero(~lonely & ~crowded)
+    lists = np.zeros((len(kept), candidates), dtype=np.int64)
+    counts = np.zeros((len(kept), candidates))
+    for start, end in blocks(neighbours[kept], _NEIGHBOURS_AT_ONCE):
+        here = kept[start:end]
+        rows = pairs[here]
+        lists[start:end, :positives], counts[start:end, :positives] = _most_cooccurring(rows, positives, generator)
+        known = _known(rows, here)
+        for number in np.unique(taken[here]):
+            own = np.flatnonzero(taken[here] == number)
+            lists[start + own, number:] = draw_unknown(own, known, items, candidates - number, generator)
+    return Candidates(kept, lists, counts, int(lonely.sum()), int(crowded.sum()))
+
+
+def _most_cooccurring(rows: csr_array, positives: int, generator: np.random.Generator) -> tuple[Int64, Float64]:
+    """Neighbours (n, positives) of n items by falling count and their counts, 0 where an item has fewer neighbours.
+
+    rows: (n, items), none of them empty.
+    """
+    starts = rows.indptr[:-1]
+    owners = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    chance = generator.random(len(owners))
+    left = rows.data.astype(np.float64)
+    best = np.zeros((rows.shape[0], positives), dtype=np.int64)
+    counts = np.zeros((rows.shape[0], positives))
+    for place in range(positives):
+        largest = np.maximum.reduceat(left, starts)
+        drawn = np.where((left == largest[owners]) & (left > 0), chance, -1.0)
+        chosen = np.flatnonzero((drawn == np.maximum.reduceat(drawn, starts)[owners]) & (drawn >= 0))
+        # Two random numbers may be the same: of each row the first is taken.
+        chosen = chosen[np.diff(owners[chosen], prepend=-1) > 0]
+        best[owners[chosen], place] = rows.indices[chosen]
+        counts[owners[chosen], place] = left[chosen]
+        left[chosen] = 0
+    return best, counts
+
+
+def _known(rows: csr_array, numbers: Int64) -> Int64:
+    """Ascending codes row * items + item of each row's neighbours and of the row's own item."""
+    items = rows.shape[1]
+    met = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)) * items + rows.indices
+    # Two ascending runs, which a stable sort merges.
+    return np.sort(np.concatenate([met, np.arange(rows.shape[0]) * items + numbers]), kind="stable")

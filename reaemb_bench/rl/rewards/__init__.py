@@ -1,0 +1,1 @@
+"""Rewards from the scores of candidates."""

@@ -1,1 +1,0 @@
-"""The steps that recipes are made of."""

@@ -1,1 +1,0 @@
-"""Item tables: where a recommender's item vectors come from."""
