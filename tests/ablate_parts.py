@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from reaemb_bench.core.artifacts import Corpus, Holdout, Ranker, Ranks, Vectors
-from reaemb_bench.core.component import Sight, Step
+from reaemb_bench.core.artifacts import Corpus, Ranker, Ranks, TestTargets, Vectors
+from reaemb_bench.core.component import DataAccess, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.encoder.kinds import AnyReducer
 
@@ -38,30 +38,30 @@ class Peeking(Polish):
     """The same, but it looks at held-out data on purpose."""
 
     leaks: ClassVar[bool] = True
-    sees: ClassVar[Sight] = "test"
+    data_access: ClassVar[DataAccess] = "test"
 
 
 class Score(Step):
     """Ranks that follow from the vectors and the recommender."""
 
-    sees: ClassVar[Sight] = "test"
+    data_access: ClassVar[DataAccess] = "test"
 
     every: int = 1
     """Judge every so many users alone."""
 
-    def run(self, corpus: Corpus, holdout: Holdout, ranker: Ranker, vectors: Vectors) -> Ranks:
+    def run(self, corpus: Corpus, test_targets: TestTargets, ranker: Ranker, vectors: Vectors) -> Ranks:
         """User u's target stands u places, and as many as the inputs add up to, from the top."""
-        users = holdout.users[:: self.every]
+        users = test_targets.users[:: self.every]
         shift = int(100 * abs(float(vectors.values.sum())) + 100 * float(ranker.tensors["rate"].sum()))
         zeros = np.zeros(len(users), dtype=np.int64)
         return Ranks(
             users=users,
-            targets=holdout.targets[users],
+            targets=test_targets.targets[users],
             better=(users * 5 + shift) % 12,
             tied=zeros,
             sampled_better=zeros - 1,
             sampled_tied=zeros,
-            popularity=corpus.popularity[holdout.targets[users]],
-            history=holdout.histories.lengths[users],
+            popularity=corpus.popularity[test_targets.targets[users]],
+            history=test_targets.histories.lengths[users],
             catalogue=zeros + corpus.items,
         )

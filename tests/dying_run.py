@@ -15,14 +15,14 @@ import time
 from reaemb_bench.cli.app import main
 from reaemb_bench.core import execute as pipeline
 from reaemb_bench.core import training as of_contrast
-from reaemb_bench.core.component import Tick
+from reaemb_bench.core.component import Progress
 from reaemb_bench.rl import checkpoint as of_reinforcement
 
 
 def die_in(step: str, unit: str, done: int, wait: float) -> None:
     last = time.monotonic()
 
-    def ticked(job: pipeline.Job, tick: Tick) -> pipeline.Ticked:
+    def ticked(job: pipeline.Job, tick: Progress) -> pipeline.Progressed:
         nonlocal last
         now = time.monotonic()
         if (job.name, tick.unit, tick.done) == (step, unit, done):
@@ -30,8 +30,8 @@ def die_in(step: str, unit: str, done: int, wait: float) -> None:
         last = now
         return told(job, tick)
 
-    told = pipeline.Ticked
-    pipeline.Ticked = ticked  # type: ignore[assignment, misc]
+    told = pipeline.Progressed
+    pipeline.Progressed = ticked  # type: ignore[assignment, misc]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from reaemb_bench.core.artifacts import Corpus, Encoder, Sequences
-from reaemb_bench.core.component import Context, Tick
+from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import build
 
@@ -41,7 +41,7 @@ def corpus(items: int = 20) -> Corpus:
 
 
 def context(
-    folder: Path, ticks: list[Tick] | None = None, facts: dict[str, Any] | None = None, **machine: Any
+    folder: Path, ticks: list[Progress] | None = None, facts: dict[str, Any] | None = None, **machine: Any
 ) -> Context:
     """A context whose ticks and facts land in the given list and dictionary."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from reaemb_bench.core.errors import UserError
 class Failing(Step):
     """Adds up ones, then refuses, or never comes back, in process 1."""
 
-    together: ClassVar[bool] = True
+    distributed: ClassVar[bool] = True
 
     how: Literal["raise", "hang"]
     """Which of both."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from reaemb_bench.core.artifacts import Corpus, Sequences, Signal, Vectors
-from reaemb_bench.core.component import Component, Sight, Step
+from reaemb_bench.core.artifacts import Corpus, Sequences, ValidationTargets, Vectors
+from reaemb_bench.core.component import Component, DataAccess, Step
 from reaemb_bench.data.cooccurrence import cooccurrence
 from reaemb_bench.data.interactions import Interactions, SplitInteractions
 from reaemb_bench.data.splits import LeaveLastTwo
@@ -54,12 +54,12 @@ class Squint(Step):
 class SquintWhileTuning(Step):
     """Says that it sees validation rows too."""
 
-    sees: ClassVar[Sight] = "validation"
+    data_access: ClassVar[DataAccess] = "validation"
 
     part: str = "test"
     """What it looks at."""
 
-    def run(self, corpus: Corpus, signal: Signal) -> Vectors:
+    def run(self, corpus: Corpus, validation_targets: ValidationTargets) -> Vectors:
         """(items, 2)."""
         return Vectors(np.stack([found(self.part, corpus), np.ones(corpus.items)], axis=1).astype(np.float32))
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from reaemb_bench.core.artifacts import Corpus, Floors, Holdout, Ranks, Vectors
-from reaemb_bench.core.component import Context, Randomness, Sight, Step
+from reaemb_bench.core.artifacts import Corpus, Floors, Ranks, TestTargets, Vectors
+from reaemb_bench.core.component import Context, DataAccess, Randomness, Step
 
 HERE = Path(__file__)
 TOYS = HERE.parent / "toy_steps.py"
@@ -16,13 +16,13 @@ USERS = 200
 POPULARITY = (0, 3, 10, 50, 150)
 
 
-def ranks(mean: float, seed: int, holdout: Holdout, offset: int = 0) -> Ranks:
+def ranks(mean: float, seed: int, test_targets: TestTargets, offset: int = 0) -> Ranks:
     """Places drawn around a mean; popularity and histories of many sizes."""
-    users = holdout.users
+    users = test_targets.users
     none = np.zeros(len(users), dtype=np.int64)
     return Ranks(
         users=users,
-        targets=holdout.targets,
+        targets=test_targets.targets,
         better=np.random.default_rng(seed).geometric(1 / mean, len(users)) - 1,
         tied=none,
         sampled_better=none - 1,
@@ -41,30 +41,30 @@ class Placed(Step):
     offset: int = 0
     """Further training interactions of each target."""
 
-    sees: ClassVar[Sight] = "test"
+    data_access: ClassVar[DataAccess] = "test"
     randomness: ClassVar[Randomness] = "recommender"
 
-    def run(self, corpus: Corpus, holdout: Holdout, context: Context) -> Ranks:
+    def run(self, corpus: Corpus, test_targets: TestTargets, context: Context) -> Ranks:
         """Geometric places from the step's seed."""
-        return ranks(self.mean, context.seed, holdout, self.offset)
+        return ranks(self.mean, context.seed, test_targets, self.offset)
 
 
 class Counted(Step):
     """Floors of made-up ranks."""
 
-    sees: ClassVar[Sight] = "test"
+    data_access: ClassVar[DataAccess] = "test"
 
-    def run(self, corpus: Corpus, holdout: Holdout) -> Floors:
+    def run(self, corpus: Corpus, test_targets: TestTargets) -> Floors:
         """Two floors, one far worse than the other."""
-        return Floors({"random": ranks(90, 1, holdout), "popularity": ranks(30, 2, holdout)})
+        return Floors({"random": ranks(90, 1, test_targets), "popularity": ranks(30, 2, test_targets)})
 
 
 class Peek(Step):
     """Looks at test targets on purpose."""
 
-    sees: ClassVar[Sight] = "test"
+    data_access: ClassVar[DataAccess] = "test"
     leaks: ClassVar[bool] = True
 
-    def run(self, corpus: Corpus, holdout: Holdout) -> Vectors:
+    def run(self, corpus: Corpus, test_targets: TestTargets) -> Vectors:
         """Nothing that anybody needs."""
         return Vectors(np.ones((corpus.items, 2), dtype=np.float32))

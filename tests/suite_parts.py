@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from reaemb_bench.core.artifacts import Corpus, Ranker, Signal, Vectors
-from reaemb_bench.core.component import Context, Randomness, Sight, Step
+from reaemb_bench.core.artifacts import Corpus, Ranker, ValidationTargets, Vectors
+from reaemb_bench.core.component import Context, DataAccess, Randomness, Step
 
 
 class Embed(Step):
@@ -40,10 +40,10 @@ class Fit(Step):
     rate: float = 0.1
     """How fast it learns."""
 
-    sees: ClassVar[Sight] = "validation"
+    data_access: ClassVar[DataAccess] = "validation"
     randomness: ClassVar[Randomness] = "recommender"
 
-    def run(self, corpus: Corpus, signal: Signal, vectors: Vectors, context: Context) -> Ranker:
+    def run(self, corpus: Corpus, signal: ValidationTargets, vectors: Vectors, context: Context) -> Ranker:
         """Notes what it would have trained."""
         _write(self.log, f"fit {self.head} {self.rate}")
         _do_as_told(Path(self.log).with_name(f"fit-{self.head}"))

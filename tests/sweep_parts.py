@@ -11,8 +11,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from reaemb_bench.core.artifacts import Corpus, Ranker, Signal, Vectors
-from reaemb_bench.core.component import Context, Randomness, Sight, Step, Tick
+from reaemb_bench.core.artifacts import Corpus, Ranker, ValidationTargets, Vectors
+from reaemb_bench.core.component import Context, DataAccess, Progress, Randomness, Step
 
 EPOCHS = 4
 
@@ -29,16 +29,16 @@ class Fit(Step):
     kind: str = "plain"
     """What it is."""
 
-    sees: ClassVar[Sight] = "validation"
+    data_access: ClassVar[DataAccess] = "validation"
     randomness: ClassVar[Randomness] = "recommender"
 
-    def run(self, corpus: Corpus, signal: Signal, vectors: Vectors, context: Context) -> Ranker:
+    def run(self, corpus: Corpus, signal: ValidationTargets, vectors: Vectors, context: Context) -> Ranker:
         """Four epochs, each a little better."""
         _write(self.log, f"fit {self.rate:.6f} {self.size} {self.kind}")
         _do_as_told(Path(self.log).with_name("order"))
         best = 1 - abs(self.rate - 0.5)
         for epoch in range(1, EPOCHS + 1):
-            context.report(Tick(epoch, EPOCHS, "epochs", {"validation/ndcg@10": best * epoch / EPOCHS}))
+            context.report(Progress(epoch, EPOCHS, "epochs", {"validation/ndcg@10": best * epoch / EPOCHS}))
         context.note({"best_validation_ndcg": best})
         _write(self.log, "done")
         return Ranker({"use": "toy"}, {"rate": np.full(3, self.rate, dtype=np.float32)})

@@ -127,9 +127,9 @@ def test_what_each_step_reads_is_shown_without_running_it(command: Command) -> N
     assert said.code == 0, said.err
     lines = {line.split()[0]: " ".join(line.split()) for line in said.out.splitlines() if line.strip()}
     assert lines["llm"] == "llm Corpus Encoder 0 % 0 %"
-    assert lines["crrl"].startswith("crrl Corpus, Holdout, Encoder Encoder 100 % 100 % declared leak")
+    assert lines["crrl"].startswith("crrl Corpus, TestTargets, Encoder Encoder 100 % 100 % declared leak")
     assert lines["reduce"] == "reduce Vectors Vectors 0 % 0 % and what crrl made of held-out rows"
-    assert lines["rank"] == "rank Corpus, Holdout, Ranker Ranks 100 % 100 % judge"
+    assert lines["rank"] == "rank Corpus, TestTargets, Ranker Ranks 100 % 100 % judge"
     assert not Path(".reaemb-bench").exists()
 
 

@@ -128,7 +128,7 @@ def test_teachers_get_no_gradient() -> None:
 
 
 def test_distillation_brings_similar_users_together(tmp_path: Path) -> None:
-    from reaemb_bench.core.artifacts import Signal
+    from reaemb_bench.core.artifacts import ValidationTargets
     from reaemb_bench.core.machine import Machine
     from reaemb_bench.recommender.score import open_ranker
 
@@ -136,13 +136,13 @@ def test_distillation_brings_similar_users_together(tmp_path: Path) -> None:
     rows = [generator.integers(4 * kind, 4 * kind + 4, size=6).tolist() for kind in range(5) for _ in range(6)]
     held = replace(corpus(20), training=sequences(rows), user_keys=tuple(f"u{place}" for place in range(30)))
     users = np.arange(30)
-    signal = Signal(users, np.zeros(30, dtype=np.int32), np.zeros((30, 0), dtype=np.int32))
+    validation_targets = ValidationTargets(users, np.zeros(30, dtype=np.int32), np.zeros((30, 0), dtype=np.int32))
     _, kinds = shoppers()
     wide = Vectors(np.hstack([kinds.values, generator.normal(size=(20, 5)).astype(np.float32)]))
     spread = []
     for weight in (0.0, 30.0):
         ranker = step(weight=weight, epochs=6, batch_size=30, learning_rate=1e-2, neighbours=5).run(
-            held, signal, wide, context(tmp_path / str(weight))
+            held, validation_targets, wide, context(tmp_path / str(weight))
         )
         scorer: Any = open_ranker(ranker, Machine(device="cpu"))
         asked = scorer.head.question(Sequences(held.training.items, held.training.offsets), 20, CPU)

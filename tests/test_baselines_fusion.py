@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from reaemb_bench.core.artifacts import Corpus, Float32, Holdout, Ranker, Ranks, Signal, Vectors
+from reaemb_bench.core.artifacts import Corpus, Float32, Ranker, Ranks, TestTargets, ValidationTargets, Vectors
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.execute import Plan, execute, fetch, plan
 from reaemb_bench.core.machine import Machine
@@ -195,10 +195,10 @@ def of_part(ranker: Ranker, name: str, half: slice) -> Ranker:
 def test_ensrecs_ranks_come_from_the_sum_of_both_scores(store: Store, head: str) -> None:
     planned = ran(store, "ensrec", f'train.head={{use="{head}", hidden={WIDTH}, max_length=10}}', "train.epochs=3")
     ranker = made_by(planned, store, "train", Ranker)
-    corpus, holdout = fetch(planned, store, Corpus), fetch(planned, store, Holdout)
+    corpus, test_targets = fetch(planned, store, Corpus), fetch(planned, store, TestTargets)
     ranks = fetch(planned, store, Ranks)
-    assert corpus is not None and holdout is not None and ranks is not None
-    histories = holdout.histories.select(holdout.users)
+    assert corpus is not None and test_targets is not None and ranks is not None
+    histories = test_targets.histories.select(test_targets.users)
     halves = {"ids": slice(0, WIDTH), "texts": slice(WIDTH, 2 * WIDTH)}
     scores = [
         open_ranker(of_part(ranker, name, half), MACHINE).scores(histories).astype(np.float64)
@@ -206,7 +206,7 @@ def test_ensrecs_ranks_come_from_the_sum_of_both_scores(store: Store, head: str)
     ]
     assert np.abs(np.corrcoef(scores[0].ravel(), scores[1].ravel())[0, 1]) < 0.99
     summed = scores[0] + scores[1]
-    for place, target in enumerate(holdout.targets):
+    for place, target in enumerate(test_targets.targets):
         left = np.setdiff1d(np.arange(corpus.items), histories.of(place))
         assert ranks.better[place] == (summed[place, left] > summed[place, target]).sum()
 
@@ -220,12 +220,12 @@ def test_ensrecs_parts_are_what_each_would_be_alone(store: Store) -> None:
 
     planned = ran(store, "ensrec")
     ranker = made_by(planned, store, "train", Ranker)
-    corpus, signal = fetch(planned, store, Corpus), fetch(planned, store, Signal)
+    corpus, validation_targets = fetch(planned, store, Corpus), fetch(planned, store, ValidationTargets)
     job = planned.job_of(Ranker)
-    assert corpus is not None and signal is not None and job is not None and job.seed is not None
+    assert corpus is not None and validation_targets is not None and job is not None and job.seed is not None
     step: Any = job.step
     here = replace(context(store.root / "alone"), seed=derive_seed(job.seed, "ids"))
-    alone = fit(corpus, signal, None, step.ids, step, here)
+    alone = fit(corpus, validation_targets, None, step.ids, step, here)
     np.testing.assert_allclose(ranker.tensors["vectors"][:, :WIDTH], alone.tensors["vectors"], atol=1e-6)
 
 

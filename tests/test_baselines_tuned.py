@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from reaemb_bench.core.artifacts import Corpus, Encoder, Ranker, Ranks, Sequences, Signal, Vectors
+from reaemb_bench.core.artifacts import Corpus, Encoder, Ranker, Ranks, Sequences, ValidationTargets, Vectors
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.execute import execute, fetch, plan
 from reaemb_bench.core.machine import Machine
@@ -40,39 +40,39 @@ def module(method: str, name: str) -> ModuleType:
     return sys.modules[find("step", f"{BASELINES / method / 'component.py'}:{name}").__module__]
 
 
-def shop(folder: Path, users: int = 60, items: int = 24) -> tuple[Corpus, Signal]:
+def shop(folder: Path, users: int = 60, items: int = 24) -> tuple[Corpus, ValidationTargets]:
     """Simulated customers and what they buy last but one."""
     source = {"use": "simulated", "users": users, "items": items, "clusters": 3}
-    corpus, signal, _ = build("step", {"use": "prepare", "source": source}).run(context(folder))  # type: ignore[attr-defined]
-    return corpus, signal
+    corpus, validation_targets, _ = build("step", {"use": "prepare", "source": source}).run(context(folder))  # type: ignore[attr-defined]
+    return corpus, validation_targets
 
 
 HEAD = {"use": "sasrec", "hidden": 16, "max_length": 10, "dropout": 0.0}
 
 
 @pytest.fixture(scope="module")
-def trained_ids(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Signal, Ranker]:
+def trained_ids(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, ValidationTargets, Ranker]:
     folder = tmp_path_factory.mktemp("ids")
-    corpus, signal = shop(folder)
+    corpus, validation_targets = shop(folder)
     ids = build("step", {"use": "train-ids", "head": HEAD, "epochs": 5})
-    return corpus, signal, ids.run(corpus, signal, context(folder))  # type: ignore[attr-defined]
+    return corpus, validation_targets, ids.run(corpus, validation_targets, context(folder))  # type: ignore[attr-defined]
 
 
 def random_vectors(corpus: Corpus) -> Vectors:
     return Vectors(np.random.default_rng(0).normal(size=(corpus.items, 20)).astype(np.float32))
 
 
-def aligned(trained_ids: tuple[Corpus, Signal, Ranker], folder: Path, **settings: Any) -> Ranker:
-    corpus, signal, ranker = trained_ids
+def aligned(trained_ids: tuple[Corpus, ValidationTargets, Ranker], folder: Path, **settings: Any) -> Ranker:
+    corpus, validation_targets, ranker = trained_ids
     table = {"head": HEAD, "epochs": 5, "patience": 5, **settings}
     made: Ranker = step("llmemb", "TrainAligned", **table).run(
-        corpus, signal, random_vectors(corpus), ranker, context(folder)
+        corpus, validation_targets, random_vectors(corpus), ranker, context(folder)
     )
     return made
 
 
 def test_llmemb_pulls_the_adapted_vectors_towards_the_trained_id_table(
-    trained_ids: tuple[Corpus, Signal, Ranker], tmp_path: Path
+    trained_ids: tuple[Corpus, ValidationTargets, Ranker], tmp_path: Path
 ) -> None:
     ids = torch.from_numpy(trained_ids[2].tensors["vectors"])
 
@@ -83,16 +83,18 @@ def test_llmemb_pulls_the_adapted_vectors_towards_the_trained_id_table(
     assert held < free - 0.02
 
 
-def test_llmemb_without_weight_is_plain_training(trained_ids: tuple[Corpus, Signal, Ranker], tmp_path: Path) -> None:
-    corpus, signal, _ = trained_ids
+def test_llmemb_without_weight_is_plain_training(
+    trained_ids: tuple[Corpus, ValidationTargets, Ranker], tmp_path: Path
+) -> None:
+    corpus, validation_targets, _ = trained_ids
     plain = build("step", {"use": "train", "head": HEAD, "epochs": 5, "patience": 5})
-    made = plain.run(corpus, signal, random_vectors(corpus), context(tmp_path))  # type: ignore[attr-defined]
+    made = plain.run(corpus, validation_targets, random_vectors(corpus), context(tmp_path))  # type: ignore[attr-defined]
     without = aligned(trained_ids, tmp_path, weight=0.0)
     assert all(np.array_equal(made.tensors[name], without.tensors[name]) for name in made.tensors)
 
 
 def test_llmemb_refuses_an_id_table_of_another_width(
-    trained_ids: tuple[Corpus, Signal, Ranker], tmp_path: Path
+    trained_ids: tuple[Corpus, ValidationTargets, Ranker], tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="same `hidden`"):
         aligned(trained_ids, tmp_path, head={**HEAD, "hidden": 8})
@@ -112,15 +114,15 @@ def other_end(tokens: Tokens) -> Tokens:
     return Tokens(ids, tokens.mask)
 
 
-@pytest.mark.parametrize("both_ways", [True, False])
+@pytest.mark.parametrize("bidirectional_mask", [True, False])
 def test_a_later_token_changes_an_earlier_state_only_where_attention_goes_both_ways(
-    tmp_path: Path, both_ways: bool
+    tmp_path: Path, bidirectional_mask: bool
 ) -> None:
     model = opened(tmp_path, **BOTH_WAYS)
     tokens = model.tokens(model.tokenize(corpus().texts[:3]))
-    before = model.states(tokens, both_ways=both_ways)[:, -5]
-    after = model.states(other_end(tokens), both_ways=both_ways)[:, -5]
-    assert torch.allclose(before, after, atol=1e-6) != both_ways
+    before = model.states(tokens, bidirectional_mask=bidirectional_mask)[:, -5]
+    after = model.states(other_end(tokens), bidirectional_mask=bidirectional_mask)[:, -5]
+    assert torch.allclose(before, after, atol=1e-6) != bidirectional_mask
 
 
 def test_a_bidirectional_vector_depends_on_no_padding_and_on_every_token(tmp_path: Path) -> None:
@@ -162,11 +164,14 @@ def test_llm2vec_predicts_without_seeing_the_hidden_token_and_from_what_follows_
     model = opened(tmp_path, **BOTH_WAYS)
     question = masked_questions(model)[0]
     other = replace(question, targets=tuple((target + 1) % 100 for target in question.targets))
-    states = [model.states(model.tokens([each.ids]), both_ways=True) for each in (question, other)]
+    states = [model.states(model.tokens([each.ids]), bidirectional_mask=True) for each in (question, other)]
     assert torch.equal(states[0], states[1])
     tokens = model.tokens([question.ids])
     place = question.places[0]
-    later, earlier = model.states(other_end(tokens), both_ways=True), model.states(tokens, both_ways=True)
+    later, earlier = (
+        model.states(other_end(tokens), bidirectional_mask=True),
+        model.states(tokens, bidirectional_mask=True),
+    )
     assert not torch.allclose(later[:, place], earlier[:, place], atol=1e-6)
 
 

@@ -73,8 +73,8 @@ def missing(file: Path) -> list[str]:
 THEIR_COMPONENT = '''
 import numpy as np
 
-from reaemb_bench.artifacts import Corpus, Vectors
-from reaemb_bench.component import Step
+from reaemb_bench import Corpus, Vectors
+from reaemb_bench import Step
 
 
 class Initials(Step):

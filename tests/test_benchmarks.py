@@ -54,14 +54,14 @@ def test_the_plain_networks_give_the_released_codes_loss_and_scores(head: Head) 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_the_plain_loop_trains_and_ranks(head: Head) -> None:
-    corpus, _, holdout = simulated(users=40, items=30, mean_length=8)
+    corpus, _, test_targets = simulated(users=40, items=30, mean_length=8)
     settings = Settings(max_length=LENGTH, batch_size=10, hidden=16, dropout=0.0, learning_rate=1e-2, sample=5)
     plain = Plain(head, corpus, settings)
     assert plain.rows == (80 if head == "bert4rec" else 40)
     losses = [np.mean(plain.train()) for _ in range(10)]
     assert losses[-1] < 0.9 * losses[0]
-    ranks = plain.evaluate(holdout)
-    assert ranks.shape == holdout.users.shape
+    ranks = plain.evaluate(test_targets)
+    assert ranks.shape == test_targets.users.shape
     assert ranks.min() >= 0
     assert ranks.max() <= 5
 
@@ -106,9 +106,9 @@ def test_both_sides_run_and_say_how_much_of_the_work_they_did(head: Head, side: 
 
 
 def test_synthetic_histories_leave_the_last_two_items_out_of_training() -> None:
-    corpus, signal, holdout = synthetic(interactions=400, items=50)
+    corpus, validation_targets, test_targets = synthetic(interactions=400, items=50)
     for user in range(corpus.users):
-        training, history = corpus.training.of(user), holdout.histories.of(user)
+        training, history = corpus.training.of(user), test_targets.histories.of(user)
         assert len(training) >= 3
-        assert history.tolist() == [*training.tolist(), signal.targets[user]]
-        assert not {*holdout.candidates[user].tolist()} & {*history.tolist(), int(holdout.targets[user])}
+        assert history.tolist() == [*training.tolist(), validation_targets.targets[user]]
+        assert not {*test_targets.candidates[user].tolist()} & {*history.tolist(), int(test_targets.targets[user])}

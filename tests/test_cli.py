@@ -98,7 +98,7 @@ def test_list_and_describe(command: Command) -> None:
     assert "pca" in listed
     assert "whitening" in listed
     described = command("describe", f"{TOYS}:Fit").out
-    assert "takes Corpus, Signal, Vectors; gives Ranker" in described
+    assert "takes Corpus, ValidationTargets, Vectors; gives Ranker" in described
     assert "rate" in described
     assert "How fast it learns." in described
     none = command("describe", "none").out

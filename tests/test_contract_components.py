@@ -67,13 +67,15 @@ def test_steps_declare_artefacts_and_leaky_ones_say_so(name: str) -> None:
     assert isinstance(step, Step)
     wants, makes, _ = signature(step, name)
     assert makes
-    asks_for_test = any(wanted.__name__ == "Holdout" for wanted in wants.values())
-    assert not asks_for_test or step.sees == "test" or step.leaks
+    asks_for_test = any(wanted.__name__ == "TestTargets" for wanted in wants.values())
+    assert not asks_for_test or step.data_access == "test" or step.leaks
 
 
 def test_finding_every_component_imports_no_heavy_package() -> None:
     code = (
-        "import sys; from reaemb_bench.catalogue import CATALOGUE; from reaemb_bench.registry import find\n"
+        "import sys; from reaemb_bench.catalogue import CATALOGUE; from reaemb_bench.core.registry import find\n"
+        "from reaemb_bench.core.settings_only import import_settings_only\n"
+        "import_settings_only()\n"
         "[find(kind, name) for kind, table in CATALOGUE.items() for name in table]\n"
         "print([name for name in ('torch', 'transformers', 'peft', 'mlflow', 'optuna') if name in sys.modules])"
     )

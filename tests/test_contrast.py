@@ -249,9 +249,9 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, damage, dama
 KILLED = """
 import os, sys
 from pathlib import Path
-from reaemb_bench.artifacts import Encoder
-from reaemb_bench.encoding import checkpoint
-from reaemb_bench.registry import build
+from reaemb_bench import Encoder
+from reaemb_bench.core import training as checkpoint
+from reaemb_bench.core.registry import build
 from tests.encoding_helpers import context, corpus
 
 class Kill(list):

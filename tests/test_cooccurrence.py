@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from reaemb_bench.core.artifacts import Corpus, Encoder, Holdout, Sequences
+from reaemb_bench.core.artifacts import Corpus, Encoder, Sequences, TestTargets
 from reaemb_bench.core.component import Context
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
@@ -110,10 +110,10 @@ def test_candidates_are_the_nearest_neighbours_and_true_strangers(
         np.testing.assert_array_equal(shown[:positives], best)
         assert (shown[positives:] == 0).all()
     neighbours = (counts > 0).sum(1)
-    assert drawn.lonely == (neighbours == 0).sum()
+    assert drawn.without_neighbours == (neighbours == 0).sum()
     taken = np.minimum(neighbours, positives)
-    assert drawn.crowded == ((neighbours > 0) & (ITEMS - 1 - neighbours < candidates - taken)).sum()
-    assert len(drawn.items) + drawn.lonely + drawn.crowded == ITEMS
+    assert drawn.without_strangers == ((neighbours > 0) & (ITEMS - 1 - neighbours < candidates - taken)).sum()
+    assert len(drawn.items) + drawn.without_neighbours + drawn.without_strangers == ITEMS
 
 
 def stars(items: int) -> csr_array:
@@ -145,7 +145,7 @@ def test_an_items_neighbours_are_never_drawn_as_its_negatives_among_many_items()
     for item, listed, counts in zip(drawn.items, drawn.lists, drawn.counts, strict=True):
         assert len({item, *listed}) == 11
         np.testing.assert_array_equal(known[item, listed], counts)
-    assert len(drawn.items) == 3_000 - drawn.lonely > 2_900
+    assert len(drawn.items) == 3_000 - drawn.without_neighbours > 2_900
 
 
 def test_the_same_seed_draws_the_same_lists() -> None:
@@ -155,13 +155,13 @@ def test_the_same_seed_draws_the_same_lists() -> None:
 
 def test_an_item_that_met_nearly_everyone_is_left_out_and_counted() -> None:
     drawn = draw_candidates(stars(6), 1, 4, 0)
-    assert (len(drawn.items), drawn.lonely, drawn.crowded) == (0, 2, 4)
+    assert (len(drawn.items), drawn.without_neighbours, drawn.without_strangers) == (0, 2, 4)
 
 
 PLUGIN = """
 import numpy as np
 from scipy.sparse import csr_array
-from reaemb_bench.component import Component
+from reaemb_bench import Component
 
 
 class Mine(Component):
@@ -198,7 +198,7 @@ def test_a_file_of_ones_own_counts_and_its_mistakes_are_told_by_name(tmp_path: P
 def test_the_second_stage_counts_as_it_is_told_and_on_training_alone(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
-        "from reaemb_bench.component import Component\n"
+        "from reaemb_bench import Component\n"
         "class Telling(Component):\n"
         "    def counts(self, sequences, items):\n"
         "        raise RuntimeError(f'{items} items, {sequences.items.tolist()}')\n",
@@ -214,9 +214,9 @@ def test_the_second_stage_counts_as_it_is_told_and_on_training_alone(tmp_path: P
     with pytest.raises(RuntimeError, match=r"4 items, \[0, 1, 2\]"):
         sound.run(corpus, Encoder(tmp_path), context)
     target = np.array([3], dtype=np.int32)
-    holdout = Holdout(np.array([0]), target, np.zeros((1, 0), dtype=np.int32), corpus.training)
+    test_targets = TestTargets(np.array([0]), target, np.zeros((1, 0), dtype=np.int32), corpus.training)
     with pytest.raises(RuntimeError, match=r"4 items, \[0, 1, 3, 2\]"):
-        leaky.run(corpus, holdout, Encoder(tmp_path), context)
+        leaky.run(corpus, test_targets, Encoder(tmp_path), context)
 
 
 def test_unsorted_counts_come_out_sorted_and_summed() -> None:

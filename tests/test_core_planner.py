@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reaemb_bench.core.artifacts import Holdout, Ranker, Ranks, Signal, Vectors
+from reaemb_bench.core.artifacts import Ranker, Ranks, TestTargets, ValidationTargets, Vectors
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.execute import Event, Finished, Plan, derive_seed, execute, fetch, needed_jobs, plan
 from reaemb_bench.core.machine import Machine
@@ -41,14 +41,14 @@ def test_every_input_is_the_latest_artefact_of_its_type(toy_recipe: Path) -> Non
     keys = {job.name: job.key for job in planned.jobs}
     train = planned.jobs[3]
     assert train.inputs["vectors"] == (Vectors, keys["again"])
-    assert train.inputs["signal"] == (Signal, keys["prepare"])
+    assert train.inputs["validation_targets"] == (ValidationTargets, keys["prepare"])
 
 
 @pytest.mark.parametrize(
     ("use", "before", "message"),
     [
         ("Peek", "train", r"x: .*asks for test targets but is no judge"),
-        ("PeekAtSignal", "train", r"x: .*asks for validation targets but declares sees = \"training\""),
+        ("PeekAtSignal", "train", r"x: .*asks for validation targets but declares data_access = \"training\""),
         ("Leaky", "train", r"x: .*say allow_leaks = true"),
         ("Embed", "prepare", r"x: needs Corpus, which no earlier step makes"),
     ],
@@ -69,7 +69,7 @@ def test_nobody_learns_from_what_a_judge_made(toy_recipe: Path) -> None:
 def test_a_leak_on_purpose_is_marked(toy_recipe: Path) -> None:
     planned = _plan(_insert(toy_recipe, "x", "Leaky", before="train", header="allow_leaks = true"))
     assert planned.leaks == ("x",)
-    assert Holdout in [wanted for wanted, _ in planned.jobs[2].inputs.values()]
+    assert TestTargets in [wanted for wanted, _ in planned.jobs[2].inputs.values()]
 
 
 def test_edits_run_again_only_from_the_edit(toy_recipe: Path, tmp_path: Path) -> None:

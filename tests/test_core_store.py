@@ -11,7 +11,7 @@ from filelock import Timeout
 
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import write_atomically
-from reaemb_bench.core.store import MANIFEST, TICKS, Store, seal
+from reaemb_bench.core.store import MANIFEST, PROGRESS_FILE, Store, save_checksummed
 
 KEY = "0123456789abcdef"
 
@@ -21,8 +21,8 @@ def _put(store: Store) -> None:
         (draft / "thing").mkdir()
         (draft / "thing" / "a.json").write_text("[1, 2, 3]", encoding="utf-8")
         (draft / "thing" / "b.bin").write_bytes(bytes(range(256)))
-        (draft / TICKS).write_text('{"done": 1, "loss": 0.5}\n', encoding="utf-8")
-        seal(draft, {"step": "x", "seconds": 1.0})
+        (draft / PROGRESS_FILE).write_text('{"done": 1, "loss": 0.5}\n', encoding="utf-8")
+        save_checksummed(draft, {"step": "x", "seconds": 1.0})
 
 
 def test_what_was_written_is_there_whole(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_what_was_written_is_there_whole(tmp_path: Path) -> None:
     assert store.has(KEY)
     assert (store.verify(KEY, "thing") / "a.json").read_text(encoding="utf-8") == "[1, 2, 3]"
     assert store.ticks(KEY) == [{"done": 1, "loss": 0.5}]
-    assert set(store.manifest(KEY)["files"]) == {"thing/a.json", "thing/b.bin", TICKS}
+    assert set(store.manifest(KEY)["files"]) == {"thing/a.json", "thing/b.bin", PROGRESS_FILE}
     assert list((tmp_path / "drafts").iterdir()) == []
 
 
@@ -48,10 +48,10 @@ def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_killed_process_leaves_nothing_under_the_key_and_no_lock(tmp_path: Path) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from reaemb_bench.store import Store, seal\n"
+        "import os, sys; from pathlib import Path; from reaemb_bench.core.store import Store, save_checksummed\n"
         f"store = Store(Path(sys.argv[1])); lock = store.lock('{KEY}'); lock.acquire()\n"
         f"with store.writing('{KEY}') as draft:\n"
-        "    (draft / 'thing').mkdir(); seal(draft, {}); os.kill(os.getpid(), 9)\n"
+        "    (draft / 'thing').mkdir(); save_checksummed(draft, {}); os.kill(os.getpid(), 9)\n"
     )
     ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert ended.returncode == -9
@@ -82,7 +82,7 @@ def test_every_damaged_file_is_noticed(tmp_path: Path, name: str, damage: str) -
 def test_a_damaged_curve_is_noticed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     _put(store)
-    (store.folder(KEY) / TICKS).write_text('{"done": 1, "loss": 0.4}\n', encoding="utf-8")
+    (store.folder(KEY) / PROGRESS_FILE).write_text('{"done": 1, "loss": 0.4}\n', encoding="utf-8")
     with pytest.raises(UserError, match="is damaged"):
         store.ticks(KEY)
 

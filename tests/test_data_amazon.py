@@ -205,8 +205,8 @@ def test_prepare_tells_the_user_what_was_left_out() -> None:
     step = build("step", {"use": "prepare", "source": source, "sampled_candidates": 1})
     assert isinstance(step, Prepare)
     facts: dict[str, float | int | str] = {}
-    corpus, _, holdout = step.run(Context(1, Machine(), lambda tick: None, facts.update, Path()))
-    assert (corpus.users, corpus.items, len(holdout.users)) == (3, 4, 3)
+    corpus, _, test_targets = step.run(Context(1, Machine(), lambda tick: None, facts.update, Path()))
+    assert (corpus.users, corpus.items, len(test_targets.users)) == (3, 4, 3)
     assert corpus.item_keys == ("B000CUP333", "B000GHOST9", "B000LAMP22", "B000TOAST1")
     assert facts["items_without_text"] == 1
     assert "3 interactions" in str(facts["removed: malformed lines of Kitchen_Toys.jsonl (first: 8, 12, 13)"])

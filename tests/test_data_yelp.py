@@ -88,6 +88,6 @@ def test_keys_that_are_kept_once_each_go_through_filters_and_splits_as_text_does
     for each in (data, text):
         kept = cast("Filter", build("filter", filtered)).apply(each)
         divided = cast("Split", build("split", split)).apply(kept, 1)
-        corpus, signal, holdout, _ = assemble(kept, divided, Attributes(), 1, 1)
-        made.append((fingerprint(corpus, signal, holdout), kept.removed))
+        corpus, validation_targets, test_targets, _ = assemble(kept, divided, Attributes(), 1, 1)
+        made.append((fingerprint(corpus, validation_targets, test_targets), kept.removed))
     assert made[0] == made[1]

@@ -28,9 +28,9 @@ data.shop = { source = { use = "simulated", users = 60, items = 40 } }
 """
 WATCH = """
 import torch
-from reaemb_bench.artifacts import Corpus, Vectors
-from reaemb_bench.component import Step
-from reaemb_bench.context import Context
+from reaemb_bench import Corpus, Vectors
+from reaemb_bench import Step
+from reaemb_bench import Context
 
 class Watch(Step):
     scatter: bool = False

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reaemb_bench.core.artifacts import Corpus, Floors, Holdout, Ranks, Sequences
-from reaemb_bench.core.component import Context, Tick
+from reaemb_bench.core.artifacts import Corpus, Floors, Ranks, Sequences, TestTargets
+from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import build
@@ -25,7 +25,7 @@ def corpus(training: list[list[int]], items: int) -> Corpus:
     return Corpus("toys", sequences(training), keys, tuple(f"u{user}" for user in range(len(training))), "", keys, keys)
 
 
-def context(ticks: list[Tick], folder: Path) -> Context:
+def context(ticks: list[Progress], folder: Path) -> Context:
     return Context(seed=0, machine=Machine(device="cpu"), report=ticks.append, note=lambda facts: None, scratch=folder)
 
 
@@ -101,8 +101,8 @@ def test_the_random_floor_has_the_known_sampled_metrics() -> None:
     assert summary["full/hr@10"] == pytest.approx((10 / ranks.catalogue).mean(), abs=0.006)
 
 
-def holdout() -> Holdout:
-    return Holdout(
+def held_out_targets() -> TestTargets:
+    return TestTargets(
         users=np.array([0, 1, 2]),
         targets=np.array([3, 0, 1], dtype=np.int32),
         candidates=np.array([[4, 5], [4, 5], [4, 5]], dtype=np.int32),
@@ -111,8 +111,8 @@ def holdout() -> Holdout:
 
 
 def test_the_step_ranks_every_floor_and_its_result_survives_the_disk(tmp_path: Path) -> None:
-    ticks: list[Tick] = []
-    made = RankFloors().run(corpus(TRAINING, 6), holdout(), context(ticks, tmp_path))
+    ticks: list[Progress] = []
+    made = RankFloors().run(corpus(TRAINING, 6), held_out_targets(), context(ticks, tmp_path))
     assert list(made.by_name) == ["random", "popularity", "item-knn", "last-item-knn"]
     # Items 3 and 4 were bought once, item 5 never; items 0 to 2 are in the first history.
     popular = made.by_name["popularity"]
@@ -133,7 +133,7 @@ def test_a_floor_named_twice_is_refused(tmp_path: Path) -> None:
     step = build("step", {"use": "floors", "floors": ["random", {"use": "random", "seed": 1}]})
     assert isinstance(step, RankFloors)
     with pytest.raises(UserError, match="'random' is named twice"):
-        step.run(corpus(TRAINING, 6), holdout(), context([], tmp_path))
+        step.run(corpus(TRAINING, 6), held_out_targets(), context([], tmp_path))
 
 
 def test_a_floor_that_does_not_exist_is_named() -> None:
@@ -142,7 +142,7 @@ def test_a_floor_that_does_not_exist_is_named() -> None:
 
 
 def test_ranks_have_a_row_for_each_test_user(tmp_path: Path) -> None:
-    made = RankFloors(floors=("popularity",)).run(corpus(TRAINING, 6), holdout(), context([], tmp_path))  # type: ignore[arg-type]
+    made = RankFloors(floors=("popularity",)).run(corpus(TRAINING, 6), held_out_targets(), context([], tmp_path))  # type: ignore[arg-type]
     ranks = made.by_name["popularity"]
     assert isinstance(ranks, Ranks)
     assert ranks.users.tolist() == [0, 1, 2]

@@ -139,11 +139,11 @@ def test_the_share_of_groups_without_signal_is_noted(tmp_path: Path, monkeypatch
 def test_recommenders_that_diverge_name_step_and_users(
     change: Callable[[Tensor], Tensor], what: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    data, signal = cyclic(10)
+    data, validation_targets = cyclic(10)
     monkeypatch.setattr(CrossEntropy, "loss", from_call(2, CrossEntropy.loss, change))
     step = TrainIds.model_validate({"head": {"use": "sasrec", "hidden": 8}, "batch_size": 5})
     with pytest.raises(NotFiniteError, match=rf"the {what} in step 2 \(epoch 1\) \(users \d, \d, \d and 2 more\)"):
-        step.run(data, signal, fitting_context(tmp_path))
+        step.run(data, validation_targets, fitting_context(tmp_path))
 
 
 def test_scores_that_are_not_finite_name_their_items() -> None:
@@ -184,9 +184,9 @@ def test_a_sample_is_measured_and_all_vectors_are_checked() -> None:
 
 PLUGIN = """
 import numpy as np
-from reaemb_bench.artifacts import Corpus, Vectors
-from reaemb_bench.component import Step
-from reaemb_bench.context import Context
+from reaemb_bench import Corpus, Vectors
+from reaemb_bench import Step
+from reaemb_bench import Context
 
 class Embed(Step):
     how: str = "well"

@@ -93,7 +93,7 @@ def test_what_is_there_or_cannot_be_is_refused_in_one_line(command: Command, wor
 def scaffolded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a component of each kind, as `new` wrote them."""
     folder = tmp_path_factory.mktemp("scaffolds")
-    script = "from reaemb_bench.cli.new import new\nfrom pathlib import Path\n" + "".join(
+    script = "from reaemb_bench.cli.components import new\nfrom pathlib import Path\n" + "".join(
         f"new({kind!r}, 'my_{kind}', Path())\n" for kind in KINDS
     )
     subprocess.run([sys.executable, "-c", script], cwd=folder, check=True, capture_output=True)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from reaemb_bench.cli.plan import estimate, shape_of, told
 from reaemb_bench.core.execute import plan
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.recipe import load
@@ -20,6 +19,7 @@ from reaemb_bench.encoder.folder import open_encoder
 from reaemb_bench.encoder.lora import add_lora
 from reaemb_bench.encoder.lrcl import Contrast
 from reaemb_bench.encoder.memory import free_memory
+from reaemb_bench.experiments.memory import estimate, memory_lines, shape_of
 from tests.encoding_helpers import corpus, encoder
 
 CPU = Machine(device="cpu", precision="float32")
@@ -74,7 +74,7 @@ def test_micro_batches_are_halved_until_they_fit(monkeypatch: pytest.MonkeyPatch
     assert batching.graphs_that_fit([10, 100], shape, "cpu") == 1
 
 
-def test_free_memory_is_told() -> None:
+def test_free_memory_is_memory_lines() -> None:
     assert free_memory("cpu") > 1e6
 
 
@@ -85,5 +85,5 @@ def test_plan_tells_what_the_language_model_takes(tmp_path: Path) -> None:
     assert {need.step for need in found.needs} == {
         job.name for job in planned.jobs if job.step.use in ("contrast", "reinforce", "encode")
     }
-    lines = "\n".join(told(found))
+    lines = "\n".join(memory_lines(found))
     assert "prompts at once" in lines and "unknown until the data are prepared" in lines

@@ -18,7 +18,7 @@ from reaemb_bench.core.machine import Machine
 from reaemb_bench.encoder.folder import open_encoder
 from reaemb_bench.encoder.shared_prefix import Prefix
 from reaemb_bench.encoder.thought_model import ThoughtModel
-from reaemb_bench.rl.prompt_cache import Prompts, Room, lay_out, read_sealed, write_sealed
+from reaemb_bench.rl.prompt_cache import CacheBudget, Prompts, lay_out, read_sealed, write_sealed
 from tests.encoding_helpers import corpus, encoder
 
 ITEMS = 20
@@ -38,7 +38,7 @@ class Read(NamedTuple):
         common = next(place for place, tokens in enumerate(zip(*self.rows, strict=False)) if len(set(tokens)) > 1)
         return [len(row) - common for row in self.rows]
 
-    def prompts(self, room: Room, items: range = range(ITEMS)) -> Prompts:
+    def prompts(self, room: CacheBudget, items: range = range(ITEMS)) -> Prompts:
         return Prompts(self.model, self.rows, np.array(items), room)
 
 
@@ -74,13 +74,13 @@ def test_every_block_has_one_place_and_no_place_overflows(sizes: list[int], memo
 
 
 def test_an_item_costs_its_own_tokens_and_the_template_is_kept_once(read: Read, tmp_path: Path) -> None:
-    prompts = read.prompts(Room(1e9, 0, tmp_path))
+    prompts = read.prompts(CacheBudget(1e9, 0, tmp_path))
     common = len(read.rows[0]) - read.tails[0]
     assert common > 30
     # One row of zeros stands at padding.
     assert prompts.size == (1 + common + sum(read.tails)) * NUMBERS * 4
     assert prompts.disk_size == 0
-    spilled = read.prompts(Room(0, 1e9, tmp_path))
+    spilled = read.prompts(CacheBudget(0, 1e9, tmp_path))
     assert spilled.disk_size == sum(read.tails) * NUMBERS * 4
     assert spilled.disk_size < sum(file.stat().st_size for file in tmp_path.iterdir()) < spilled.disk_size + 1000
 
@@ -89,8 +89,8 @@ def test_half_precision_is_kept_in_half_the_room(tmp_path: Path) -> None:
     made = encoder(tmp_path / "llm")
     halves = open_encoder(made, Machine(device="cpu", precision="bfloat16"))
     rows = halves.tokenize(corpus(ITEMS).texts)
-    memory = Prompts(halves, rows, np.arange(ITEMS), Room(1e9, 0, tmp_path / "memory"))
-    disk = Prompts(halves, rows, np.arange(ITEMS), Room(0, 1e9, tmp_path / "disk"))
+    memory = Prompts(halves, rows, np.arange(ITEMS), CacheBudget(1e9, 0, tmp_path / "memory"))
+    disk = Prompts(halves, rows, np.arange(ITEMS), CacheBudget(0, 1e9, tmp_path / "disk"))
     assert disk.disk_size == sum(Read(halves, rows).tails) * NUMBERS * 2
     chosen = np.array([4, 19, 4])
     assert memory(chosen).states.dtype == torch.bfloat16
@@ -98,13 +98,13 @@ def test_half_precision_is_kept_in_half_the_room(tmp_path: Path) -> None:
 
 
 def test_only_items_that_will_be_asked_for_are_read(read: Read, tmp_path: Path) -> None:
-    assert read.prompts(Room(1e9, 0, tmp_path), range(3, 8)).reads == 5
+    assert read.prompts(CacheBudget(1e9, 0, tmp_path), range(3, 8)).reads == 5
 
 
 def test_numbers_do_not_depend_on_place_or_order(read: Read, tmp_path: Path) -> None:
     whole = sum(read.tails) * NUMBERS * 4
     rooms = {"memory": (1e9, 0.0), "disk": (0.0, 1e9), "some": (whole / 2, whole / 2), "none": (0.0, 0.0)}
-    kept = {name: read.prompts(Room(*room, tmp_path / name, 1)) for name, room in rooms.items()}
+    kept = {name: read.prompts(CacheBudget(*room, tmp_path / name, 1)) for name, room in rooms.items()}
     assert kept["some"].without_room and kept["some"].disk_size
     for chosen in ([7], [3, 19, 0, 3], list(range(ITEMS))[::-1]):
         asked = [prompts(np.array(chosen)) for prompts in kept.values()]
@@ -112,7 +112,7 @@ def test_numbers_do_not_depend_on_place_or_order(read: Read, tmp_path: Path) -> 
 
 
 def test_files_of_an_interrupted_run_are_not_read_again(read: Read, tmp_path: Path) -> None:
-    room = Room(0, 1e9, tmp_path, shard=1)
+    room = CacheBudget(0, 1e9, tmp_path, shard=1)
     first = read.prompts(room)
     files = sorted(tmp_path.iterdir())
     assert len(files) == 3
@@ -147,7 +147,7 @@ def fill_with_text(file: Path) -> None:
 def test_a_file_that_is_not_whole_or_holds_other_prompts_is_made_again(
     harm: Callable[[Path], None], read: Read, tmp_path: Path
 ) -> None:
-    room = Room(0, 1e9, tmp_path, shard=1)
+    room = CacheBudget(0, 1e9, tmp_path, shard=1)
     first = read.prompts(room)(np.arange(ITEMS))
     file = min(tmp_path.iterdir())
     content = load_file(file)["rows"].clone()
@@ -157,10 +157,10 @@ def test_a_file_that_is_not_whole_or_holds_other_prompts_is_made_again(
 
 
 def test_other_texts_do_not_use_the_files(read: Read, tmp_path: Path) -> None:
-    room = Room(0, 1e9, tmp_path)
+    room = CacheBudget(0, 1e9, tmp_path)
     read.prompts(room)
     other = Read(read.model, read.rows[::-1])
-    expected = other.prompts(Room(1e9, 0, tmp_path / "memory"))
+    expected = other.prompts(CacheBudget(1e9, 0, tmp_path / "memory"))
     assert equal(other.prompts(room)(np.arange(ITEMS)), expected(np.arange(ITEMS)))
 
 
@@ -170,10 +170,10 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
 
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match=r"cache_disk_gb: .* GB are free; lower it") as refused:
-        read.prompts(Room(0, 1e9, tmp_path / "prompts"))
+        read.prompts(CacheBudget(0, 1e9, tmp_path / "prompts"))
     assert "\n" not in str(refused.value)
     assert not list((tmp_path / "prompts").iterdir())
-    assert read.prompts(Room(1e9, 1e9, tmp_path / "prompts")).disk_size == 0
+    assert read.prompts(CacheBudget(1e9, 1e9, tmp_path / "prompts")).disk_size == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])

@@ -7,8 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reaemb_bench.core.artifacts import Corpus, Float32, Holdout, Int32, Int64, Ranker, Ranks, Sequences, Signal
-from reaemb_bench.core.component import Context, Tick
+from reaemb_bench.core.artifacts import (
+    Corpus,
+    Float32,
+    Int32,
+    Int64,
+    Ranker,
+    Ranks,
+    Sequences,
+    TestTargets,
+    ValidationTargets,
+)
+from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.evaluation.ranking import rank_targets
@@ -181,7 +191,7 @@ def test_scores_that_are_whole_numbers_are_refused() -> None:
 
 def test_progress_is_reported_and_nobody_gives_an_empty_table() -> None:
     scores, histories, users, targets, candidates, popularity = problem(2)
-    ticks: list[Tick] = []
+    ticks: list[Progress] = []
     rank_targets(
         Fixed(scores), histories, users, targets, candidates, popularity=popularity, chunk=8, report=ticks.append
     )
@@ -196,16 +206,18 @@ def test_the_step_ranks_a_trained_recommender_and_refuses_a_diverged_one(tmp_pat
     keys = tuple(str(item) for item in range(12))
     corpus = Corpus("toys", training, keys, tuple(str(user) for user in range(20)), "", keys, keys)
     users, targets = np.arange(20), rng.integers(12, size=20).astype(np.int32)
-    signal = Signal(users, targets, np.zeros((20, 0), dtype=np.int32))
-    holdout = Holdout(users[5:], targets[5:], signal.candidates[5:], training.followed_by(users, targets))
+    validation_targets = ValidationTargets(users, targets, np.zeros((20, 0), dtype=np.int32))
+    test_targets = TestTargets(
+        users[5:], targets[5:], validation_targets.candidates[5:], training.followed_by(users, targets)
+    )
     machine = Machine(device="cpu")
     context = Context(seed=0, machine=machine, report=lambda tick: None, note=lambda facts: None, scratch=tmp_path)
     head = {"use": "sasrec", "hidden": 8, "max_length": 5}
-    ranker = TrainIds.model_validate({"head": head, "epochs": 1}).run(corpus, signal, context)
-    ranks = Rank().run(corpus, holdout, ranker, context)
+    ranker = TrainIds.model_validate({"head": head, "epochs": 1}).run(corpus, validation_targets, context)
+    ranks = Rank().run(corpus, test_targets, ranker, context)
     assert ranks.users.tolist() == list(range(5, 20))
     assert ranks.history.tolist() == [5] * 15
     assert (ranks.better + ranks.tied < ranks.catalogue).all()
     broken = Ranker(ranker.head, {**ranker.tensors, "vectors": np.full_like(ranker.tensors["vectors"], np.nan)})
     with pytest.raises(UserError, match="has diverged"):
-        Rank().run(corpus, holdout, broken, context)
+        Rank().run(corpus, test_targets, broken, context)

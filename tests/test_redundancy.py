@@ -84,7 +84,7 @@ def test_a_beginning_set_apart_gathers_the_gradients_of_all_prompts(tmp_path: Pa
     tokens, beginning = model.tokens(rows), model.begin(rows)
     assert beginning is not None
     at_once = gradients(model, model.embed(tokens, beginning))
-    apart = beginning.apart()
+    apart = beginning.detached_copy()
     vectors = model.embed(tokens, apart)
     direction = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0))
     wanted = [weight for name, weight in model.named_parameters() if "lm_head" not in name]

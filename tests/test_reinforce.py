@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from reaemb_bench.core.artifacts import Corpus, Encoder, Holdout, Sequences
-from reaemb_bench.core.component import Context, Tick
+from reaemb_bench.core.artifacts import Corpus, Encoder, Sequences, TestTargets
+from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.execute import signature
 from reaemb_bench.core.machine import Machine
@@ -20,7 +20,7 @@ from reaemb_bench.encoder.shared_prefix import Prefix
 from reaemb_bench.encoder.thought_model import ThoughtModel
 from reaemb_bench.rl.candidates import draw_candidates
 from reaemb_bench.rl.crrl import Learner, Reinforce, ReinforceLeakyPaper, batches, rows
-from reaemb_bench.rl.prompt_cache import Prompts, Room
+from reaemb_bench.rl.prompt_cache import CacheBudget, Prompts
 
 ITEMS, CLUSTERS, USERS = 24, 6, 60
 WORDS = ["amber", "basil", "cedar", "delta", "ember", "fjord", "grape", "hazel", "ivory", "jade", "koala", "lemon"]
@@ -33,7 +33,7 @@ class Watched:
 
     folder: Path
     micro_batch: int | None = None
-    ticks: list[Tick] = field(default_factory=list)
+    ticks: list[Progress] = field(default_factory=list)
     notes: dict[str, float | int | str] = field(default_factory=dict)
 
     def context(self, seed: int = 1) -> Context:
@@ -161,7 +161,7 @@ def test_room_for_prompts_is_no_part_of_what_a_step_is() -> None:
 def test_kept_prompts_are_what_the_model_reads(before: str, reasoner: str, corpus: Corpus, tmp_path: Path) -> None:
     model = open_encoder(made_encoder(corpus, tmp_path / "llm", reasoner, before), Machine(device="cpu"))
     token_rows = model.tokenize(corpus.texts)
-    prompts = Prompts(model, token_rows, np.arange(ITEMS), Room(1e9, 0, tmp_path), 5)
+    prompts = Prompts(model, token_rows, np.arange(ITEMS), CacheBudget(1e9, 0, tmp_path), 5)
     chosen = np.array([7, 3, 20, 3])
     kept = prompts(chosen)
     fresh = model.prefix(model.tokens([token_rows[item] for item in chosen]), share=False)
@@ -226,10 +226,10 @@ def test_an_epoch_rolls_every_item_out_once_and_epochs_differ() -> None:
     assert len(shorter) == 4
 
 
-def holdout(corpus: Corpus, shift: int) -> Holdout:
+def held_out_targets(corpus: Corpus, shift: int) -> TestTargets:
     users = np.arange(USERS, dtype=np.int64)
     targets = ((users + shift) % ITEMS).astype(np.int32)
-    return Holdout(users, targets, np.zeros((USERS, 0), dtype=np.int32), corpus.training)
+    return TestTargets(users, targets, np.zeros((USERS, 0), dtype=np.int32), corpus.training)
 
 
 def test_test_items_change_the_leaky_step_and_the_sound_one_cannot_be_handed_any(
@@ -237,11 +237,12 @@ def test_test_items_change_the_leaky_step_and_the_sound_one_cannot_be_handed_any
 ) -> None:
     wants, _, _ = signature(Reinforce(), "crrl")
     assert set(wants.values()) == {Corpus, Encoder}
-    assert Reinforce().sees == "training"
+    assert Reinforce().data_access == "training"
     leaky = ReinforceLeakyPaper(steps=3, warmup=0)
     assert leaky.leaks
     made = [
-        leaky.run(corpus, holdout(corpus, shift), encoder, Watched(tmp_path / str(shift)).context()) for shift in (1, 2)
+        leaky.run(corpus, held_out_targets(corpus, shift), encoder, Watched(tmp_path / str(shift)).context())
+        for shift in (1, 2)
     ]
     first, second = (weights(each) for each in made)
     assert any(not torch.equal(first[name], second[name]) for name in first)

@@ -19,7 +19,7 @@ import tomli_w
 from reaemb_bench.core.artifacts import Corpus, Encoder, Floors, Ranks, Sequences, Vectors
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.runs import Result, Run
-from reaemb_bench.core.store import TICKS, Store, seal
+from reaemb_bench.core.store import PROGRESS_FILE, Store, save_checksummed
 from reaemb_bench.report import html
 from reaemb_bench.report.page import in_words, report, report_html
 from reaemb_bench.report.table import Cell, Column, Row, Table
@@ -115,10 +115,10 @@ def put(store: Store, key: str, artifacts: Sequence[Any], seconds: float = 60.0,
             folder = draft / type(artifact).__name__.lower()
             folder.mkdir()
             artifact.save(folder)
-        (draft / TICKS).write_text("".join(f"{json.dumps(tick)}\n" for tick in ticks), encoding="utf-8")
+        (draft / PROGRESS_FILE).write_text("".join(f"{json.dumps(tick)}\n" for tick in ticks), encoding="utf-8")
         versions = {"reaemb-bench": "9.9", "python": "3.11"}
         facts: dict[str, object] = {"facts": {"tokens": 7}, "seconds": seconds, "versions": versions}
-        seal(draft, {**facts, "peak_memory_bytes": 2_000_000, "peak_memory_of": "ram"})
+        save_checksummed(draft, {**facts, "peak_memory_bytes": 2_000_000, "peak_memory_of": "ram"})
 
 
 ITEMS = 6

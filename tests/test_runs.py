@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reaemb_bench.core.artifacts import Holdout, Ranker, Ranks, Vectors
+from reaemb_bench.core.artifacts import Ranker, Ranks, TestTargets, Vectors
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.runs import artifact_of, find, floors_of, history, ranks_of
 from reaemb_bench.core.store import Store
@@ -62,7 +62,7 @@ def test_lost_results_are_named(store: Store) -> None:
     (store.folder(key) / "manifest.json").unlink()
     with pytest.raises(UserError, match=f"Ranks of run {run.id} .* no longer in the store; run it again"):
         ranks_of(run, store)
-    assert artifact_of(run, store, Holdout) is not None
+    assert artifact_of(run, store, TestTargets) is not None
 
 
 def test_a_broken_record_is_named(store: Store) -> None:

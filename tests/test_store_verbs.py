@@ -31,7 +31,7 @@ def store(command: Command, tmp_path: Path) -> Store:
 def _computing(store: Store, key: str) -> Iterator[None]:
     """Another process holds the lock of `key`."""
     script = (
-        "import sys; from pathlib import Path; from reaemb_bench.store import Store\n"
+        "import sys; from pathlib import Path; from reaemb_bench.core.store import Store\n"
         "with Store(Path(sys.argv[1])).lock(sys.argv[2]):\n"
         "    print('held', flush=True); sys.stdin.read()\n"
     )

@@ -22,7 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from reaemb_bench.core import runs
-from reaemb_bench.core.artifacts import Holdout, Ranker
+from reaemb_bench.core.artifacts import Ranker, TestTargets
 from reaemb_bench.core.execute import execute, plan
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.recipe import load
@@ -161,11 +161,11 @@ def test_no_job_of_a_trial_sees_test_targets_and_nobody_opens_them(
         executed.append(planned)
         execute(planned, *rest)
 
-    def opened(folder: Path) -> Holdout:
+    def opened(folder: Path) -> TestTargets:
         raise AssertionError("a sweep opened the test targets")
 
     monkeypatch.setattr("reaemb_bench.experiments.running.execute", watched)
-    monkeypatch.setattr(Holdout, "load", opened)
+    monkeypatch.setattr(TestTargets, "load", opened)
     assert command("sweep", "toys.toml", "--trials", 2).code == 0
     for folder in (STORE / "results").glob("*/holdout"):
         shutil.rmtree(folder)
@@ -174,8 +174,8 @@ def test_no_job_of_a_trial_sees_test_targets_and_nobody_opens_them(
     assert len(executed) == 4
     for planned in executed:
         assert [job.name for job in planned.jobs] == ["prepare", "embed", "train"]
-        assert all(job.step.sees != "test" for job in planned.jobs)
-        assert all(wanted is not Holdout for job in planned.jobs for wanted, _ in job.inputs.values())
+        assert all(job.step.data_access != "test" for job in planned.jobs)
+        assert all(wanted is not TestTargets for job in planned.jobs for wanted, _ in job.inputs.values())
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

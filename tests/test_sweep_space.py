@@ -110,7 +110,7 @@ def test_every_recipe_of_a_checked_space_validates_and_holds_what_was_drawn(raw:
     values = drawn(sweep.searched(), seed)
     made = sweep.trial_recipe(values, "trial")
     assert set(values) == set(raw)
-    assert [name for name, step in made.steps.items() if step.sees == "test"] == []
+    assert [name for name, step in made.steps.items() if step.data_access == "test"] == []
     for path in values:
         if path in {**NUMBERS, **WHOLE}:
             step, *parts = path.split(".")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from reaemb_bench.core.component import Tick
-from reaemb_bench.core.execute import Started, Ticked, execute, plan
+from reaemb_bench.core.component import Progress
+from reaemb_bench.core.execute import Progressed, Started, execute, plan
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.recipe import load
 from reaemb_bench.core.store import Store
@@ -23,7 +23,7 @@ def test_plain_lines_tick_every_few_seconds(toy_recipe: Path) -> None:
     train = planned.jobs[2]
     watch(Started(train))
     for done in range(1, 13):
-        watch(Ticked(train, Tick(done, 20, "steps", {"loss": 1 / done})))
+        watch(Progressed(train, Progress(done, 20, "steps", {"loss": 1 / done})))
         now[0] += 1.0
     assert lines == [
         "[3/4] train: starts",
@@ -35,9 +35,9 @@ def test_plain_lines_tick_every_few_seconds(toy_recipe: Path) -> None:
 def test_the_pace_leaves_out_what_came_before_the_first_tick() -> None:
     now = [0.0]
     pace = Pace(lambda: now[0])
-    assert pace.describe(Tick(1, 3, "steps")) == ""
+    assert pace.describe(Progress(1, 3, "steps")) == ""
     now[0] = 4.0
-    assert pace.describe(Tick(2, 3, "steps")) == "4.0 s per step, 4.0 s left"
+    assert pace.describe(Progress(2, 3, "steps")) == "4.0 s per step, 4.0 s left"
 
 
 def test_a_live_view_shows_every_step(toy_recipe: Path, tmp_path: Path) -> None:

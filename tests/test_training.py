@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaemb_bench.core.artifacts import Corpus, Ranker, Sequences, Signal, Vectors
-from reaemb_bench.core.component import Context, Tick
+from reaemb_bench.core.artifacts import Corpus, Ranker, Sequences, ValidationTargets, Vectors
+from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
-from reaemb_bench.recommender.fit import Train, TrainIds, Untouched
+from reaemb_bench.recommender.fit import NegativeSampler, Train, TrainIds
 from reaemb_bench.recommender.score import open_ranker
 
 ITEMS = 12
@@ -24,7 +24,7 @@ def sequences(rows: list[list[int]]) -> Sequences:
     return Sequences(np.array([item for row in rows for item in row], dtype=np.int32), offsets)
 
 
-def cyclic(users: int = 60) -> tuple[Corpus, Signal]:
+def cyclic(users: int = 60) -> tuple[Corpus, ValidationTargets]:
     """Users who walk around a circle of items: the next item is always known."""
     starts = np.arange(users) % ITEMS
     # Lengths differ, so that the position at which the longest history ends is trained by nobody but few need it.
@@ -36,10 +36,12 @@ def cyclic(users: int = 60) -> tuple[Corpus, Signal]:
     corpus = Corpus("circle", sequences(rows), names, tuple(map(str, range(users))), "", names, names)
     everyone = np.arange(users, dtype=np.int64)
     targets = ((starts + lengths) % ITEMS).astype(np.int32)
-    return corpus, Signal(everyone, targets, np.tile((targets[:, None] + 1 + np.arange(3)) % ITEMS, 1).astype(np.int32))
+    return corpus, ValidationTargets(
+        everyone, targets, np.tile((targets[:, None] + 1 + np.arange(3)) % ITEMS, 1).astype(np.int32)
+    )
 
 
-def context(tmp_path: Path, seed: int = 1, ticks: list[Tick] | None = None) -> Context:
+def context(tmp_path: Path, seed: int = 1, ticks: list[Progress] | None = None) -> Context:
     seen = [] if ticks is None else ticks
     return Context(seed, MACHINE, seen.append, lambda facts: None, tmp_path)
 
@@ -47,7 +49,7 @@ def context(tmp_path: Path, seed: int = 1, ticks: list[Tick] | None = None) -> C
 @given(ROWS, st.integers(0, 99))
 def test_negatives_are_never_items_of_the_user(rows: list[list[int]], seed: int) -> None:
     owners = np.repeat(np.arange(len(rows)), 7)
-    drawn = Untouched.by(sequences(rows), ITEMS).draw(owners, 2, np.random.default_rng(seed))
+    drawn = NegativeSampler.from_sequences(sequences(rows), ITEMS).draw(owners, 2, np.random.default_rng(seed))
     for owner, pair in zip(owners, drawn, strict=True):
         if len(set(rows[owner])) < ITEMS:
             assert not set(pair.tolist()) & set(rows[owner])
@@ -75,7 +77,7 @@ OBJECTIVES = [
 def test_every_head_table_and_objective_learns_the_circle(
     tmp_path: Path, head: str, table: str, objective: object
 ) -> None:
-    corpus, signal = cyclic()
+    corpus, validation_targets = cyclic()
     settings = {
         "head": HEADS[head],
         "objective": objective,
@@ -86,30 +88,30 @@ def test_every_head_table_and_objective_learns_the_circle(
         "batch_size": 16,
     }
     if table == "ids":
-        ranker = TrainIds.model_validate(settings).run(corpus, signal, context(tmp_path))
+        ranker = TrainIds.model_validate(settings).run(corpus, validation_targets, context(tmp_path))
     else:
         vectors = Vectors(np.random.default_rng(0).normal(size=(ITEMS, 16)).astype(np.float32))
-        ranker = Train.model_validate(settings).run(corpus, signal, vectors, context(tmp_path))
+        ranker = Train.model_validate(settings).run(corpus, validation_targets, vectors, context(tmp_path))
     scores = open_ranker(ranker, MACHINE).scores(corpus.training)
     scores[corpus.training.owners, corpus.training.items] = -np.inf
     usual = corpus.training.lengths < 7
-    assert (scores.argmax(axis=1) == signal.targets)[usual].mean() > 0.8
+    assert (scores.argmax(axis=1) == validation_targets.targets)[usual].mean() > 0.8
 
 
 def test_training_twice_gives_the_same_bits(tmp_path: Path) -> None:
-    corpus, signal = cyclic()
+    corpus, validation_targets = cyclic()
     step = TrainIds.model_validate({"head": {"use": "sasrec", "hidden": 8, "dropout": 0.3}, "epochs": 3})
-    first, second = (step.run(corpus, signal, context(tmp_path)) for _ in range(2))
-    other = step.run(corpus, signal, context(tmp_path, seed=2))
+    first, second = (step.run(corpus, validation_targets, context(tmp_path)) for _ in range(2))
+    other = step.run(corpus, validation_targets, context(tmp_path, seed=2))
     assert all(np.array_equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
     assert any(not np.array_equal(first.tensors[name], other.tensors[name]) for name in first.tensors)
 
 
 def test_training_stops_early_and_keeps_the_best_epoch(tmp_path: Path) -> None:
-    corpus, signal = cyclic()
-    ticks: list[Tick] = []
+    corpus, validation_targets = cyclic()
+    ticks: list[Progress] = []
     step = TrainIds.model_validate({"head": {"use": "sasrec", "hidden": 16}, "epochs": 100, "patience": 3})
-    ranker = step.run(corpus, signal, context(tmp_path, ticks=ticks))
+    ranker = step.run(corpus, validation_targets, context(tmp_path, ticks=ticks))
     curve = [tick.values["validation/ndcg@10"] for tick in ticks]
     assert len(curve) < 100
     assert int(np.argmax(curve)) == len(curve) - 1 - 3
@@ -117,9 +119,9 @@ def test_training_stops_early_and_keeps_the_best_epoch(tmp_path: Path) -> None:
 
 
 def test_a_saved_ranker_scores_as_before(tmp_path: Path) -> None:
-    corpus, signal = cyclic()
+    corpus, validation_targets = cyclic()
     ranker = TrainIds.model_validate({"head": {"use": "sasrec", "hidden": 8}, "epochs": 1}).run(
-        corpus, signal, context(tmp_path)
+        corpus, validation_targets, context(tmp_path)
     )
     folder = tmp_path / "ranker"
     folder.mkdir()
@@ -133,28 +135,30 @@ def test_a_saved_ranker_scores_as_before(tmp_path: Path) -> None:
     [({"use": "frozen", "adapter": "none"}, 10, "head's width"), ("frozen", None, "for 12 items")],
 )
 def test_vectors_that_do_not_fit_are_refused(tmp_path: Path, table: object, width: int | None, message: str) -> None:
-    corpus, signal = cyclic()
+    corpus, validation_targets = cyclic()
     vectors = Vectors(np.zeros((ITEMS if width else 3, width or 4), dtype=np.float32))
     step = Train.model_validate({"items": table, "head": {"use": "sasrec", "hidden": 16}})
     with pytest.raises(UserError, match=message):
-        step.run(corpus, signal, vectors, context(tmp_path))
+        step.run(corpus, validation_targets, vectors, context(tmp_path))
 
 
 def test_training_that_nothing_could_stop_is_refused(tmp_path: Path) -> None:
-    corpus, signal = cyclic()
-    nobody = Signal(signal.users[:0], signal.targets[:0], signal.candidates[:0])
+    corpus, validation_targets = cyclic()
+    nobody = ValidationTargets(
+        validation_targets.users[:0], validation_targets.targets[:0], validation_targets.candidates[:0]
+    )
     step = TrainIds.model_validate({"head": {"use": "sasrec", "hidden": 8}, "epochs": 1})
     with pytest.raises(UserError, match=r"no user has a validation target.*choose another prepare\.split"):
         step.run(corpus, nobody, context(tmp_path))
 
 
 def test_a_falling_learning_rate_takes_shorter_steps_from_the_second_on(tmp_path: Path) -> None:
-    corpus, signal = cyclic()
+    corpus, validation_targets = cyclic()
     curves = []
     for decay, epochs in ((False, 4), (True, 4), (True, 4000)):
-        ticks: list[Tick] = []
+        ticks: list[Progress] = []
         settings = {"head": HEADS["sasrec"], "patience": 1, "batch_size": 60, "decay": decay, "epochs": epochs}
-        TrainIds.model_validate(settings).run(corpus, signal, context(tmp_path, ticks=ticks))
+        TrainIds.model_validate(settings).run(corpus, validation_targets, context(tmp_path, ticks=ticks))
         curves.append([tick.values["loss"] for tick in ticks[:3]])
     steady, falling, barely_falling = curves
     # One step an epoch, whose loss is that before the step: the first step is as long, the second shorter.

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from reaemb_bench.core.artifacts import Corpus, Holdout, Ranker, Ranks, Sequences, Signal, Vectors
-from reaemb_bench.core.component import Component, Context, Randomness, Sight, Step, Tick
+from reaemb_bench.core.artifacts import Corpus, Ranker, Ranks, Sequences, TestTargets, ValidationTargets, Vectors
+from reaemb_bench.core.component import Component, Context, DataAccess, Progress, Randomness, Step
 
 
 class Prepare(Step):
@@ -21,7 +21,7 @@ class Prepare(Step):
 
     randomness: ClassVar[Randomness] = "data"
 
-    def run(self, context: Context) -> tuple[Corpus, Signal, Holdout]:
+    def run(self, context: Context) -> tuple[Corpus, ValidationTargets, TestTargets]:
         """Three training items a user."""
         _write(self.log, "prepare")
         users, items = self.users, 12
@@ -33,7 +33,11 @@ class Prepare(Step):
         targets = (everyone % items).astype(np.int32)
         keys = tuple(f"i{place}" for place in range(items))
         corpus = Corpus("toys", training, keys, tuple(f"u{user}" for user in everyone), "Describe:", keys, keys)
-        return corpus, Signal(everyone, targets, candidates), Holdout(everyone, targets, candidates, training)
+        return (
+            corpus,
+            ValidationTargets(everyone, targets, candidates),
+            TestTargets(everyone, targets, candidates, training),
+        )
 
 
 class Embed(Step):
@@ -60,14 +64,14 @@ class Fit(Step):
     log: str = ""
     """File that gets a line whenever this runs."""
 
-    sees: ClassVar[Sight] = "validation"
+    data_access: ClassVar[DataAccess] = "validation"
     randomness: ClassVar[Randomness] = "recommender"
 
-    def run(self, corpus: Corpus, signal: Signal, vectors: Vectors, context: Context) -> Ranker:
+    def run(self, corpus: Corpus, validation_targets: ValidationTargets, vectors: Vectors, context: Context) -> Ranker:
         """Two ticks, one fact."""
         _write(self.log, "fit")
         for done in (1, 2):
-            context.report(Tick(done, 2, "steps", {"loss": self.rate / done, "ndcg@10": 0.5}))
+            context.report(Progress(done, 2, "steps", {"loss": self.rate / done, "ndcg@10": 0.5}))
         context.note({"parameters": 7, "optimizer": "toy"})
         if self.stop == "error":
             raise RuntimeError("out of toys")
@@ -79,21 +83,21 @@ class Fit(Step):
 class Judge(Step):
     """Ranks that follow from the user's number."""
 
-    sees: ClassVar[Sight] = "test"
+    data_access: ClassVar[DataAccess] = "test"
 
-    def run(self, corpus: Corpus, holdout: Holdout, ranker: Ranker) -> Ranks:
+    def run(self, corpus: Corpus, test_targets: TestTargets, ranker: Ranker) -> Ranks:
         """User u's target comes after u other items."""
-        users = holdout.users
+        users = test_targets.users
         zeros = np.zeros(len(users), dtype=np.int64)
         return Ranks(
             users=users,
-            targets=holdout.targets,
+            targets=test_targets.targets,
             better=users,
             tied=zeros,
             sampled_better=users,
             sampled_tied=zeros,
-            popularity=corpus.popularity[holdout.targets],
-            history=holdout.histories.lengths[users],
+            popularity=corpus.popularity[test_targets.targets],
+            history=test_targets.histories.lengths[users],
             catalogue=zeros + corpus.items,
         )
 
@@ -101,7 +105,7 @@ class Judge(Step):
 class Peek(Step):
     """Asks for test targets without being a judge."""
 
-    def run(self, corpus: Corpus, holdout: Holdout) -> Vectors:
+    def run(self, corpus: Corpus, test_targets: TestTargets) -> Vectors:
         """Never called."""
         raise AssertionError
 
@@ -109,7 +113,7 @@ class Peek(Step):
 class PeekAtSignal(Step):
     """Asks for validation targets without saying so."""
 
-    def run(self, corpus: Corpus, signal: Signal) -> Vectors:
+    def run(self, corpus: Corpus, validation_targets: ValidationTargets) -> Vectors:
         """Never called."""
         raise AssertionError
 
@@ -119,7 +123,7 @@ class Leaky(Step):
 
     leaks: ClassVar[bool] = True
 
-    def run(self, corpus: Corpus, holdout: Holdout) -> Vectors:
+    def run(self, corpus: Corpus, test_targets: TestTargets) -> Vectors:
         """Vectors of the targets."""
         return Vectors(np.ones((corpus.items, 2), dtype=np.float32))
 

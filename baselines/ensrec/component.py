@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reaemb_bench.core.artifacts import Corpus, Float32, Ranker, Sequences, Signal, Vectors
-from reaemb_bench.core.component import Component, Context, Tick
+from reaemb_bench.core.artifacts import Corpus, Float32, Ranker, Sequences, ValidationTargets, Vectors
+from reaemb_bench.core.component import Component, Context, Progress
 from reaemb_bench.core.execute import derive_seed
 from reaemb_bench.core.registry import build
 from reaemb_bench.recommender.fit import TrainSettings
@@ -32,7 +32,7 @@ class TrainBoth(TrainSettings):
     texts: AnyItemTable = "frozen"  # type: ignore[assignment]
     """Where the second recommender's item vectors come from."""
 
-    def run(self, corpus: Corpus, signal: Signal, vectors: Vectors, context: Context) -> Ranker:
+    def run(self, corpus: Corpus, validation_targets: ValidationTargets, vectors: Vectors, context: Context) -> Ranker:
         """One recommender whose score is the sum of the two: states and item vectors stand side by side."""
         from reaemb_bench.recommender.fit import fit
 
@@ -41,7 +41,7 @@ class TrainBoth(TrainSettings):
             "texts": (self.texts, vectors.values),
         }
         fitted = [
-            fit(corpus, signal, given, table, self, _part_of(context, part, self.epochs))
+            fit(corpus, validation_targets, given, table, self, _part_of(context, part, self.epochs))
             for part, (table, given) in tables.items()
         ]
         head = build("head", {"use": f"{Path(__file__).resolve()}:SumOfScores", "head": self.head})
@@ -105,9 +105,9 @@ def _part_of(context: Context, part: str, epochs: int) -> Context:
     """The context of one training: a seed of its own, epochs counted over both, facts under the part's name."""
     before = _PARTS.index(part) * epochs
 
-    def report(tick: Tick) -> None:
+    def report(tick: Progress) -> None:
         values = {f"{part}/{name}": value for name, value in tick.values.items()}
-        context.report(Tick(before + tick.done, len(_PARTS) * tick.total, tick.unit, values))
+        context.report(Progress(before + tick.done, len(_PARTS) * tick.total, tick.unit, values))
 
     def note(facts: Mapping[str, float | int | str]) -> None:
         context.note({f"{part}: {name}": fact for name, fact in facts.items()})

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reaemb_bench.core.artifacts import Corpus, Float32, Int64, Ranker, Sequences, Signal, Vectors
+from reaemb_bench.core.artifacts import Corpus, Float32, Int64, Ranker, Sequences, ValidationTargets, Vectors
 from reaemb_bench.core.component import Component, Context
 from reaemb_bench.encoder.reducers import PCA
 from reaemb_bench.recommender.fit import TrainSettings
@@ -39,12 +39,12 @@ class TrainDistilled(TrainSettings):
     refresh: int = Field(default=30, ge=1)
     """Steps after which the states that teach are computed anew; 1 is the paper's way, at many times the cost."""
 
-    def run(self, corpus: Corpus, signal: Signal, vectors: Vectors, context: Context) -> Ranker:
+    def run(self, corpus: Corpus, validation_targets: ValidationTargets, vectors: Vectors, context: Context) -> Ranker:
         """The recommender at its best epoch."""
         from reaemb_bench.recommender.fit import fit
 
         taught = self.distillation(corpus, similar_users(corpus, vectors, self.neighbours)) if self.weight else None
-        return fit(corpus, signal, vectors.values, self.items, self, context, taught)
+        return fit(corpus, validation_targets, vectors.values, self.items, self, context, taught)
 
     def distillation(self, corpus: Corpus, similar: Int64) -> Penalty:
         """What training adds to the loss; similar: (users, neighbours), whose states teach each user."""

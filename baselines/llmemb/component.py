@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from reaemb_bench.core.artifacts import Corpus, Int64, Ranker, Signal, Vectors
+from reaemb_bench.core.artifacts import Corpus, Int64, Ranker, ValidationTargets, Vectors
 from reaemb_bench.core.component import Context
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.encoder.losses.info_nce import InfoNCE
@@ -32,7 +32,9 @@ class TrainAligned(TrainSettings):
     temperature: float = Field(default=2.0, gt=0)
     """Temperature of the alignment's softmax."""
 
-    def run(self, corpus: Corpus, signal: Signal, vectors: Vectors, ranker: Ranker, context: Context) -> Ranker:
+    def run(
+        self, corpus: Corpus, validation_targets: ValidationTargets, vectors: Vectors, ranker: Ranker, context: Context
+    ) -> Ranker:
         """The recommender at its best epoch. Raises UserError where the id table is of another shape than the head's.
 
         ranker: the recommender over ids, trained before.
@@ -44,7 +46,15 @@ class TrainAligned(TrainSettings):
             raise UserError(
                 f"the id table is {shape} and this head's is {wanted}; give both recommenders the same `hidden`"
             )
-        return fit(corpus, signal, vectors.values, self.items, self, context, self._alignment(corpus, ranker, context))
+        return fit(
+            corpus,
+            validation_targets,
+            vectors.values,
+            self.items,
+            self,
+            context,
+            self._alignment(corpus, ranker, context),
+        )
 
     def _alignment(self, corpus: Corpus, ranker: Ranker, context: Context) -> Penalty:
         import torch

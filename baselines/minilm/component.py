@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from reaemb_bench.core.artifacts import Corpus, Float32, Vectors
-from reaemb_bench.core.component import Context, Step, Tick
+from reaemb_bench.core.component import Context, Progress, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import contents
 from reaemb_bench.data.download import wheel_members
@@ -55,7 +55,7 @@ class MiniLM(Step):
         for start in range(0, len(rows), self.batch_size):
             places = order[start : start + self.batch_size]
             made[places] = _encode(loaded, [rows[place] for place in places])
-            context.report(Tick(start + len(places), len(rows), "items"))
+            context.report(Progress(start + len(places), len(rows), "items"))
         return Vectors(made)
 
 

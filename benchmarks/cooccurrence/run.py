@@ -148,7 +148,7 @@ def one(component: str, users: int, items: int, interactions: int) -> Measured:
         "settings": made.spec(),
         "pairs": int(pairs.nnz),
         "lists": len(drawn.items),
-        "without_neighbours": drawn.lonely,
+        "without_neighbours": drawn.without_neighbours,
         "counting_seconds": counting,
         "drawing_seconds": drawing,
         "peak_bytes": peak(),

@@ -22,7 +22,7 @@ from reaemb_bench.encoder.thought_model import ThoughtModel
 from reaemb_bench.rl.candidates import draw_candidates
 from reaemb_bench.rl.crrl import Learner, Reinforce
 from reaemb_bench.rl.kinds import AnyPolicy
-from reaemb_bench.rl.prompt_cache import Prompts, Room
+from reaemb_bench.rl.prompt_cache import CacheBudget, Prompts
 
 SEED = 42
 NOISE = 3.0
@@ -129,7 +129,7 @@ def crrl(
     everything = np.unique(np.concatenate([lists.ravel(), places]))
 
     def read() -> Prompts:
-        return Prompts(model, rows, everything, Room(settings.cache_gb * 1e9, 0, Path()), size)
+        return Prompts(model, rows, everything, CacheBudget(settings.cache_gb * 1e9, 0, Path()), size)
 
     kept = None if first else read()
 

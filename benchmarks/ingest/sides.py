@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import clocked, forget_peak, peak
-from reaemb_bench.core.artifacts import Corpus, Holdout, Signal
+from reaemb_bench.core.artifacts import Corpus, TestTargets, ValidationTargets
 
 MINIMUM = 5
 CANDIDATES = 100
@@ -50,13 +50,15 @@ def ours(reviews: Path, metadata: Path) -> dict[str, Any]:
     assert isinstance(step, Prepare)
     forget_peak()
     with clocked() as spent:
-        corpus, signal, holdout = step.run(Context(1, Machine(), lambda tick: None, lambda noted: None, Path()))
+        corpus, validation_targets, test_targets = step.run(
+            Context(1, Machine(), lambda tick: None, lambda noted: None, Path())
+        )
     held = peak()
     return {
         "wall_seconds": spent.wall,
         "cpu_seconds": spent.cpu,
         "peak_bytes": held,
-        "made": facts(*_in_words(corpus, signal, holdout)),
+        "made": facts(*_in_words(corpus, validation_targets, test_targets)),
     }
 
 
@@ -72,9 +74,15 @@ def facts(sequences: list[Any], texts: dict[str, str], candidates: int) -> dict[
     }
 
 
-def _in_words(corpus: Corpus, signal: Signal, holdout: Holdout) -> tuple[list[Any], dict[str, str], int]:
+def _in_words(
+    corpus: Corpus, validation_targets: ValidationTargets, test_targets: TestTargets
+) -> tuple[list[Any], dict[str, str], int]:
     keys = corpus.item_keys
     training = [[keys[item] for item in corpus.training.of(user)] for user in range(corpus.users)]
-    targets = [[keys[item] for item in part.targets] for part in (signal, holdout)]
+    targets = [[keys[item] for item in part.targets] for part in (validation_targets, test_targets)]
     texts = dict(zip(keys, corpus.texts, strict=True))
-    return [list(corpus.user_keys), training, *targets], texts, signal.candidates.size + holdout.candidates.size
+    return (
+        [list(corpus.user_keys), training, *targets],
+        texts,
+        validation_targets.candidates.size + test_targets.candidates.size,
+    )

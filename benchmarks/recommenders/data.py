@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from reaemb_bench.core.artifacts import Corpus, Holdout, Sequences, Signal
-from reaemb_bench.core.component import Context, Tick
+from reaemb_bench.core.artifacts import Corpus, Sequences, TestTargets, ValidationTargets
+from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.prepare import Prepare, draw_candidates
 
-Prepared = tuple[Corpus, Signal, Holdout]
+Prepared = tuple[Corpus, ValidationTargets, TestTargets]
 SEED = 42
 CANDIDATES = 100
 SHORTEST = 5
 
 
-def context(folder: Path, report: Callable[[Tick], None] = lambda tick: None) -> Context:
+def context(folder: Path, report: Callable[[Progress], None] = lambda tick: None) -> Context:
     """What a step is handed: the processor, the seed, and a folder for scratch."""
     return Context(seed=SEED, machine=Machine(device="cpu"), report=report, note=lambda facts: None, scratch=folder)
 
@@ -80,8 +80,8 @@ def synthetic(interactions: int, items: int, mean_length: float = 9.0) -> Prepar
     )
     return (
         corpus,
-        Signal(np.arange(users), everything.items[ends - 2], candidates),
-        Holdout(np.arange(users), everything.items[ends - 1], candidates, histories),
+        ValidationTargets(np.arange(users), everything.items[ends - 2], candidates),
+        TestTargets(np.arange(users), everything.items[ends - 1], candidates, histories),
     )
 
 
@@ -95,7 +95,11 @@ def write(data: Prepared, folder: Path) -> None:
 
 def read(folder: Path) -> Prepared:
     """What `write` stored."""
-    return Corpus.load(folder / "Corpus"), Signal.load(folder / "Signal"), Holdout.load(folder / "Holdout")
+    return (
+        Corpus.load(folder / "Corpus"),
+        ValidationTargets.load(folder / "ValidationTargets"),
+        TestTargets.load(folder / "TestTargets"),
+    )
 
 
 def _without_last(sequences: Sequences, count: int) -> Sequences:

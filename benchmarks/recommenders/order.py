@@ -41,13 +41,13 @@ def scores(folder: Path, last: int, seed: int) -> tuple[float, float]:
         changed = Path(place)
         shuffled(polars.read_csv(folder / "interactions.csv"), last, seed).write_csv(changed / "interactions.csv")
         shutil.copy(folder / "items.jsonl", changed)
-        corpus, _, holdout = table(changed)
+        corpus, _, test_targets = table(changed)
     ranks = rank_targets(
         Popularity().fit(corpus),
-        holdout.histories,
-        holdout.users,
-        holdout.targets,
-        holdout.candidates,
+        test_targets.histories,
+        test_targets.users,
+        test_targets.targets,
+        test_targets.candidates,
         popularity=corpus.popularity,
     )
     hits, gains = (metric(ranks.better, ranks.tied, CUTOFF).mean() for metric in (hit_rate, ndcg))

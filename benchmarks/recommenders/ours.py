@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from benchmarks.recommenders.data import context
 from benchmarks.recommenders.plain_networks import Head
-from reaemb_bench.core.artifacts import Corpus, Holdout, Ranker, Ranks, Signal
+from reaemb_bench.core.artifacts import Corpus, Ranker, Ranks, TestTargets, ValidationTargets
 from reaemb_bench.recommender.fit import TrainIds
 from reaemb_bench.recommender.score import Rank
 
@@ -35,15 +35,22 @@ def training(head: Head, variant: Variant, *, shared: dict[str, Any], **settings
     return TrainIds(**{"head": {"use": head, **shared}, "objective": "cross-entropy", **settings})
 
 
-def train(step: TrainIds, corpus: Corpus, signal: Signal) -> Ranker:
+def train(step: TrainIds, corpus: Corpus, validation_targets: ValidationTargets) -> Ranker:
     """Run the step. One validation user, all but free, stands for the many: evaluation is timed by itself."""
-    one = Signal(signal.users[:1], signal.targets[:1], signal.candidates[:1])
+    one = ValidationTargets(
+        validation_targets.users[:1], validation_targets.targets[:1], validation_targets.candidates[:1]
+    )
     with tempfile.TemporaryDirectory() as folder:
         return step.run(corpus, one, context(Path(folder)))
 
 
-def evaluate(corpus: Corpus, holdout: Holdout, ranker: Ranker, users: int | None = None) -> Ranks:
+def evaluate(corpus: Corpus, test_targets: TestTargets, ranker: Ranker, users: int | None = None) -> Ranks:
     """Rank the first `users` test targets against the whole catalogue and the stored candidates."""
-    judged = Holdout(holdout.users[:users], holdout.targets[:users], holdout.candidates[:users], holdout.histories)
+    judged = TestTargets(
+        test_targets.users[:users],
+        test_targets.targets[:users],
+        test_targets.candidates[:users],
+        test_targets.histories,
+    )
     with tempfile.TemporaryDirectory() as folder:
         return Rank().run(corpus, judged, ranker, context(Path(folder)))

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.recommenders.plain_data import Candidates, Histories, training_set
 from benchmarks.recommenders.plain_networks import Head, build
-from reaemb_bench.core.artifacts import Corpus, Holdout, Int64, Sequences
+from reaemb_bench.core.artifacts import Corpus, Int64, Sequences, TestTargets
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class Plain:
             losses.append(loss.item())
         return losses
 
-    def evaluate(self, holdout: Holdout, users: int | None = None) -> Int64:
+    def evaluate(self, test_targets: TestTargets, users: int | None = None) -> Int64:
         """Ranks, 0 the best, of the first `users` test targets among the candidates; (users,)."""
-        judged = holdout.users[:users]
-        histories = _histories(holdout.histories.select(judged), self.items, self.settings.max_length)
-        targets = (holdout.targets[:users] + 1).tolist()
+        judged = test_targets.users[:users]
+        histories = _histories(test_targets.histories.select(judged), self.items, self.settings.max_length)
+        targets = (test_targets.targets[:users] + 1).tolist()
         for touched, target in zip(histories.touched, targets, strict=True):
             touched.add(target)
         loader = DataLoader(

@@ -24,12 +24,12 @@ def main() -> None:
     from benchmarks.recommenders import ours
     from benchmarks.recommenders.data import simulated, table
 
-    corpus, signal, _ = table(told.data) if told.data else simulated(22_363, 12_101, 8.9)
+    corpus, validation_targets, _ = table(told.data) if told.data else simulated(22_363, 12_101, 8.9)
     shared = {"hidden": 64, "max_length": 50, "dropout": 0.3}
     for head in told.heads:
         step = ours.training(head, "sound", shared=shared, batch_size=128, epochs=1)
         profile = cProfile.Profile()
-        profile.runcall(ours.train, step, corpus, signal)
+        profile.runcall(ours.train, step, corpus, validation_targets)
         total, own = own_times(profile)
         print(f"{head}: {total:.1f} s with the profiler")
         for name, seconds in own[: told.top]:

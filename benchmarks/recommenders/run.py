@@ -79,13 +79,13 @@ def arguments() -> argparse.Namespace:
 
 def facts(data: Prepared) -> dict[str, Any]:
     """How large the data are."""
-    corpus, _, holdout = data
+    corpus, _, test_targets = data
     return {
         "name": corpus.name,
         "users": corpus.users,
         "items": corpus.items,
         "training_interactions": len(corpus.training.items),
-        "test_users": len(holdout.users),
+        "test_users": len(test_targets.users),
     }
 
 

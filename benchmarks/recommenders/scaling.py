@@ -104,16 +104,16 @@ def one(interactions: int, items: int, told: argparse.Namespace) -> Measured:
     step = TrainIds(head=told.head, objective=objective, batch_size=told.batch_size, epochs=1)
     tiny = synthetic(1_000, 200)
     ours.evaluate(tiny[0], tiny[2], ours.train(step, tiny[0], tiny[1]))
-    corpus, signal, holdout = synthetic(interactions, items)
-    users = min(told.evaluation_users, len(holdout.users))
+    corpus, validation_targets, test_targets = synthetic(interactions, items)
+    users = min(told.evaluation_users, len(test_targets.users))
     before = resident()
     forget_peak()
     with clocked() as trained:
-        ranker = ours.train(step, corpus, signal)
+        ranker = ours.train(step, corpus, validation_targets)
     training = peak() - before
     forget_peak()
     with clocked() as evaluated:
-        ours.evaluate(corpus, holdout, ranker, users)
+        ours.evaluate(corpus, test_targets, ranker, users)
     return {
         "interactions": interactions,
         "items": items,
@@ -121,9 +121,9 @@ def one(interactions: int, items: int, told: argparse.Namespace) -> Measured:
         "epoch_wall_seconds": trained.wall,
         "epoch_cpu_seconds": trained.cpu,
         "evaluation_users": users,
-        "all_users": len(holdout.users),
+        "all_users": len(test_targets.users),
         "users_per_second": users / evaluated.wall,
-        "evaluation_wall_seconds": evaluated.wall * len(holdout.users) / users,
+        "evaluation_wall_seconds": evaluated.wall * len(test_targets.users) / users,
         "training_bytes": training,
         "evaluation_bytes": peak() - before,
     }

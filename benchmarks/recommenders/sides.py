@@ -47,9 +47,9 @@ def runner(side: Side, head: Head, data: Prepared, settings: Settings, steps: in
 
 
 def _plain(head: Head, data: Prepared, settings: Settings, steps: int, users: int) -> Runner:
-    corpus, _, holdout = data
+    corpus, _, test_targets = data
     plain = Plain(head, corpus, settings)
-    judged = min(users, len(holdout.users))
+    judged = min(users, len(test_targets.users))
 
     def train() -> Timed:
         with clocked() as spent:
@@ -58,14 +58,14 @@ def _plain(head: Head, data: Prepared, settings: Settings, steps: int, users: in
 
     def evaluate() -> Timed:
         with clocked() as spent:
-            plain.evaluate(holdout, judged)
-        return _scaled(spent, judged / len(holdout.users))
+            plain.evaluate(test_targets, judged)
+        return _scaled(spent, judged / len(test_targets.users))
 
     return Runner(train, evaluate)
 
 
 def _ours(variant: ours.Variant, head: Head, data: Prepared, settings: Settings) -> Runner:
-    corpus, signal, holdout = data
+    corpus, validation_targets, test_targets = data
     step = ours.training(
         head,
         variant,
@@ -78,13 +78,13 @@ def _ours(variant: ours.Variant, head: Head, data: Prepared, settings: Settings)
 
     def train() -> Timed:
         with clocked() as spent:
-            made = ours.train(step, corpus, signal)
+            made = ours.train(step, corpus, validation_targets)
         trained[:] = [made]
         return _scaled(spent, 1.0)
 
     def evaluate() -> Timed:
         with clocked() as spent:
-            ours.evaluate(corpus, holdout, trained[0])
+            ours.evaluate(corpus, test_targets, trained[0])
         return _scaled(spent, 1.0)
 
     return Runner(train, evaluate)

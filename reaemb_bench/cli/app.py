@@ -13,10 +13,13 @@ import reaemb_bench
 from reaemb_bench.cli import audit, components, data, doctor, experiments, export, mlflow, plan, results, run, store
 from reaemb_bench.cli.options import in_words
 from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.settings_only import import_settings_only
 
 _DEBUG = "--debug"
 _INTERRUPTED = 130
 _REFUSED = 2
+_COMPUTING = frozenset({"run", "ablate", "sweep", "bench", "audit", "export", "push", "prepare"})
+"""Verbs that may run steps, and so need components whole."""
 
 _RUN, _READ, _PARTS, _TRUST = "Compute", "Read results", "Recipes and components", "Data, machine, trust"
 
@@ -89,6 +92,8 @@ def main() -> None:
     """Entry point: runs a verb and exits with its code."""
     arguments = [word for word in sys.argv[1:] if word != _DEBUG]
     debug = len(arguments) < len(sys.argv) - 1
+    if not _COMPUTING & set(arguments[:2]):
+        import_settings_only()
     code = _call(arguments, debug)
     if code == _INTERRUPTED:
         print("interrupted: finished steps are kept, the same command goes on from there", file=sys.stderr)

@@ -103,7 +103,7 @@ def _reading_table(steps: tuple[Reading, ...]) -> Table:
 
 def _remark(each: Reading) -> str:
     if each.undeclared:
-        return f'reads more than it declares (sees = "{each.step.sees}")'
+        return f'reads more than it declares (data_access = "{each.step.data_access}")'
     if each.divides:
         return "divides the data"
     if each.step.leaks:

@@ -20,7 +20,7 @@ from reaemb_bench.cli.options import component_kinds, console
 from reaemb_bench.core.component import Component, Step
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.files import write_new
-from reaemb_bench.core.registry import find, kinds, names, nearest, picked_kind
+from reaemb_bench.core.registry import find, kinds, names, nearest, pick_of
 
 
 def list_components(
@@ -100,7 +100,7 @@ def _chain(step: type[Step], name: str) -> str:
     takes = ", ".join(each.__name__ for each in wants.values()) or "nothing"
     gives = ", ".join(each.__name__ for each in makes)
     leaks = ", looks at held-out data on purpose" if step.leaks else ""
-    return f"takes {takes}; gives {gives}; sees {step.sees} data{leaks}; seed: {step.randomness}\n"
+    return f"takes {takes}; gives {gives}; sees {step.data_access} data{leaks}; seed: {step.randomness}\n"
 
 
 def _settings(component: type[Component]) -> Table | str:
@@ -115,7 +115,7 @@ def _settings(component: type[Component]) -> Table | str:
 
 
 def _type(field: FieldInfo) -> str:
-    pick = picked_kind(field.metadata)
+    pick = pick_of(field.metadata)
     if pick is not None:
         return f"list of {pick.kind}s" if pick.many else f"a {pick.kind}"
     bounds = [

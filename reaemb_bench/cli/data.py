@@ -23,7 +23,7 @@ from reaemb_bench.cli.options import (
     console,
     machine_from,
 )
-from reaemb_bench.core.artifacts import Corpus, Holdout, Signal
+from reaemb_bench.core.artifacts import Corpus, TestTargets, ValidationTargets
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.execute import Plan, derive_seed, execute, facts_of, fetch
 from reaemb_bench.core.execute import plan as plan_recipe
@@ -91,12 +91,12 @@ def _counts(planned: Plan, results: Store) -> Table:
         "mean training length": f"{np.mean(training.lengths):,.1f}" if corpus.users else "0.0",
         "items without a training interaction": int((corpus.popularity == 0).sum()),
     }
-    signal = fetch(planned, results, Signal)
-    holdout = fetch(planned, results, Holdout)
-    if signal is not None:
-        rows["validation users"] = len(signal.users)
-    if holdout is not None:
-        rows["test users"] = len(holdout.users)
+    validation_targets = fetch(planned, results, ValidationTargets)
+    test_targets = fetch(planned, results, TestTargets)
+    if validation_targets is not None:
+        rows["validation users"] = len(validation_targets.users)
+    if test_targets is not None:
+        rows["test users"] = len(test_targets.users)
     for name, count in {**rows, **_noted(facts_of(planned, results, Corpus))}.items():
         table.add_row(name, count if isinstance(count, str) else f"{count:,}")
     return table
@@ -280,14 +280,14 @@ def _card(planned: Plan, results: Store, tail: int, short: int) -> Card:
     from reaemb_bench.report.data_card import make_card
 
     job = planned.jobs[-1]
-    corpus, signal = fetch(planned, results, Corpus), fetch(planned, results, Signal)
-    holdout = fetch(planned, results, Holdout)
-    if corpus is None or signal is None or holdout is None:
+    corpus, validation_targets = fetch(planned, results, Corpus), fetch(planned, results, ValidationTargets)
+    test_targets = fetch(planned, results, TestTargets)
+    if corpus is None or validation_targets is None or test_targets is None:
         raise UserError(f"step '{job.name}' makes no validation or no test targets, so there is no card to write")
     return make_card(
         corpus,
-        signal,
-        holdout,
+        validation_targets,
+        test_targets,
         facts_of(planned, results, Corpus),
         about=getattr(getattr(job.step, "source", None), "about", About()),
         prepared=job.step.identity(),

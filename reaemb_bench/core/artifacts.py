@@ -202,7 +202,7 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class Signal:
+class ValidationTargets:
     """Validation targets, for early stopping and tuning.
 
     users: (n,) user numbers; targets: (n,) the item each must be ranked; candidates: (n, sample) item numbers drawn
@@ -215,19 +215,24 @@ class Signal:
 
     def save(self, folder: Path) -> None:
         """Write the arrays."""
-        _save_arrays(folder / "signal.safetensors", users=self.users, targets=self.targets, candidates=self.candidates)
+        _save_arrays(
+            folder / "validation_targets.safetensors",
+            users=self.users,
+            targets=self.targets,
+            candidates=self.candidates,
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote."""
-        return cls(**_load_arrays(folder / "signal.safetensors"))
+        return cls(**_load_arrays(folder / "validation_targets.safetensors"))
 
 
 @dataclass(frozen=True)
-class Holdout:
+class TestTargets:
     """Test targets; the planner hands it to judges alone.
 
-    users, targets, candidates as in Signal. histories: for all users the training sequence followed by whatever else
+    users, targets, candidates as in ValidationTargets. histories: for all users the training sequence followed by whatever else
     precedes the test target (under leave-last-two the validation item).
     """
 
@@ -239,7 +244,7 @@ class Holdout:
     def save(self, folder: Path) -> None:
         """Write the arrays."""
         _save_arrays(
-            folder / "holdout.safetensors",
+            folder / "test_targets.safetensors",
             users=self.users,
             targets=self.targets,
             candidates=self.candidates,
@@ -250,7 +255,7 @@ class Holdout:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote."""
-        arrays = _load_arrays(folder / "holdout.safetensors")
+        arrays = _load_arrays(folder / "test_targets.safetensors")
         histories = Sequences(arrays.pop("items"), arrays.pop("offsets"))
         return cls(**arrays, histories=histories)
 

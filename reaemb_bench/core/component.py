@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, field_validator
 
 from reaemb_bench.core.machine import Machine
 
-Sight = Literal["training", "validation", "test"]
+DataAccess = Literal["training", "validation", "test"]
 Randomness = Literal["none", "data", "embedder", "recommender"]
 
 
@@ -68,13 +68,13 @@ class Component(BaseModel):
 class Step(Component):
     """A component with a typed `run(artefact, ...) -> artefact`; see `reaemb_bench.pipeline`."""
 
-    sees: ClassVar[Sight] = "training"
-    """The most held-out data that this step may read: `validation` admits Signal, `test` admits Holdout too."""
+    data_access: ClassVar[DataAccess] = "training"
+    """The most held-out data that this step may read: `validation` admits ValidationTargets, `test` admits TestTargets too."""
     leaks: ClassVar[bool] = False
     """True for paper variants that look at held-out data on purpose; a recipe must say `allow_leaks = true`."""
     randomness: ClassVar[Randomness] = "none"
     """Which of a recipe's seeds this step draws from; `none` keeps the seed out of its key."""
-    together: ClassVar[bool] = False
+    distributed: ClassVar[bool] = False
     """True where all processes of a run call `run` at once, each for its share (see `reaemb_bench.distributed`);
     process 0 alone writes, and its result is kept. Any other step runs in process 0 alone."""
 
@@ -97,7 +97,7 @@ def _plain(value: Any, nested: Literal["spec", "identity"]) -> Any:
 
 
 @dataclass(frozen=True)
-class Tick:
+class Progress:
     """Progress of a step: `done` of `total` units, and the values measured there (loss, ndcg@10, ...).
 
     unit is named in the plural (steps, epochs, items).
@@ -120,6 +120,6 @@ class Context:
 
     seed: int
     machine: Machine
-    report: Callable[[Tick], None]
+    report: Callable[[Progress], None]
     note: Callable[[Mapping[str, float | int | str]], None]
     scratch: Path

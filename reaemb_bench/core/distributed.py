@@ -1,7 +1,7 @@
 """Several processes that run one recipe together, started by `torchrun`.
 
 Process 0 plans, writes to the store, the terminal and MLflow, and runs every step. The other processes join it in the
-steps that declare `together = True`, where each does its share of the work, and wait in between. All processes must
+steps that declare `distributed = True`, where each does its share of the work, and wait in between. All processes must
 see the same store folder. A process that was not started by torchrun is alone: it is process 0 of 1.
 """
 

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from reaemb_bench.core.artifacts import Artifact, Corpus, Holdout, Signal, Vectors
-from reaemb_bench.core.component import Context, Step, Tick
+from reaemb_bench.core.artifacts import Artifact, Corpus, TestTargets, ValidationTargets, Vectors
+from reaemb_bench.core.component import Context, Progress, Step
 from reaemb_bench.core.distributed import from_first, is_first
 from reaemb_bench.core.errors import NotFiniteError, RecipeError, UserError
 from reaemb_bench.core.machine import (
@@ -24,12 +24,12 @@ from reaemb_bench.core.machine import (
     versions,
 )
 from reaemb_bench.core.recipe import Recipe
-from reaemb_bench.core.store import TICKS, Store, seal
+from reaemb_bench.core.store import PROGRESS_FILE, Store, save_checksummed
 from reaemb_bench.core.vector_facts import vector_facts
 
 T = TypeVar("T")
 
-_SIGHT = {"training": 0, "validation": 1, "test": 2}
+_DATA_ACCESS = {"training": 0, "validation": 1, "test": 2}
 _NOTHING_LEFT = [-1, 0]
 _DIGITS_OF_CHECK = 15
 
@@ -83,11 +83,11 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Ticked:
+class Progressed:
     """A job reports progress."""
 
     job: Job
-    tick: Tick
+    tick: Progress
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Finished:
     cached: bool
 
 
-Event = Planned | Started | Ticked | Finished
+Event = Planned | Started | Progressed | Finished
 Watch = Callable[[Event], None]
 
 
@@ -184,14 +184,14 @@ def _check_wall(recipe: Recipe, name: str, step: Step, wants: tuple[type, ...], 
                 (name,),
             )
         return
-    sight = _SIGHT[step.sees]
-    if Holdout in wants and sight < 2:
-        raise RecipeError(f"'{step.use}' asks for test targets but is no judge (sees = \"test\")", (name,))
-    if Signal in wants and sight < 1:
-        raise RecipeError(f"'{step.use}' asks for validation targets but declares sees = \"training\"", (name,))
+    sight = _DATA_ACCESS[step.data_access]
+    if TestTargets in wants and sight < 2:
+        raise RecipeError(f"'{step.use}' asks for test targets but is no judge (data_access = \"test\")", (name,))
+    if ValidationTargets in wants and sight < 1:
+        raise RecipeError(f"'{step.use}' asks for validation targets but declares data_access = \"training\"", (name,))
     for wanted in wants:
         maker = latest[wanted]
-        if maker.step.sees == "test" and not maker.step.leaks and sight < 2:
+        if maker.step.data_access == "test" and not maker.step.leaks and sight < 2:
             raise RecipeError(f"'{step.use}' reads {wanted.__name__} of the judge '{maker.name}'", (name,))
 
 
@@ -222,7 +222,7 @@ def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None
                 # Another process may have finished it while this one waited for the lock.
                 if not store.has(job.key):
                     watch(Started(job))
-                    if job.step.together:
+                    if job.step.distributed:
                         from_first(*_call(planned, job))
                     _compute(job, store, machine, watch)
                     watch(Finished(job, store.manifest(job.key), cached=False))
@@ -309,10 +309,10 @@ def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
     facts: dict[str, float | int | str] = {}
     lines: list[str] = []
 
-    def report(tick: Tick) -> None:
+    def report(tick: Progress) -> None:
         if tick.values:
             lines.append(json.dumps({"done": tick.done, "total": tick.total, "unit": tick.unit, **tick.values}))
-        watch(Ticked(job, tick))
+        watch(Progressed(job, tick))
 
     if job.context is not None:
         inputs[job.context] = Context(job.seed or 0, machine, report, facts.update, store.scratch(job.key))
@@ -333,7 +333,7 @@ def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
             folder = draft / type(artifact).__name__.lower()
             folder.mkdir()
             artifact.save(folder)
-        (draft / TICKS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        (draft / PROGRESS_FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         manifest = {
             "step": job.name,
             "identity": job.identity,
@@ -344,4 +344,4 @@ def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
             "machine": circumstances(machine),
             "git": git_state(),
         }
-        seal(draft, manifest)
+        save_checksummed(draft, manifest)

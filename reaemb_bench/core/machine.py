@@ -52,6 +52,13 @@ class Machine(BaseModel):
     log_models: bool = False
     """Whether recommenders and vectors are copied to MLflow too."""
 
+    def device_name(self) -> str:
+        """The name of the device to compute on, such as `cuda`; imports torch only if this machine may have a GPU."""
+        drivers = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+        if self.device == "cpu" or (self.device == "auto" and not any(driver.exists() for driver in drivers)):
+            return "cpu"
+        return str(self.torch_device())
+
     def torch_device(self) -> torch.device:
         """The torch device to compute on. Raises UserError where it does not exist."""
         import torch

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from reaemb_bench.core.component import Randomness, Sight, Step
+from reaemb_bench.core.component import DataAccess, Randomness, Step
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.files import is_file, real_path
 from reaemb_bench.core.registry import build, nearest, settings_error
@@ -135,8 +135,8 @@ def from_raw(raw: Raw, name: str) -> Recipe:
         except RecipeError as error:
             raise error.under(step) from None
         if not isinstance(made, Step):
-            raise RecipeError(f"{made.use} is no step: derive it from reaemb_bench.component.Step", (step,))
-        for declared, allowed in (("sees", get_args(Sight)), ("randomness", get_args(Randomness))):
+            raise RecipeError(f"{made.use} is no step: derive it from reaemb_bench.Step", (step,))
+        for declared, allowed in (("data_access", get_args(DataAccess)), ("randomness", get_args(Randomness))):
             if getattr(made, declared) not in allowed:
                 raise RecipeError(f"{made.use}.{declared} must be one of {', '.join(allowed)}", (step,))
         steps[step] = made

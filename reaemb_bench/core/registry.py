@@ -1,7 +1,6 @@
 """Where names become components: built-ins as strings, entry points of installed packages, and `file.py:Class`.
 
-Nothing is imported before it is asked for, and component modules never import torch at the top, so that `list`,
-`describe`, `plan` and `--help` stay fast.
+Nothing is imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from reaemb_bench.catalogue import CATALOGUE, PROTOCOLS
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.files import is_file, real_path
+from reaemb_bench.core.settings_only import placeholders
 
 
 def kinds() -> tuple[str, ...]:
@@ -62,7 +62,8 @@ def find(kind: str, name: str) -> type[Component]:
     if name in known:
         module, _, attribute = known[name].partition(":")
         try:
-            made = getattr(importlib.import_module(module), attribute)
+            with placeholders():
+                made = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise RecipeError(f"{kind} '{name}' cannot be imported from {known[name]}: {error}") from error
     elif ".py:" in name:
@@ -75,7 +76,7 @@ def find(kind: str, name: str) -> type[Component]:
     else:
         raise RecipeError(f"no {kind} is called '{name}'.{nearest(name, known)} Known: {', '.join(sorted(known))}")
     if not (isinstance(made, type) and issubclass(made, Component)):
-        raise RecipeError(f"{name} is no component: derive it from reaemb_bench.component.Component")
+        raise RecipeError(f"{name} is no component: derive it from reaemb_bench.Component")
     if lacking := [method for method in methods_of(kind) if not callable(getattr(made, method, None))]:
         raise RecipeError(f"{name} is no {kind}: it lacks the method '{lacking[0]}'; give it one, or name another")
     return made
@@ -86,7 +87,8 @@ def methods_of(kind: str) -> tuple[str, ...]:
     if kind not in PROTOCOLS:
         return ()
     module, _, protocol = PROTOCOLS[kind].partition(":")
-    methods = vars(getattr(importlib.import_module(module), protocol))
+    with placeholders():
+        methods = vars(getattr(importlib.import_module(module), protocol))
     return tuple(name for name, value in methods.items() if callable(value) and name[0] != "_")
 
 
@@ -166,7 +168,7 @@ class Pick:
         return tuple(made)
 
 
-def picked_kind(annotation_metadata: list[Any]) -> Pick | None:
+def pick_of(annotation_metadata: list[Any]) -> Pick | None:
     """The `Pick` among a field's metadata, if it has one."""
     return next((each for each in annotation_metadata if isinstance(each, Pick)), None)
 

@@ -23,7 +23,7 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import sealed_json, sha256_of, sync_tree, unsealed, why_unwritten
 
 MANIFEST = "manifest.json"
-TICKS = "ticks.jsonl"
+PROGRESS_FILE = "ticks.jsonl"
 TRASH = "trash"
 """Folder of what is being deleted."""
 
@@ -157,10 +157,10 @@ class Store:
 
     def ticks(self, key: str) -> list[dict[str, Any]]:
         """The recorded curve of a result, oldest tick first. Raises UserError where the file was changed or lost."""
-        known = self.manifest(key)["files"].get(TICKS)
+        known = self.manifest(key)["files"].get(PROGRESS_FILE)
         if known is None:
             return []
-        file = _check(self.folder(key), TICKS, known)
+        file = _check(self.folder(key), PROGRESS_FILE, known)
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
     def _clear_drafts(self, key: str) -> None:
@@ -177,7 +177,7 @@ class Store:
         return folder
 
 
-def seal(draft: Path, facts: Mapping[str, Any]) -> None:
+def save_checksummed(draft: Path, facts: Mapping[str, Any]) -> None:
     """Write the manifest of a finished draft of `Store.writing`: the facts, and size and sha256 of every file in it."""
     files = {
         path.relative_to(draft).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from reaemb_bench.core.artifacts import Corpus, Holdout, Int32, Int64, Sequences, Signal
+from reaemb_bench.core.artifacts import Corpus, Int32, Int64, Sequences, TestTargets, ValidationTargets
 from reaemb_bench.core.component import Context, Randomness, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.data.interactions import Attributes, Interactions, Removed, SplitInteractions
@@ -117,7 +117,7 @@ def draw_candidates(users: Int64, touched: Sequences, items: int, wanted: int, s
 
 def assemble(
     data: Interactions, split: SplitInteractions, prompt: Prompt, candidates: int, seed: int
-) -> tuple[Corpus, Signal, Holdout, Catalogue]:
+) -> tuple[Corpus, ValidationTargets, TestTargets, Catalogue]:
     """Number users and items, write item texts, draw candidates.
 
     Items are all that occur in any part of the split, numbered by their sorted keys: a number tells nothing about
@@ -148,19 +148,19 @@ def assemble(
     beside_test = draw_candidates(test.users, touched, len(item_keys), candidates, int(for_holdout))
     return (
         corpus,
-        Signal(validation.users, validation.items, beside_validation),
-        Holdout(test.users, test.items, beside_test, histories),
+        ValidationTargets(validation.users, validation.items, beside_validation),
+        TestTargets(test.users, test.items, beside_test, histories),
         written,
     )
 
 
-def fingerprint(corpus: Corpus, signal: Signal, holdout: Holdout) -> str:
+def fingerprint(corpus: Corpus, validation_targets: ValidationTargets, test_targets: TestTargets) -> str:
     """Hex sha256 of everything that was prepared, to compare data sets across machines."""
     digest = hashlib.sha256()
     facts = [corpus.name, corpus.instruction, corpus.item_keys, corpus.user_keys, corpus.texts, corpus.titles]
     digest.update(json.dumps(facts, ensure_ascii=False).encode())
     arrays: list[npt.NDArray[Any]] = [corpus.training.items, corpus.training.offsets]
-    for part in (signal, holdout):
+    for part in (validation_targets, test_targets):
         arrays += [part.users, part.targets, part.candidates]
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -175,6 +175,7 @@ class Prepare(Step):
     """Read a source, filter and split its interactions, write item texts, draw the candidates of sampled metrics."""
 
     randomness: ClassVar[Randomness] = "data"
+    version: ClassVar[int] = 2
 
     source: AnySource
     """Where interactions and item attributes come from."""
@@ -185,9 +186,9 @@ class Prepare(Step):
     prompt: AnyPrompt = cast("AnyPrompt", "attributes")
     """How an item's attributes become text."""
     sampled_candidates: int = Field(default=100, ge=0)
-    """Untouched items drawn for each target, once, against which sampled metrics rank it; fewer where fewer exist."""
+    """NegativeSampler items drawn for each target, once, against which sampled metrics rank it; fewer where fewer exist."""
 
-    def run(self, context: Context) -> tuple[Corpus, Signal, Holdout]:
+    def run(self, context: Context) -> tuple[Corpus, ValidationTargets, TestTargets]:
         """Everything that later steps work on. Raises UserError where filters leave nothing to learn or to judge."""
 
         data = self.source.read(context.machine)
@@ -200,34 +201,36 @@ class Prepare(Step):
         split = self.split.apply(data, context.seed)
         if split.test.is_empty():
             raise UserError(f"{data.name}: no user has a test interaction; choose another split or loosen the filters")
-        corpus, signal, holdout, written = assemble(data, split, self.prompt, self.sampled_candidates, context.seed)
+        corpus, validation_targets, test_targets, written = assemble(
+            data, split, self.prompt, self.sampled_candidates, context.seed
+        )
         context.note(
             {
                 "users": corpus.users,
                 "items": corpus.items,
                 "interactions": data.frame.height,
-                "test_users": len(holdout.users),
-                **_cold(corpus, holdout, split),
-                "sampled_candidates": holdout.candidates.shape[1],
+                "test_users": len(test_targets.users),
+                **_cold(corpus, test_targets, split),
+                "sampled_candidates": test_targets.candidates.shape[1],
                 "items_without_text": written.without_text,
                 "items_without_title": written.without_title,
                 **{f"removed: {reason}": str(gone) for reason, gone in data.removed.items()},
-                "sha256": fingerprint(corpus, signal, holdout),
+                "sha256": fingerprint(corpus, validation_targets, test_targets),
             }
         )
-        return corpus, signal, holdout
+        return corpus, validation_targets, test_targets
 
 
-def _cold(corpus: Corpus, holdout: Holdout, split: SplitInteractions) -> dict[str, int]:
+def _cold(corpus: Corpus, test_targets: TestTargets, split: SplitInteractions) -> dict[str, int]:
     """How many test targets and users were never seen in training, and who is not judged for want of a history."""
-    never = int((corpus.popularity[holdout.targets] == 0).sum())
+    never = int((corpus.popularity[test_targets.targets] == 0).sum())
     without_training = corpus.training.lengths == 0
     return {
-        "warm_test_targets": len(holdout.targets) - never,
+        "warm_test_targets": len(test_targets.targets) - never,
         "cold_test_targets": never,
         "items_without_training": int((corpus.popularity == 0).sum()),
         "users_without_training": int(without_training.sum()),
-        "test_users_without_training": int(without_training[holdout.users].sum()),
+        "test_users_without_training": int(without_training[test_targets.users].sum()),
         "test_users_without_history": len(set(split.after["user"].unique()) - set(split.test["user"])),
     }
 

@@ -25,7 +25,7 @@ from reaemb_bench.core.artifacts import (
     shard_names,
     write_shard,
 )
-from reaemb_bench.core.component import Context, Randomness, Step, Tick
+from reaemb_bench.core.component import Context, Progress, Randomness, Step
 from reaemb_bench.core.distributed import add_up, count, from_first, is_first, share
 from reaemb_bench.core.errors import UserError, check_rows
 from reaemb_bench.encoder.memory import in_turn, micro_batch
@@ -78,8 +78,8 @@ def embed_all(model: ThoughtModel, rows: list[list[int]], context: Context, firs
         for group, done in share(list(zip(groups, accumulate(map(len, groups)), strict=True))):
             tokens = model.tokens([rows[place] for place in group.tolist()])
             made[group.to(made.device)] = model.embed(tokens, beginning).float()
-            context.report(Tick(done, len(rows), "items"))
-        context.report(Tick(len(rows), len(rows), "items"))
+            context.report(Progress(done, len(rows), "items"))
+        context.report(Progress(len(rows), len(rows), "items"))
         add_up([made])
     values: Float32 = made.cpu().numpy()
     check_rows("vector", values, first, cure="train with a lower learning rate or in float32")
@@ -88,7 +88,7 @@ def embed_all(model: ThoughtModel, rows: list[list[int]], context: Context, firs
 
 def _part_of(context: Context, before: int, total: int) -> Context:
     """The same context for a part of the work: its progress is told as progress of the whole."""
-    return replace(context, report=lambda tick: context.report(Tick(before + tick.done, total, tick.unit)))
+    return replace(context, report=lambda tick: context.report(Progress(before + tick.done, total, tick.unit)))
 
 
 def _is_whole(file: Path) -> bool:
@@ -113,7 +113,7 @@ class Encode(Step):
     """Embed every item's full text, without dropout."""
 
     randomness: ClassVar[Randomness] = "none"
-    together: ClassVar[bool] = True
+    distributed: ClassVar[bool] = True
 
     with_instruction: bool = False
     """Put the corpus' instruction line before each text; training leaves it out, the authors' export keeps it."""

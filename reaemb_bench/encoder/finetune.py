@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reaemb_bench.core.artifacts import Encoder
-from reaemb_bench.core.component import Context, Tick
+from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.errors import check_finite, check_parameters, gradient_norm
 from reaemb_bench.encoder.folder import open_encoder, read_parts, with_adapter
 from reaemb_bench.encoder.lora import LoraSettings, TuneSettings, add_lora, step_seed
@@ -110,7 +110,7 @@ def tune(model: ThoughtModel, task: Task[E], settings: TuneSettings, context: Co
         check_finite("gradient norm", norm.item(), f"step {number}")
         optimiser.step()
         tokens += sum(len(example.ids) for example in examples)
-        context.report(Tick(number, settings.steps, "steps", {"loss": value}))
+        context.report(Progress(number, settings.steps, "steps", {"loss": value}))
     check_parameters(task.parameters, f"step {settings.steps}")
     trained = sum(parameter.numel() for parameter in task.parameters)
     context.note({"trained_parameters": trained, "tokens": tokens})
@@ -128,10 +128,10 @@ def _accumulate(model: ThoughtModel, task: Task[E], examples: Sequence[E], conte
     return total
 
 
-def token_loss(model: ThoughtModel, questions: Sequence[Question], *, both_ways: bool) -> Tensor:
+def token_loss(model: ThoughtModel, questions: Sequence[Question], *, bidirectional_mask: bool) -> Tensor:
     """Sum of the cross-entropies of all targets, a scalar; both_ways: each token sees all, not only those before."""
     tokens = model.tokens([question.ids for question in questions])
-    states = model.states(tokens, both_ways=both_ways)
+    states = model.states(tokens, bidirectional_mask=bidirectional_mask)
     rows, columns = asked_at(questions, states.shape[1])
     # Only what is asked: logits over the whole vocabulary are many numbers.
     logits = model.causal_lm.get_output_embeddings()(states[rows, columns]).float()

@@ -81,7 +81,7 @@ def narrowest_window(config: Any) -> int | None:
     return min((window for window in windows if window), default=None)
 
 
-def both_ways(mask: Tensor, dtype: torch.dtype) -> Tensor:
+def bidirectional_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """(n, 1, L, L): every token sees all real ones, before and behind it; `mask` (n, L) is 1 at real tokens."""
     count, length = mask.shape
     return _added(mask.bool().view(count, 1, 1, length).expand(-1, -1, length, -1), dtype)
@@ -118,7 +118,7 @@ class Loaded:
 
     model: Any
     tokenizer: Any
-    both_ways: bool = False
+    bidirectional_mask: bool = False
 
 
 def load_pretrained(

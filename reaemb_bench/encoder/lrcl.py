@@ -14,13 +14,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from reaemb_bench.core.artifacts import Corpus, Encoder
-from reaemb_bench.core.component import Context, Tick
+from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.distributed import add_up, add_up_gradients, count, from_first, is_first, share
 from reaemb_bench.core.errors import UserError, check_finite, gradient_norm
 from reaemb_bench.encoder.kinds import AnyLoss
 from reaemb_bench.encoder.lora import LoraSettings, add_lora, step_seed
 from reaemb_bench.encoder.memory import graphs_that_fit, in_turn
-from reaemb_bench.encoder.shared_prefix import Beginning, Tokens
+from reaemb_bench.encoder.shared_prefix import SharedPrefix, Tokens
 from reaemb_bench.encoder.thought_model import ThoughtModel
 
 _ATTEMPTS = 16
@@ -66,7 +66,7 @@ class Contrast(LoraSettings):
     and `passes = 2` are theirs.
     """
 
-    together: ClassVar[bool] = True
+    distributed: ClassVar[bool] = True
     version: ClassVar[int] = 2
 
     loss: AnyLoss = "soft-target"  # type: ignore[assignment]
@@ -133,7 +133,7 @@ class Contrast(LoraSettings):
                 if is_first():
                     checkpoints.save(curve, learner.tokens)
             loss, temperature = curve[number - 1]
-            context.report(Tick(number, self.steps, "steps", {"loss": loss, "temperature": temperature}))
+            context.report(Progress(number, self.steps, "steps", {"loss": loss, "temperature": temperature}))
         check_parameters(learner.parameters, f"step {self.steps}")
         if not is_first():
             return encoder
@@ -211,7 +211,7 @@ class ContrastiveLearner:
         # vectors.
         device = self.model.device
         beginning = self.model.begin(rows) if self.settings.passes == 1 else None
-        apart = None if beginning is None else beginning.apart()
+        apart = None if beginning is None else beginning.detached_copy()
         size = min(self.micro_batch, math.ceil(len(rows) / count()))
         groups = share(in_turn([len(row) for row in rows], size))
         recomputed = len(groups) - self._graphs(rows, groups, apart)
@@ -241,14 +241,14 @@ class ContrastiveLearner:
             _pass_on(apart, beginning)
         return value.item()
 
-    def _graphs(self, rows: list[list[int]], groups: Sequence[Tensor], beginning: Beginning | None) -> int:
+    def _graphs(self, rows: list[list[int]], groups: Sequence[Tensor], beginning: SharedPrefix | None) -> int:
         """Of how many of the last groups the graphs fit into memory."""
         common = 0 if beginning is None else len(beginning.ids)
         extra = self.model.thoughts + 1 - common
         sizes = [len(group) * (max(len(rows[place]) for place in group.tolist()) + extra) for group in groups]
         return graphs_that_fit(sizes, self.model.shape, str(self.model.device))
 
-    def _embed(self, rows: list[list[int]], group: Tensor, beginning: Beginning | None) -> Tensor:
+    def _embed(self, rows: list[list[int]], group: Tensor, beginning: SharedPrefix | None) -> Tensor:
         tokens = self.model.tokens([rows[place] for place in group.tolist()])
         if self.settings.passes == 2:
             return _embed_twice(self.model, tokens)
@@ -281,7 +281,7 @@ def _embed_twice(model: ThoughtModel, tokens: Tokens) -> Tensor:
     return model.complete(model.prefix(tokens, share=False), model.think(first))
 
 
-def _pass_on(apart: Beginning, beginning: Beginning) -> None:
+def _pass_on(apart: SharedPrefix, beginning: SharedPrefix) -> None:
     """Give the gradients that tensors set apart have gathered to those that they were copied from."""
     pairs = zip(beginning.tensors, apart.tensors, strict=True)
     used = [(tensor, copy.grad) for tensor, copy in pairs if copy.grad is not None and tensor.requires_grad]

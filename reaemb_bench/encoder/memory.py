@@ -129,9 +129,8 @@ def micro_batch(machine: Machine, shape: Shape, longest: int, *, learns: bool) -
     """
     if machine.micro_batch is not None:
         return machine.micro_batch
-    device = machine.torch_device()
     size = MICRO_BATCH
-    room = _SHARE * free_memory(str(device)) or float("inf")
+    room = _SHARE * free_memory(machine.device_name()) or float("inf")
     per_prompt = longest * (shape.learnt_token if learns else shape.read_token)
     while size > 1 and size * per_prompt > room:
         size //= 2

@@ -41,7 +41,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Beginning:
+class SharedPrefix:
     """Tokens with which prompts begin, read once for all of them.
 
     ids: (C,). states: (1, C, d). cache: keys and values of each block, each (1, heads, C, head size).
@@ -56,13 +56,13 @@ class Beginning:
         """What was computed: states, keys and values."""
         return [self.states, *(tensor for block in self.cache for tensor in block)]
 
-    def apart(self) -> Beginning:
+    def detached_copy(self) -> SharedPrefix:
         """The same numbers in tensors that gather gradients of their own, `None` as long as nothing used them.
 
         What is read behind them can then be differentiated piece by piece, and the beginning once, at the end.
         """
         copied = [tensor.detach().requires_grad_() for tensor in self.tensors]
-        return Beginning(self.ids, copied[0], tuple(zip(copied[1::2], copied[2::2], strict=True)))
+        return SharedPrefix(self.ids, copied[0], tuple(zip(copied[1::2], copied[2::2], strict=True)))
 
 
 @dataclass(frozen=True)

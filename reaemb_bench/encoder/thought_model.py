@@ -19,10 +19,10 @@ from transformers import DynamicCache
 
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.encoder.kinds import Pooling
-from reaemb_bench.encoder.language_model import both_ways as seen_both_ways
+from reaemb_bench.encoder.language_model import bidirectional_mask as seen_both_ways
 from reaemb_bench.encoder.language_model import narrowest_window, side_by_side, takes_any_mask
 from reaemb_bench.encoder.memory import Shape, by_length
-from reaemb_bench.encoder.shared_prefix import Beginning, Cache, Prefix, Tokens, coordinates, in_order, joined
+from reaemb_bench.encoder.shared_prefix import Cache, Prefix, SharedPrefix, Tokens, coordinates, in_order, joined
 from reaemb_bench.encoder.template import Template
 
 _WORTH_SHARING = 8
@@ -50,7 +50,7 @@ class ThoughtModel(nn.Module):
         thought_id: int | None,
         embedding_rms: float,
         thought_scale: float,
-        both_ways: bool = False,
+        bidirectional_mask: bool = False,
     ) -> None:
         super().__init__()
         self.causal_lm: Any = causal_lm
@@ -63,10 +63,10 @@ class ThoughtModel(nn.Module):
         self.thought_id = thought_id
         self.embedding_rms = embedding_rms
         self.thought_scale = thought_scale
-        self.both_ways = both_ways
-        if both_ways and thoughts:
+        self.bidirectional_mask = bidirectional_mask
+        if bidirectional_mask and thoughts:
             raise UserError('a bidirectional backbone has no place for thoughts; say llm.reasoner = "none"')
-        if both_ways and not takes_any_mask(self.causal_lm.config):
+        if bidirectional_mask and not takes_any_mask(self.causal_lm.config):
             raise UserError("this model takes no bidirectional mask; choose attention 'sdpa' and one without windows")
 
     @property
@@ -111,14 +111,14 @@ class ThoughtModel(nn.Module):
         ids[real] = np.concatenate(rows)
         return Tokens(torch.from_numpy(ids).to(self.device), torch.from_numpy(real).long().to(self.device))
 
-    def begin(self, rows: Sequence[Sequence[int]]) -> Beginning | None:
+    def begin(self, rows: Sequence[Sequence[int]]) -> SharedPrefix | None:
         """Read the tokens with which all rows begin (the template's fixed part), with gradient where the model has any.
 
         None where they are too few to be worth it, where there is but one row, and where a token does not see a whole
         prompt: the padding behind the beginning would push it out of the model's window. Under dropout the prompts that
         are read behind them share the masks of that part.
         """
-        if len(rows) < 2 or self.both_ways:
+        if len(rows) < 2 or self.bidirectional_mask:
             return None
         window = narrowest_window(self.causal_lm.config)
         if window is not None and window <= max(map(len, rows)) + self.thoughts:
@@ -134,9 +134,9 @@ class ThoughtModel(nn.Module):
             return None
         ids = torch.tensor([first[:same]], dtype=torch.long, device=self.device)
         made = self._read(ids, torch.ones_like(ids), torch.arange(same, device=self.device).unsqueeze(0), ())
-        return Beginning(ids[0], made.last_hidden_state, _cache_of(made))
+        return SharedPrefix(ids[0], made.last_hidden_state, _cache_of(made))
 
-    def prefix(self, tokens: Tokens, beginning: Beginning | None = None, *, share: bool = True) -> Prefix:
+    def prefix(self, tokens: Tokens, beginning: SharedPrefix | None = None, *, share: bool = True) -> Prefix:
         """Read the prompts: hidden states and key/value cache, with gradient where the model has any.
 
         beginning: what these and other prompts begin with, read before; None reads it for these alone, and share =
@@ -144,7 +144,7 @@ class ThoughtModel(nn.Module):
         that little padding is; all follow each other in one batch again, for what is to be computed behind them.
         Raises UserError for a bidirectional model.
         """
-        if self.both_ways:
+        if self.bidirectional_mask:
             raise UserError("a bidirectional backbone reads a prompt as a whole; say contrast.passes = 1")
         if beginning is None and share:
             beginning = self.begin(tokens.rows)
@@ -165,20 +165,20 @@ class ThoughtModel(nn.Module):
         states = torch.cat([_each(prefix.states, times), ends], dim=1)
         return self._pool(states, _each(self.full_mask(prefix), times))
 
-    def embed(self, tokens: Tokens, beginning: Beginning | None = None) -> Tensor:
+    def embed(self, tokens: Tokens, beginning: SharedPrefix | None = None) -> Tensor:
         """Vectors (n, d) of prompts: read, think, complete; where attention is bidirectional, of prompts with EOS."""
-        if self.both_ways:
+        if self.bidirectional_mask:
             whole = Tokens(self._with_tail(tokens.ids), self._with_ones(tokens.mask))
             groups = self._groups(whole)
             parts = [whole.some(group) for group in groups]
-            vectors = [self._pool(self.states(part, both_ways=True), part.mask) for part in parts]
+            vectors = [self._pool(self.states(part, bidirectional_mask=True), part.mask) for part in parts]
             return in_order(groups, torch.cat(vectors))
         prefix = self.prefix(tokens, beginning)
         return self.complete(prefix, self.think(prefix))
 
-    def states(self, tokens: Tokens, *, both_ways: bool) -> Tensor:
+    def states(self, tokens: Tokens, *, bidirectional_mask: bool) -> Tensor:
         """Last hidden states (n, L, d) of sequences read as they are; both_ways: each token sees all real ones."""
-        mask = seen_both_ways(tokens.mask, self._embeddings.weight.dtype) if both_ways else tokens.mask
+        mask = seen_both_ways(tokens.mask, self._embeddings.weight.dtype) if bidirectional_mask else tokens.mask
         made = self._body(input_ids=tokens.ids, attention_mask=mask, position_ids=tokens.indices, use_cache=False)
         states: Tensor = made.last_hidden_state
         return states
@@ -221,7 +221,7 @@ class ThoughtModel(nn.Module):
         lengths = tokens.mask.sum(dim=1).tolist()
         return by_length(lengths, len(lengths), self.start)
 
-    def _behind(self, beginning: Beginning | None, tokens: Tokens) -> Prefix:
+    def _behind(self, beginning: SharedPrefix | None, tokens: Tokens) -> Prefix:
         """The prompts in the order [beginning, padding, rest], of which the rest is read."""
         if beginning is None:
             made = self._read(tokens.ids, tokens.mask, tokens.indices, ())

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from reaemb_bench.core.artifacts import Holdout, Signal
-from reaemb_bench.core.component import Component, Sight, Step
+from reaemb_bench.core.artifacts import TestTargets, ValidationTargets
+from reaemb_bench.core.component import Component, DataAccess, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.execute import Plan, fetch, plan, signature
 from reaemb_bench.core.machine import Machine
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import polars
 
 
-SIGHTS: tuple[Sight, ...] = ("training", "validation", "test")
+DATA_ACCESS: tuple[DataAccess, ...] = ("training", "validation", "test")
 """What a step may see, from least to most; each includes those before it."""
 
-HELD_OUT = (Signal, Holdout)
+HELD_OUT = (ValidationTargets, TestTargets)
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Reading:
     @property
     def judge(self) -> bool:
         """Whether it may see test rows because it learns nothing from them."""
-        return self.step.sees == "test" and not self.step.leaks
+        return self.step.data_access == "test" and not self.step.leaks
 
     @property
     def undeclared(self) -> bool:
         """Whether its inputs hold more than it declares; the planner refuses such a step."""
-        return not self.step.leaks and self.direct > SIGHTS.index(self.step.sees)
+        return not self.step.leaks and self.direct > DATA_ACCESS.index(self.step.data_access)
 
 
 def readings(recipe: Recipe) -> tuple[Reading, ...]:
@@ -74,9 +74,9 @@ def _reading(name: str, step: Step, maker: dict[type, Reading]) -> Reading:
     reads = tuple(wants.values())
     before = {each: maker[each] for each in reads if each in maker and each not in HELD_OUT}
     of_judges = any(each.judge for each in before.values())
-    direct = 2 if Holdout in reads or of_judges else 1 if Signal in reads else 0
+    direct = 2 if TestTargets in reads or of_judges else 1 if ValidationTargets in reads else 0
     inherited = [each for each in before.values() if not each.divides]
-    declared = 2 if step.leaks else SIGHTS.index(step.sees)
+    declared = 2 if step.leaks else DATA_ACCESS.index(step.data_access)
     return Reading(
         name=name,
         step=step,
@@ -340,6 +340,6 @@ def _moved(before: _Run, after: _Run) -> dict[str, tuple[int, int]]:
 
 def _targets(run: _Run, part: str) -> dict[int, int]:
     """User -> target; nothing where the recipe makes no such targets."""
-    artifact: type[Signal] | type[Holdout] = Signal if part == "validation" else Holdout
+    artifact: type[ValidationTargets] | type[TestTargets] = ValidationTargets if part == "validation" else TestTargets
     held = fetch(run.planned, run.store, artifact)
     return {} if held is None else dict(zip(held.users.tolist(), held.targets.tolist(), strict=True))

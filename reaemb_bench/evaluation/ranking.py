@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reaemb_bench.core.artifacts import Float32, Int32, Int64, Ranks, Sequences
-from reaemb_bench.core.component import Tick
+from reaemb_bench.core.component import Progress
 from reaemb_bench.core.errors import NotFiniteError, UserError
 
 
@@ -132,8 +132,8 @@ def _fill(lists: Int32, scores: Float32, users: Int64) -> None:
     # scores the same joins in, unless it is so much that the places left are better drawn by themselves.
     peaks = scores.max(axis=1)
     bound = np.partition(peaks, lanes - top - 1, axis=1)[:, lanes - top - 1]
-    crowded = np.count_nonzero(peaks >= bound[:, None], axis=1) > _CROWD * top
-    least = np.where(crowded, np.nextafter(bound, np.inf, dtype=scores.dtype), bound)
+    without_strangers = np.count_nonzero(peaks >= bound[:, None], axis=1) > _CROWD * top
+    least = np.where(without_strangers, np.nextafter(bound, np.inf, dtype=scores.dtype), bound)
     least = np.maximum(least, np.finfo(scores.dtype).min)
     row, lane = np.nonzero(peaks >= least[:, None])
     found = scores[row, :, lane]
@@ -145,7 +145,7 @@ def _fill(lists: Int32, scores: Float32, users: Int64) -> None:
     place = np.arange(len(row)) - np.repeat(np.cumsum(filled) - filled, filled)
     listed = place < top
     lists[row[listed], place[listed]] = item[listed]
-    for short in np.flatnonzero(crowded & (filled < top) & (bound > -np.inf)):
+    for short in np.flatnonzero(without_strangers & (filled < top) & (bound > -np.inf)):
         tied = np.flatnonzero(scores[short].ravel() == bound[short])
         first = _first(_tie_order(users[short : short + 1], tied), top - filled[short])
         lists[short, filled[short] : filled[short] + len(first)] = tied[first]
@@ -184,7 +184,7 @@ def rank_targets(
     seen: Sequences | None = None,
     top: int = 0,
     chunk: int | None = None,
-    report: Callable[[Tick], None] | None = None,
+    report: Callable[[Progress], None] | None = None,
 ) -> Ranks:
     """Rank each target against the whole catalogue and, in the same pass, against its stored candidates.
 
@@ -209,7 +209,7 @@ def rank_targets(
         if top:
             recommended[rows] = best_items(scores, gone, users[rows], top)
         if report is not None:
-            report(Tick(start + len(rows), len(users), "users"))
+            report(Progress(start + len(rows), len(users), "users"))
     better, tied, sampled_better, sampled_tied = counts
     return Ranks(
         users=users,

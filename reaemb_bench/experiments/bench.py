@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from reaemb_bench.core.artifacts import Floors, Holdout, Ranks
+from reaemb_bench.core.artifacts import Floors, Ranks, TestTargets
 from reaemb_bench.core.execute import Job, Plan, fetch
 from reaemb_bench.core.runs import Group, Run, forget, history, remember
 from reaemb_bench.core.store import Store
@@ -50,7 +50,7 @@ def _learning(planned: Plan) -> list[Job]:
     for job in reversed(planned.jobs):
         if job.key in wanted:
             wanted.update(key for _, key in job.inputs.values())
-    return [job for job in planned.jobs if job.key in wanted - {judged.key} and Holdout not in job.makes]
+    return [job for job in planned.jobs if job.key in wanted - {judged.key} and TestTargets not in job.makes]
 
 
 # What the store remembers of a suite, so that its results can be compared and are not taken for garbage.

@@ -30,14 +30,14 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from reaemb_bench.core.artifacts import Corpus, Ranker, Signal
+from reaemb_bench.core.artifacts import Corpus, Ranker, ValidationTargets
 from reaemb_bench.core.errors import RecipeError, UserError, reason_of
 from reaemb_bench.core.execute import (
     Event,
     Finished,
     Plan,
     Planned,
-    Ticked,
+    Progressed,
     Watch,
     derive_seed,
     facts_of,
@@ -142,7 +142,7 @@ class Sweep:
                 "choose its sound variant"
             )
         jobs = planned.jobs[: planned.jobs.index(ranker) + 1]
-        kept = [job.name for job in jobs if job.step.sees != "test"]
+        kept = [job.name for job in jobs if job.step.data_access != "test"]
         tables = {name: table for name, table in raw.items() if not isinstance(table, dict) or name in kept}
         # The planner then refuses whatever a choice would bring in that looks at held-out data.
         return {**tables, "steps": kept, "allow_leaks": False}
@@ -452,8 +452,8 @@ def validation(planned: Plan, store: Store, machine: Machine) -> dict[str, float
     from reaemb_bench.evaluation.summary import summarise
     from reaemb_bench.recommender.score import open_ranker
 
-    corpus, signal, ranker = (fetch(planned, store, each) for each in (Corpus, Signal, Ranker))
-    if not (isinstance(corpus, Corpus) and isinstance(signal, Signal) and isinstance(ranker, Ranker)):
+    corpus, signal, ranker = (fetch(planned, store, each) for each in (Corpus, ValidationTargets, Ranker))
+    if not (isinstance(corpus, Corpus) and isinstance(signal, ValidationTargets) and isinstance(ranker, Ranker)):
         raise UserError("the recipe has no validation targets or no recommender to rank them with")
     ranks = rank_targets(
         open_ranker(ranker, machine),
@@ -477,7 +477,7 @@ def _pruning(planned: Plan, trial: Trial) -> Watch:
     ranker = planned.job_of(Ranker)
 
     def watch(event: Event) -> None:
-        if not isinstance(event, Ticked) or event.job is not ranker or CURVE not in event.tick.values:
+        if not isinstance(event, Progressed) or event.job is not ranker or CURVE not in event.tick.values:
             return
         trial.report(event.tick.values[CURVE], event.tick.done)
         if trial.should_prune():

@@ -14,8 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from reaemb_bench.core.artifacts import Corpus, Float32, Int64, Ranker, Sequences, Signal, Vectors
-from reaemb_bench.core.component import Context, Randomness, Sight, Step, Tick
+from reaemb_bench.core.artifacts import Corpus, Float32, Int64, Ranker, Sequences, ValidationTargets, Vectors
+from reaemb_bench.core.component import Context, DataAccess, Progress, Randomness, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.training import training
 from reaemb_bench.evaluation.metrics import ndcg
@@ -26,7 +26,7 @@ from reaemb_bench.recommender.score import NetworkScorer
 
 
 @dataclass(frozen=True)
-class Untouched:
+class NegativeSampler:
     """Draws uniform items that a user never touched.
 
     codes: sorted user · items + item of every distinct pair; touched: distinct items of each user, (users,).
@@ -37,7 +37,7 @@ class Untouched:
     touched: Int64
 
     @classmethod
-    def by(cls, sequences: Sequences, items: int) -> Untouched:
+    def from_sequences(cls, sequences: Sequences, items: int) -> NegativeSampler:
         """Prepare for the users of `sequences`."""
         codes = np.unique(sequences.owners * items + sequences.items)
         touched = np.bincount(codes // items, minlength=sequences.users)
@@ -66,7 +66,7 @@ class Untouched:
 class TrainSettings(Step):
     """The settings that all training of recommenders shares."""
 
-    sees: ClassVar[Sight] = "validation"
+    data_access: ClassVar[DataAccess] = "validation"
     randomness: ClassVar[Randomness] = "recommender"
 
     head: AnyHead = "sasrec"  # type: ignore[assignment]
@@ -93,10 +93,10 @@ class Train(TrainSettings):
     items: AnyItemTable = "frozen"  # type: ignore[assignment]
     """Where its item vectors come from."""
 
-    def run(self, corpus: Corpus, signal: Signal, vectors: Vectors, context: Context) -> Ranker:
+    def run(self, corpus: Corpus, validation_targets: ValidationTargets, vectors: Vectors, context: Context) -> Ranker:
         """The recommender at its best epoch."""
 
-        return fit(corpus, signal, vectors.values, self.items, self, context)
+        return fit(corpus, validation_targets, vectors.values, self.items, self, context)
 
 
 class TrainIds(TrainSettings):
@@ -105,10 +105,10 @@ class TrainIds(TrainSettings):
     items: AnyItemTable = "ids"  # type: ignore[assignment]
     """Where its item vectors come from; a table that reads no vectors."""
 
-    def run(self, corpus: Corpus, signal: Signal, context: Context) -> Ranker:
+    def run(self, corpus: Corpus, validation_targets: ValidationTargets, context: Context) -> Ranker:
         """The recommender at its best epoch."""
 
-        return fit(corpus, signal, None, self.items, self, context)
+        return fit(corpus, validation_targets, None, self.items, self, context)
 
 
 # Fit a recommender: batches, loss, validation, early stopping.
@@ -126,7 +126,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 def fit(
     corpus: Corpus,
-    signal: Signal,
+    validation_targets: ValidationTargets,
     vectors: Float32 | None,
     items: ItemTable,
     settings: TrainSettings,
@@ -141,7 +141,7 @@ def fit(
     rows = np.flatnonzero(corpus.training.lengths > 1)
     if not len(rows):
         raise UserError("no user has two training interactions to learn an order from; loosen prepare.filters")
-    if not len(signal.users):
+    if not len(validation_targets.users):
         raise UserError("no user has a validation target, by which training is stopped; choose another prepare.split")
     with torch.random.fork_rng(devices=[]), flushed_denormals(), freed_memory_kept():
         torch.manual_seed(context.seed)
@@ -158,7 +158,7 @@ def fit(
             order = np.random.default_rng([context.seed, epoch]).permutation(rows)
             return np.split(order, range(settings.batch_size, len(order), settings.batch_size))
 
-        best = _fit_epochs(network, optimiser, batches, loss, corpus, signal, settings, context)
+        best = _fit_epochs(network, optimiser, batches, loss, corpus, validation_targets, settings, context)
     tensors = {name: tensor.cpu().numpy() for name, tensor in best.items()}
     return Ranker(head=settings.head.spec(), tensors=tensors)
 
@@ -205,7 +205,7 @@ def training_loss(
 ) -> Callable[[Int64], Tensor]:
     """The loss of a batch of user numbers: what the head asks of their training sequences."""
     head, objective = settings.head, settings.objective
-    untouched = Untouched.by(corpus.training, corpus.items) if objective.negatives else None
+    untouched = NegativeSampler.from_sequences(corpus.training, corpus.items) if objective.negatives else None
     read = np.minimum(corpus.training.lengths, head.max_length + 1)
 
     def loss(users: Int64) -> Tensor:
@@ -233,7 +233,7 @@ def _fit_epochs(
     batches: Callable[[int], list[Int64]],
     loss: Callable[[Int64], Tensor],
     corpus: Corpus,
-    signal: Signal,
+    validation_targets: ValidationTargets,
     settings: TrainSettings,
     context: Context,
 ) -> dict[str, Tensor]:
@@ -248,9 +248,9 @@ def _fit_epochs(
         if not update.ends_epoch:
             continue
         in_epoch = update.steps // settings.epochs
-        value = validation_ndcg(settings.head, network, corpus, signal)
+        value = validation_ndcg(settings.head, network, corpus, validation_targets)
         values = {"loss": total / in_epoch, f"validation/ndcg@{CUTOFF}": value}
-        context.report(Tick(update.epoch + 1, settings.epochs, "epochs", values))
+        context.report(Progress(update.epoch + 1, settings.epochs, "epochs", values))
         total = 0.0
         if value > best_value:
             best, best_value, best_epoch = _snapshot(network), value, update.epoch
@@ -261,13 +261,18 @@ def _fit_epochs(
     return best
 
 
-def validation_ndcg(head: Head, network: nn.Module, corpus: Corpus, signal: Signal) -> float:
+def validation_ndcg(head: Head, network: nn.Module, corpus: Corpus, validation_targets: ValidationTargets) -> float:
     """Mean NDCG@10 of the validation targets against the whole catalogue; leaves the network in eval mode."""
     network.eval()
     with torch.no_grad():
         scorer = NetworkScorer(head, network, network.table())  # type: ignore[operator]
     ranks = rank_targets(
-        scorer, corpus.training, signal.users, signal.targets, signal.candidates, popularity=corpus.popularity
+        scorer,
+        corpus.training,
+        validation_targets.users,
+        validation_targets.targets,
+        validation_targets.candidates,
+        popularity=corpus.popularity,
     )
     return float(ndcg(ranks.better, ranks.tied, CUTOFF).mean())
 

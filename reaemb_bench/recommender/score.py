@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from reaemb_bench.core.artifacts import Corpus, Float32, Holdout, Ranker, Ranks, Sequences
-from reaemb_bench.core.component import Context, Sight, Step
+from reaemb_bench.core.artifacts import Corpus, Float32, Ranker, Ranks, Sequences, TestTargets
+from reaemb_bench.core.component import Context, DataAccess, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import build
@@ -64,21 +64,21 @@ def open_ranker(ranker: Ranker, machine: Machine) -> NetworkScorer:
 class Rank(Step):
     """Rank each user's test target against the whole catalogue and against the stored sample."""
 
-    sees: ClassVar[Sight] = "test"
+    data_access: ClassVar[DataAccess] = "test"
 
     top: int = Field(default=10, ge=0)
     """Length of the lists of recommended items that are kept, for coverage, Gini index and the like; 0 keeps none."""
 
-    def run(self, corpus: Corpus, holdout: Holdout, ranker: Ranker, context: Context) -> Ranks:
+    def run(self, corpus: Corpus, test_targets: TestTargets, ranker: Ranker, context: Context) -> Ranks:
         """One row a test user. Raises UserError where a score is not finite."""
         from reaemb_bench.evaluation.ranking import rank_targets
 
         return rank_targets(
             open_ranker(ranker, context.machine),
-            holdout.histories,
-            holdout.users,
-            holdout.targets,
-            holdout.candidates,
+            test_targets.histories,
+            test_targets.users,
+            test_targets.targets,
+            test_targets.candidates,
             popularity=corpus.popularity,
             top=self.top,
             report=context.report,

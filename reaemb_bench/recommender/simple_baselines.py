@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import numpy as np
 from pydantic import Field
 
-from reaemb_bench.core.artifacts import Corpus, Float32, Float64, Floors, Holdout, Ranks, Sequences
-from reaemb_bench.core.component import Component, Context, Sight, Step, Tick
+from reaemb_bench.core.artifacts import Corpus, Float32, Float64, Floors, Ranks, Sequences, TestTargets
+from reaemb_bench.core.component import Component, Context, DataAccess, Progress, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.evaluation.ranking import UInt64, mix32, mix64
 from reaemb_bench.recommender.kinds import ManyFloors
@@ -168,14 +168,14 @@ def _column_norms(sequences: Sequences, items: int) -> Float64:
 class RankFloors(Step):
     """Rank each user's test target by floors: random order, popularity, co-occurrence with the history or its end."""
 
-    sees: ClassVar[Sight] = "test"
+    data_access: ClassVar[DataAccess] = "test"
 
     floors: ManyFloors = cast("ManyFloors", ("random", "popularity", "item-knn", "last-item-knn"))
     """The methods, each named once."""
     top: int = Field(default=10, ge=0)
     """Length of the lists of recommended items that are kept, for coverage, Gini index and the like; 0 keeps none."""
 
-    def run(self, corpus: Corpus, holdout: Holdout, context: Context) -> Floors:
+    def run(self, corpus: Corpus, test_targets: TestTargets, context: Context) -> Floors:
         """Ranks of each floor. Raises UserError where two have the same name or a score is not finite."""
         from reaemb_bench.evaluation.ranking import rank_targets
 
@@ -185,15 +185,15 @@ class RankFloors(Step):
             if name in by_name:
                 raise UserError(f"the floor '{name}' is named twice; a table could not tell its two rows apart")
 
-            def report(tick: Tick, before: int = place) -> None:
-                context.report(Tick(before * tick.total + tick.done, len(self.floors) * tick.total, tick.unit))
+            def report(tick: Progress, before: int = place) -> None:
+                context.report(Progress(before * tick.total + tick.done, len(self.floors) * tick.total, tick.unit))
 
             by_name[name] = rank_targets(
                 floor.fit(corpus),
-                holdout.histories,
-                holdout.users,
-                holdout.targets,
-                holdout.candidates,
+                test_targets.histories,
+                test_targets.users,
+                test_targets.targets,
+                test_targets.candidates,
                 popularity=corpus.popularity,
                 top=self.top,
                 report=report,

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from reaemb_bench.core.artifacts import Floors, Holdout, Ranks
+from reaemb_bench.core.artifacts import Floors, Ranks, TestTargets
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.runs import Run, artifact_of, floors_of, ranks_of
 from reaemb_bench.core.store import Store
@@ -210,5 +210,5 @@ def _first(found: Sequence[T | None]) -> T | None:
 
 
 def _sampled(run: Run, store: Store) -> int | None:
-    key = run.key_of(Holdout)
-    return int(artifact_of(run, store, Holdout).candidates.shape[1]) if key is not None and store.has(key) else None
+    key = run.key_of(TestTargets)
+    return int(artifact_of(run, store, TestTargets).candidates.shape[1]) if key is not None and store.has(key) else None

@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from reaemb_bench.core.artifacts import Corpus, Holdout, Int64, Ranks, Sequences, Signal
+from reaemb_bench.core.artifacts import Corpus, Int64, Ranks, Sequences, TestTargets, ValidationTargets
 from reaemb_bench.core.files import write_atomically
 from reaemb_bench.data.interactions import About
 from reaemb_bench.data.prepare import fingerprint
@@ -120,29 +120,34 @@ def length_bins(lengths: Int64) -> tuple[Bin, ...]:
 # Counts of a prepared data set, in the sections of its card.
 
 
-def whole_sequences(holdout: Holdout) -> Sequences:
+def whole_sequences(test_targets: TestTargets) -> Sequences:
     """Everything that was kept of each user, the test item included."""
-    return holdout.histories.followed_by(holdout.users, holdout.targets)
+    return test_targets.histories.followed_by(test_targets.users, test_targets.targets)
 
 
 def sections(
-    corpus: Corpus, signal: Signal, holdout: Holdout, facts: Mapping[str, Any], tail: int, short: int
+    corpus: Corpus,
+    validation_targets: ValidationTargets,
+    test_targets: TestTargets,
+    facts: Mapping[str, Any],
+    tail: int,
+    short: int,
 ) -> dict[str, Section]:
     """The figures of a card by section: size, users, items, targets, texts.
 
     facts: what the step that prepared the data noted. tail, short: see `reaemb_bench.evaluation.groups`.
     """
     return {
-        "size": _size(corpus, signal, holdout),
-        "users": _users(corpus, holdout, short),
+        "size": _size(corpus, validation_targets, test_targets),
+        "users": _users(corpus, test_targets, short),
         "items": _items(corpus.popularity, tail),
-        "targets": _targets(corpus.popularity, signal, holdout, tail),
+        "targets": _targets(corpus.popularity, validation_targets, test_targets, tail),
         "texts": _texts(corpus, facts),
     }
 
 
-def _size(corpus: Corpus, signal: Signal, holdout: Holdout) -> Section:
-    whole = whole_sequences(holdout)
+def _size(corpus: Corpus, validation_targets: ValidationTargets, test_targets: TestTargets) -> Section:
+    whole = whole_sequences(test_targets)
     pairs = np.unique(whole.owners * corpus.items + whole.items)
     repeated = len(whole.items) - len(pairs)
     density = _ratio(len(pairs), corpus.users * corpus.items)
@@ -153,16 +158,16 @@ def _size(corpus: Corpus, signal: Signal, holdout: Holdout) -> Section:
         "density": Figure("density: pairs of user and item that occur", density, share=True),
         "repeated_pairs": Figure("interactions that repeat a pair of user and item", repeated),
         "training_interactions": Figure("training interactions", len(corpus.training.items)),
-        "validation_users": Figure("users with a validation target", len(signal.users)),
-        "test_users": Figure("users with a test target", len(holdout.users)),
+        "validation_users": Figure("users with a validation target", len(validation_targets.users)),
+        "test_users": Figure("users with a test target", len(test_targets.users)),
     }
 
 
-def _users(corpus: Corpus, holdout: Holdout, short: int) -> Section:
-    history = holdout.histories.lengths[holdout.users]
-    is_short = groups(corpus.popularity[holdout.targets], history, short=short)["short"]
+def _users(corpus: Corpus, test_targets: TestTargets, short: int) -> Section:
+    history = test_targets.histories.lengths[test_targets.users]
+    is_short = groups(corpus.popularity[test_targets.targets], history, short=short)["short"]
     return {
-        **_spread("interactions a user", whole_sequences(holdout).lengths),
+        **_spread("interactions a user", whole_sequences(test_targets).lengths),
         "short_history_share": Figure(
             f"test users with fewer than {short} items before the target", _mean(is_short), share=True
         ),
@@ -180,9 +185,9 @@ def _items(popularity: Int64, tail: int) -> Section:
     }
 
 
-def _targets(popularity: Int64, signal: Signal, holdout: Holdout, tail: int) -> Section:
+def _targets(popularity: Int64, validation_targets: ValidationTargets, test_targets: TestTargets, tail: int) -> Section:
     made = {}
-    for name, targets in (("validation", signal.targets), ("test", holdout.targets)):
+    for name, targets in (("validation", validation_targets.targets), ("test", test_targets.targets)):
         kinds = of_items(popularity[targets], tail)
         made[f"{name}_tail_share"] = Figure(f"{name} targets that are tail items", _mean(kinds["tail"]), share=True)
         made[f"{name}_cold"] = Figure(f"{name} targets that are cold items", int(kinds["cold"].sum()))
@@ -257,7 +262,11 @@ class Sequentiality:
 
 
 def sequentiality(
-    corpus: Corpus, signal: Signal, seed: int, shuffles: int = SHUFFLES, most_scores: int = MOST_SCORES
+    corpus: Corpus,
+    validation_targets: ValidationTargets,
+    seed: int,
+    shuffles: int = SHUFFLES,
+    most_scores: int = MOST_SCORES,
 ) -> Sequentiality | None:
     """What `last-item-knn` loses on the validation targets, ranked in the whole catalogue; None below two targets.
 
@@ -266,7 +275,7 @@ def sequentiality(
     Source of the idea: Klenitskiy et al., Does It Look Sequential?, RecSys 2024, who train neural models for it.
     """
     rng = np.random.default_rng(seed)
-    asked = _asked(signal, max(2, most_scores // corpus.items), rng)
+    asked = _asked(validation_targets, max(2, most_scores // corpus.items), rng)
     if len(asked.users) < 2:
         return None
     scorer = LastItemKNN().fit(corpus)
@@ -279,7 +288,7 @@ def sequentiality(
     ordered = rank(histories)
     shuffled = [rank(in_random_order(histories, rng)) for _ in range(shuffles)]
     losses = {name: _loss(ordered, shuffled, metric) for name, metric in METRICS.items()}
-    return Sequentiality(len(asked.users), len(signal.users), shuffles, losses)
+    return Sequentiality(len(asked.users), len(validation_targets.users), shuffles, losses)
 
 
 def in_random_order(sequences: Sequences, rng: np.random.Generator) -> Sequences:
@@ -288,12 +297,14 @@ def in_random_order(sequences: Sequences, rng: np.random.Generator) -> Sequences
     return replace(sequences, items=sequences.items[order])
 
 
-def _asked(signal: Signal, most: int, rng: np.random.Generator) -> Signal:
+def _asked(validation_targets: ValidationTargets, most: int, rng: np.random.Generator) -> ValidationTargets:
     """At most so many of the targets, drawn at random where there are more; without candidates."""
-    places = np.arange(len(signal.users))
+    places = np.arange(len(validation_targets.users))
     if len(places) > most:
         places = np.sort(rng.choice(places, size=most, replace=False))
-    return Signal(signal.users[places], signal.targets[places], signal.candidates[places, :0])
+    return ValidationTargets(
+        validation_targets.users[places], validation_targets.targets[places], validation_targets.candidates[places, :0]
+    )
 
 
 def _loss(ordered: Ranks, shuffled: list[Ranks], metric: Metric) -> Loss:
@@ -413,8 +424,8 @@ def lengths_png(bins: Sequence[Bin], name: str) -> bytes:
         words, users = [each.words for each in bins], [each.users for each in bins]
         drawn = axes.bar(range(len(bins)), users, color=_INK, width=0.86)
         axes.bar_label(drawn, [f"{count:,}" for count in users], padding=2, fontsize=10, color=_WORDS)
-        crowded = len(words) * max(map(len, words), default=0) > _CHARACTERS
-        side, angle = ("right", 40) if crowded else ("center", 0)
+        without_strangers = len(words) * max(map(len, words), default=0) > _CHARACTERS
+        side, angle = ("right", 40) if without_strangers else ("center", 0)
         axes.set_xticks(range(len(bins)), words, fontsize=10, ha=side, rotation=angle, rotation_mode="anchor")
         axes.margins(x=0.02, y=0.12)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -477,8 +488,8 @@ class Card:
 
 def make_card(
     corpus: Corpus,
-    signal: Signal,
-    holdout: Holdout,
+    validation_targets: ValidationTargets,
+    test_targets: TestTargets,
     facts: Mapping[str, Any],
     *,
     about: About,
@@ -492,12 +503,12 @@ def make_card(
         name=corpus.name,
         about=about,
         prepared=prepared,
-        sections=sections(corpus, signal, holdout, facts, tail, short),
+        sections=sections(corpus, validation_targets, test_targets, facts, tail, short),
         removed={name.removeprefix(_REMOVED): str(gone) for name, gone in facts.items() if name.startswith(_REMOVED)},
-        sha256=fingerprint(corpus, signal, holdout),
+        sha256=fingerprint(corpus, validation_targets, test_targets),
         long_tail=long_tail(corpus.popularity),
-        lengths=length_bins(whole_sequences(holdout).lengths),
-        sequentiality=sequentiality(corpus, signal, seed),
+        lengths=length_bins(whole_sequences(test_targets).lengths),
+        sequentiality=sequentiality(corpus, validation_targets, seed),
     )
 
 

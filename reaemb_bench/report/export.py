@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from reaemb_bench.core.artifacts import Corpus, Encoder, Holdout, Ranker, Ranks, Vectors
+from reaemb_bench.core.artifacts import Corpus, Encoder, Ranker, Ranks, TestTargets, Vectors
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import sync_tree
 from reaemb_bench.core.machine import Machine
@@ -452,7 +452,7 @@ def _encoder(card: Card, encoder: Exported, inside: str, name: str) -> list[str]
         f"`{ENCODER}/` holds the text encoder from which the vectors came. {_claim(card)}",
         "",
         "```python",
-        "from reaemb_bench.exporting.encoder import load_encoder",
+        "from reaemb_bench.report.export import load_encoder",
         f"model = load_encoder({_quoted(name)})",
         'model.embed(model.tokens(model.tokenize(["title is ...; ..."])))',
         "```",
@@ -468,7 +468,7 @@ def _encoder(card: Card, encoder: Exported, inside: str, name: str) -> list[str]
             "`thought.json`:",
             "",
             "```python",
-            "from reaemb_bench.exporting.encoder import load_thought",
+            "from reaemb_bench.report.export import load_thought",
             f"thought = load_thought({_quoted(name)})",
             "```",
         ]
@@ -520,14 +520,16 @@ def _results(run: Run, store: Store) -> Table | None:
     keys = [run.key_of(Ranks, place) for place in range(len(run.seeds))]
     if not all(key is not None and store.has(key) for key in keys):
         return None
-    stored = run.key_of(Holdout)
-    holdout: Holdout | None = artifact_of(run, store, Holdout) if stored is not None and store.has(stored) else None
+    stored = run.key_of(TestTargets)
+    test_targets: TestTargets | None = (
+        artifact_of(run, store, TestTargets) if stored is not None and store.has(stored) else None
+    )
     return results_table(
         run.title,
         {run.name: ranks_of(run, store)},
         floors_of(run, store),
         run.leaks,
-        sampled=int(holdout.candidates.shape[1]) if holdout is not None else None,
+        sampled=int(test_targets.candidates.shape[1]) if test_targets is not None else None,
         embedder_seed=tomllib.loads(run.recipe).get("embedder_seed"),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reaemb_bench.core.artifacts import Corpus, Floors, Holdout, Ranks
+from reaemb_bench.core.artifacts import Corpus, Floors, Ranks, TestTargets
 from reaemb_bench.core.execute import Plan, facts_of, fetch, fetch_all
 from reaemb_bench.core.store import Store
 from reaemb_bench.report.expected import Expected
@@ -43,9 +43,9 @@ def tables_of(plans: Sequence[Plan], results: Store, expected: Expected = NOTHIN
 
 def _sampled(planned: Plan, results: Store) -> int | None:
     """How many candidates were stored for each user, where that is in the store."""
-    job = planned.job_of(Holdout)
+    job = planned.job_of(TestTargets)
     # Where all that depends on it is cached, the data step's own result may be gone.
     if job is None or not results.has(job.key):
         return None
-    holdout = fetch(planned, results, Holdout)
-    return int(holdout.candidates.shape[1]) if holdout is not None else None
+    test_targets = fetch(planned, results, TestTargets)
+    return int(test_targets.candidates.shape[1]) if test_targets is not None else None

@@ -31,8 +31,8 @@ class Candidates:
     items: Int64
     lists: Int64
     counts: Float64
-    lonely: int
-    crowded: int
+    without_neighbours: int
+    without_strangers: int
 
 
 def draw_candidates(pairs: csr_array, positives: int, candidates: int, seed: int) -> Candidates:
@@ -46,9 +46,9 @@ def draw_candidates(pairs: csr_array, positives: int, candidates: int, seed: int
     items = pairs.shape[0]
     neighbours = np.diff(pairs.indptr).astype(np.int64)
     taken = np.minimum(neighbours, positives)
-    lonely = neighbours == 0
-    crowded = ~lonely & (items - 1 - neighbours < candidates - taken)
-    kept = np.flatnonzero(~lonely & ~crowded)
+    without_neighbours = neighbours == 0
+    without_strangers = ~without_neighbours & (items - 1 - neighbours < candidates - taken)
+    kept = np.flatnonzero(~without_neighbours & ~without_strangers)
     lists = np.zeros((len(kept), candidates), dtype=np.int64)
     counts = np.zeros((len(kept), candidates))
     for start, end in blocks(neighbours[kept], _NEIGHBOURS_AT_ONCE):
@@ -59,7 +59,7 @@ def draw_candidates(pairs: csr_array, positives: int, candidates: int, seed: int
         for number in np.unique(taken[here]):
             own = np.flatnonzero(taken[here] == number)
             lists[start + own, number:] = draw_unknown(own, known, items, candidates - number, generator)
-    return Candidates(kept, lists, counts, int(lonely.sum()), int(crowded.sum()))
+    return Candidates(kept, lists, counts, int(without_neighbours.sum()), int(without_strangers.sum()))
 
 
 def _most_cooccurring(rows: csr_array, positives: int, generator: np.random.Generator) -> tuple[Int64, Float64]:

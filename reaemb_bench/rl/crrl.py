@@ -14,8 +14,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from reaemb_bench.core.artifacts import Corpus, Encoder, Holdout, Int64, Sequences
-from reaemb_bench.core.component import Component, Context, Randomness, Sight, Step, Tick
+from reaemb_bench.core.artifacts import Corpus, Encoder, Int64, Sequences, TestTargets
+from reaemb_bench.core.component import Component, Context, DataAccess, Progress, Randomness, Step
 from reaemb_bench.core.distributed import add_up, add_up_gradients, count, from_first, is_first, rank
 from reaemb_bench.core.errors import NotFiniteError, UserError, check_finite, check_parameters, gradient_norm
 from reaemb_bench.data.kinds import AnyCooccurrence
@@ -26,7 +26,7 @@ from reaemb_bench.rl.candidates import Candidates
 from reaemb_bench.rl.checkpoint import Checkpoints
 from reaemb_bench.rl.kinds import AnyAdvantage, AnyPolicy, AnyReward
 from reaemb_bench.rl.policies import LogDensity, Rollouts
-from reaemb_bench.rl.prompt_cache import Prompts, Room
+from reaemb_bench.rl.prompt_cache import CacheBudget, Prompts
 
 _CACHE = ("cache_gb", "cache_disk_gb")
 
@@ -35,7 +35,7 @@ class Reinforcement(Step):
     """The settings of both reinforcement steps."""
 
     randomness: ClassVar[Randomness] = "embedder"
-    together: ClassVar[bool] = True
+    distributed: ClassVar[bool] = True
 
     cooccurrence: AnyCooccurrence = cast("AnyCooccurrence", "whole-history")
     """Which items are neighbours, and how much so."""
@@ -111,7 +111,7 @@ class ReinforceLeakyPaper(Reinforcement):
     remains: items without any neighbour are left out, where the authors reward a random item as the positive.
     """
 
-    sees: ClassVar[Sight] = "test"
+    data_access: ClassVar[DataAccess] = "test"
     leaks: ClassVar[bool] = True
 
     reward: AnyReward = cast("AnyReward", "reciprocal-log-rank")
@@ -123,9 +123,11 @@ class ReinforceLeakyPaper(Reinforcement):
     max_length: int | None = Field(default=128, ge=8)
     """Most tokens of a prompt, thoughts and EOS counted; None keeps the encoder's own limit."""
 
-    def run(self, corpus: Corpus, holdout: Holdout, encoder: Encoder, context: Context) -> Encoder:
+    def run(self, corpus: Corpus, test_targets: TestTargets, encoder: Encoder, context: Context) -> Encoder:
         """The encoder with a reasoner that was rewarded for what users do in the test too."""
-        return _run(self, corpus, holdout.histories.followed_by(holdout.users, holdout.targets), encoder, context)
+        return _run(
+            self, corpus, test_targets.histories.followed_by(test_targets.users, test_targets.targets), encoder, context
+        )
 
 
 def _run(settings: Reinforcement, corpus: Corpus, histories: Sequences, encoder: Encoder, context: Context) -> Encoder:
@@ -284,16 +286,16 @@ def reinforce(
         raise UserError("reinforce trains the thought, and llm.reasoner is none: drop this step too")
     if not len(candidates.items):
         raise UserError(
-            f"reinforce: no item has {settings.candidates} candidates ({candidates.lonely} items have no neighbour, "
-            f"{candidates.crowded} too few strangers); lower reinforce.candidates or drop this step"
+            f"reinforce: no item has {settings.candidates} candidates ({candidates.without_neighbours} items have no neighbour, "
+            f"{candidates.without_strangers} too few strangers); lower reinforce.candidates or drop this step"
         )
     parameters = list(reasoner.requires_grad_(True).parameters())
     context.note(
         {
             "trained_parameters": sum(each.numel() for each in parameters),
-            "skipped_items": candidates.lonely + candidates.crowded,
-            "skipped_without_neighbours": candidates.lonely,
-            "skipped_without_strangers": candidates.crowded,
+            "skipped_items": candidates.without_neighbours + candidates.without_strangers,
+            "skipped_without_neighbours": candidates.without_neighbours,
+            "skipped_without_strangers": candidates.without_strangers,
         }
     )
     texts = model.tokenize(corpus.texts, settings.max_length)
@@ -324,7 +326,7 @@ def reinforce(
             curve.append({**_measured(learner, sample), "loss": loss})
             if is_first():
                 checkpoints.save(curve)
-        context.report(Tick(step, len(order), "steps", curve[step - 1]))
+        context.report(Progress(step, len(order), "steps", curve[step - 1]))
     if curve:
         check_parameters(parameters, f"step {len(curve)}")
         context.note({"dead_groups": sum(values["dead_groups"] for values in curve) / len(curve)})
@@ -357,14 +359,14 @@ def _read_prompts(
     ranked = np.unique(candidates.lists[np.unique(np.concatenate(order))])
     items = np.unique(np.concatenate([rolled_out, ranked[_embeds(ranked)]]))
     folder = context.scratch / f"prompts-{rank()}"
-    room = Room(settings.cache_gb * 1e9, settings.cache_disk_gb * 1e9, folder)
+    room = CacheBudget(settings.cache_gb * 1e9, settings.cache_disk_gb * 1e9, folder)
     prompts = Prompts(
         learner.model,
         texts,
         items,
         room,
         learner.micro_batch,
-        lambda done, total: context.report(Tick(done, total, "prompts")),
+        lambda done, total: context.report(Progress(done, total, "prompts")),
     )
     context.note(
         {

@@ -19,7 +19,7 @@ from torch import Tensor
 from reaemb_bench.core.artifacts import Int64
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import write_atomically
-from reaemb_bench.encoder.shared_prefix import Beginning, Prefix, Tokens
+from reaemb_bench.encoder.shared_prefix import Prefix, SharedPrefix, Tokens
 from reaemb_bench.encoder.thought_model import ThoughtModel
 
 
@@ -53,7 +53,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 @dataclass(frozen=True)
-class Room:
+class CacheBudget:
     """Bytes for what was read of the prompts: in main memory, and in files below `folder` of about `shard` bytes each.
 
     A shard is what an interrupted run loses at most, and what is held in memory while a file is written.
@@ -181,7 +181,7 @@ class Prompts:
         model: ThoughtModel,
         rows: Sequence[Sequence[int]],
         items: Int64,
-        room: Room,
+        room: CacheBudget,
         micro_batch: int = _BLOCK,
         report: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
@@ -235,7 +235,7 @@ class Prompts:
             made[_tensor(np.flatnonzero(there))] = kept.index_select(0, _tensor(rows[there]))
         return made
 
-    def _fill(self, first: Prefix, room: Room) -> None:
+    def _fill(self, first: Prefix, room: CacheBudget) -> None:
         """Read all blocks for which there is room; first: block 0, read."""
         tails = _tails(first, self._common)
         zeros = tails.new_zeros(1, tails.shape[1])
@@ -297,7 +297,7 @@ class Prompts:
         return json.dumps([rows, self._common, str(self._shelves[0].dtype), str(self._model.device)])
 
 
-def _rows(read: Prefix | Beginning) -> Tensor:
+def _rows(read: Prefix | SharedPrefix) -> Tensor:
     """(n, L, numbers a token)."""
     parts = [part.transpose(1, 2).flatten(2) for block in read.cache for part in block]
     return torch.cat([read.states, *parts], dim=2)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import reaemb_bench
 from reaemb_bench.core.artifacts import Corpus, Ranker, Ranks, Vectors
-from reaemb_bench.core.execute import Event, Finished, Job, Plan, Planned, Started, Ticked
+from reaemb_bench.core.execute import Event, Finished, Job, Plan, Planned, Progressed, Started
 from reaemb_bench.core.runs import Group, Run, as_run, flatten
 from reaemb_bench.core.store import Store
 from reaemb_bench.tracking.addresses import database_file, redacted, without_secrets
@@ -400,7 +400,7 @@ class Tracker:
     def _take(self, event: Event, when: int) -> None:
         if isinstance(event, Started):
             self._begin(event.job, when)
-        elif isinstance(event, Ticked):
+        elif isinstance(event, Progressed):
             self._tick(event.job, event.tick.done, event.tick.values, when)
         elif isinstance(event, Finished):
             self._finish(event, when)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import rich.progress
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, TaskID, TextColumn
 
-from reaemb_bench.core.component import Tick
-from reaemb_bench.core.execute import Event, Finished, Plan, Planned, Started, Ticked, Watch
+from reaemb_bench.core.component import Progress
+from reaemb_bench.core.execute import Event, Finished, Plan, Planned, Progressed, Started, Watch
 
 _SECONDS_BETWEEN_LINES = 5.0
 _VALUES_SHOWN = 3
@@ -39,7 +40,7 @@ class Pace:
     clock: Callable[[], float] = time.monotonic
     _first: tuple[float, int] | None = None
 
-    def describe(self, tick: Tick) -> str:
+    def describe(self, tick: Progress) -> str:
         """`3.4 steps/s, 2m10s left`, or an empty string before there is anything to measure."""
         now = self.clock()
         if self._first is None or tick.done < self._first[1]:
@@ -76,7 +77,7 @@ class Lines:
         if isinstance(event, Started):
             self._last, self._pace = self.clock(), Pace(self.clock)
             self.write(f"{prefix}: starts")
-        elif isinstance(event, Ticked):
+        elif isinstance(event, Progressed):
             pace = self._pace.describe(event.tick)
             if self.clock() - self._last >= _SECONDS_BETWEEN_LINES:
                 self._last = self.clock()
@@ -89,7 +90,7 @@ class LiveView:
     """One line a step: state, bar, current values, rate and time left."""
 
     def __init__(self, planned: Plan, screen: Console) -> None:
-        self.progress = Progress(
+        self.progress = rich.progress.Progress(
             TextColumn("{task.fields[mark]} {task.description}"),
             BarColumn(bar_width=20),
             TextColumn("{task.fields[state]}"),
@@ -110,7 +111,7 @@ class LiveView:
         elif isinstance(event, Started):
             self._pace = Pace()
             self._show(event.job.name, _RUNNING, "starting", completed=0, total=1)
-        elif isinstance(event, Ticked):
+        elif isinstance(event, Progressed):
             tick = event.tick
             state = _join(_progress(tick), _values(tick.values), self._pace.describe(tick))
             self._show(event.job.name, _RUNNING, state, completed=tick.done, total=max(tick.total, tick.done + 1))
@@ -135,7 +136,7 @@ def _ended(event: Finished) -> str:
     return f"cached (took {took} when it was computed)" if event.cached else f"done in {took}"
 
 
-def _progress(tick: Tick) -> str:
+def _progress(tick: Progress) -> str:
     return f"{tick.done}/{tick.total} {tick.unit}" if tick.total else f"{tick.done} {tick.unit}"
 
 

@@ -90,13 +90,13 @@ def _is_at(at: At, number: int, name: str) -> bool:
 def _watch_ticks(pass_by: Pass) -> None:
     from reaemb_bench.core import execute as pipeline
 
-    told = pipeline.Ticked
+    told = pipeline.Progressed
 
-    def ticked(job: pipeline.Job, tick: Any) -> pipeline.Ticked:
+    def ticked(job: pipeline.Job, tick: Any) -> pipeline.Progressed:
         pass_by(f"tick {job.name} {tick.unit} {tick.done}")
         return told(job, tick)
 
-    pipeline.Ticked = ticked  # type: ignore[assignment, misc]
+    pipeline.Progressed = ticked  # type: ignore[assignment, misc]
 
 
 def _watch_writes(pass_by: Pass, root: str) -> None:

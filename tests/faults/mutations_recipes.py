@@ -36,31 +36,28 @@ PLUGINS = {
     "nul.py": "x = 1\x00",
     "other.py": "class Thing:\n    pass\n",
     "value.py": "Thing = 3\n",
-    "norun.py": "from reaemb_bench.component import Step\nclass Thing(Step):\n    pass\n",
+    "norun.py": "from reaemb_bench import Step\nclass Thing(Step):\n    pass\n",
     "hints.py": (
-        "from reaemb_bench.component import Step\n"
+        "from reaemb_bench import Step\n"
         "class Thing(Step):\n    def run(self, data: 'Nowhere') -> 'Nothing':\n        return data\n"
     ),
-    "untyped.py": (
-        "from reaemb_bench.component import Step\nclass Thing(Step):\n    def run(self, data):\n        pass\n"
-    ),
+    "untyped.py": ("from reaemb_bench import Step\nclass Thing(Step):\n    def run(self, data):\n        pass\n"),
     "sees.py": (
-        "from reaemb_bench.artifacts import Corpus\nfrom reaemb_bench.component import Step\n"
-        "class Thing(Step):\n    sees = 'everything'\n"
+        "from reaemb_bench import Corpus\nfrom reaemb_bench import Step\n"
+        "class Thing(Step):\n    data_access = 'everything'\n"
         "    def run(self, corpus: Corpus) -> Corpus:\n        return corpus\n"
     ),
     "draws.py": (
-        "from reaemb_bench.artifacts import Corpus\nfrom reaemb_bench.component import Step\n"
+        "from reaemb_bench import Corpus\nfrom reaemb_bench import Step\n"
         "class Thing(Step):\n    randomness = 'much'\n"
         "    def run(self, corpus: Corpus) -> Corpus:\n        return corpus\n"
     ),
     "fine.py": (
-        "from reaemb_bench.artifacts import Corpus\nfrom reaemb_bench.component import Step\n"
+        "from reaemb_bench import Corpus\nfrom reaemb_bench import Step\n"
         "class Thing(Step):\n    width: int = 3\n    def run(self, corpus: Corpus) -> Corpus:\n        return corpus\n"
     ),
     "default.py": (
-        "from reaemb_bench.component import Step\nclass Thing(Step):\n    width: int = 'wide'\n"
-        "    def run(self):\n        pass\n"
+        "from reaemb_bench import Step\nclass Thing(Step):\n    width: int = 'wide'\n    def run(self):\n        pass\n"
     ),
 }
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from reaemb_bench.core.artifacts import Corpus, Ranker, Vectors
-from reaemb_bench.core.component import Context, Randomness, Step, Tick
+from reaemb_bench.core.component import Context, Progress, Randomness, Step
 
 
 class Embed(Step):
@@ -47,4 +47,4 @@ def _begin(log: str, context: Context) -> None:
         stream.write("begun\n")
     for done in (1, 2):
         time.sleep(0.1)
-        context.report(Tick(done, 2, "steps", {"loss": 1.0 / done}))
+        context.report(Progress(done, 2, "steps", {"loss": 1.0 / done}))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reaemb_bench.core.artifacts import Corpus, Floors, Holdout, Ranks, Signal
+from reaemb_bench.core.artifacts import Corpus, Floors, Ranks, TestTargets, ValidationTargets
 from reaemb_bench.core.execute import Plan, execute, facts_of, fetch, plan
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.recipe import from_raw
@@ -44,35 +44,35 @@ def _prepared(case: Case, store: Store) -> Plan:
 
 
 def _check(case: Case, planned: Plan, store: Store) -> None:
-    corpus, signal, holdout = (
+    corpus, validation_targets, test_targets = (
         fetch(planned, store, Corpus),
-        fetch(planned, store, Signal),
-        fetch(planned, store, Holdout),
+        fetch(planned, store, ValidationTargets),
+        fetch(planned, store, TestTargets),
     )
     assert corpus is not None
-    assert signal is not None
-    assert holdout is not None
+    assert validation_targets is not None
+    assert test_targets is not None
     facts = facts_of(planned, store, Corpus)
     _check_keys(corpus)
-    training, histories = corpus.training, holdout.histories
+    training, histories = corpus.training, test_targets.histories
     assert training.users == histories.users == len(corpus.user_keys)
-    judged = len(histories.items) + len(holdout.users)
+    judged = len(histories.items) + len(test_targets.users)
     assert judged == facts["interactions"] if case.split == "leave-last-two" else judged <= facts["interactions"]
     assert facts["users"] == corpus.users
     assert facts["items"] == corpus.items
-    assert len(holdout.users) > 0
-    for part in (signal, holdout):
+    assert len(test_targets.users) > 0
+    for part in (validation_targets, test_targets):
         assert len(np.unique(part.users)) == len(part.users)
     # Whoever is judged has something to be judged by.
-    assert (training.lengths[signal.users] > 0).all()
-    assert (histories.lengths[holdout.users] > 0).all()
+    assert (training.lengths[validation_targets.users] > 0).all()
+    assert (histories.lengths[test_targets.users] > 0).all()
     if case.split == "leave-last-two":
-        assert (training.lengths[holdout.users] > 0).all()
-    for items in (training.items, histories.items, signal.targets, holdout.targets):
+        assert (training.lengths[test_targets.users] > 0).all()
+    for items in (training.items, histories.items, validation_targets.targets, test_targets.targets):
         assert items.min(initial=0) >= 0
         assert items.max(initial=0) < corpus.items
-    whole = histories.followed_by(holdout.users, holdout.targets)
-    _check_candidates(holdout, [set(whole.of(user).tolist()) for user in range(corpus.users)])
+    whole = histories.followed_by(test_targets.users, test_targets.targets)
+    _check_candidates(test_targets, [set(whole.of(user).tolist()) for user in range(corpus.users)])
     if case.expected is not None:
         made = {key: [corpus.item_keys[item] for item in whole.of(u)] for u, key in enumerate(corpus.user_keys)}
         assert made == case.expected
@@ -87,8 +87,8 @@ def _check_keys(corpus: Corpus) -> None:
     assert all(corpus.texts)
 
 
-def _check_candidates(holdout: Holdout, touched: list[set[int]]) -> None:
-    for user, row in zip(holdout.users, holdout.candidates, strict=True):
+def _check_candidates(test_targets: TestTargets, touched: list[set[int]]) -> None:
+    for user, row in zip(test_targets.users, test_targets.candidates, strict=True):
         drawn = set(row.tolist())
         assert len(drawn) == len(row)
         assert not drawn & touched[user]

@@ -102,6 +102,7 @@ def test_bad_recipes_are_refused_without_torch(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from tests.faults.mutations_recipes import mutated; "
         "from tests.faults.test_bad_recipes import _refused; "
+        "from reaemb_bench.core.settings_only import import_settings_only; import_settings_only(); "
         f"cases = [mutated(seed, Path({str(tmp_path)!r}) / str(seed), 'recipes') for seed in range(30)]; "
         "print(sum(map(_refused, cases))); "
         "print(sorted({'torch', 'transformers', 'mlflow'} & sys.modules.keys()))"

@@ -14,8 +14,8 @@ from benchmarks.measuring import clocked, limit_threads, written
 from benchmarks.peers.settings import Best, Settings, answer, arguments, epoch, evaluation
 
 if TYPE_CHECKING:
-    from reaemb_bench.core.artifacts import Corpus, Ranker, Signal
-    from reaemb_bench.core.component import Tick
+    from reaemb_bench.core.artifacts import Corpus, Ranker, ValidationTargets
+    from reaemb_bench.core.component import Progress
     from reaemb_bench.recommender.fit import TrainIds
 
 TIMED_EPOCHS = 3
@@ -38,17 +38,17 @@ def measure(settings: Settings) -> dict[str, Any]:
     from reaemb_bench.evaluation.metrics import hit_rate, ndcg
 
     torch.set_num_threads(settings.threads)
-    corpus, signal, holdout = prepared(source(settings.interactions))
+    corpus, validation_targets, test_targets = prepared(source(settings.interactions))
     epochs = []
     for _ in range(TIMED_EPOCHS):
         with clocked() as spent:
-            ranker = train(step(settings, epochs=1), corpus, signal)
+            ranker = train(step(settings, epochs=1), corpus, validation_targets)
         epochs.append(spent)
     test: dict[str, float] = {}
     if settings.max_steps is None:
-        ranker, test = validated(step(settings, epochs=settings.epochs), corpus, signal)
+        ranker, test = validated(step(settings, epochs=settings.epochs), corpus, validation_targets)
     with clocked() as spent:
-        ranks = evaluate(corpus, holdout, ranker)
+        ranks = evaluate(corpus, test_targets, ranker)
     rows = int((corpus.training.lengths > 1).sum())
     steps = -(-rows // settings.batch_size)
     return answer(
@@ -62,7 +62,9 @@ def measure(settings: Settings) -> dict[str, Any]:
             holds=f"{rows} rows, one a user, without padding, a target at each position; set-up included",
         ),
         testing=evaluation(
-            spent, len(holdout.users), does="the rank step: exact ranks in the catalogue without seen items, 10 best"
+            spent,
+            len(test_targets.users),
+            does="the rank step: exact ranks in the catalogue without seen items, 10 best",
         ),
         test={
             **test,
@@ -111,17 +113,19 @@ def step(settings: Settings, *, epochs: int) -> TrainIds:
     return TrainIds(**told)
 
 
-def validated(training: TrainIds, corpus: Corpus, signal: Signal) -> tuple[Ranker, dict[str, float]]:
+def validated(
+    training: TrainIds, corpus: Corpus, validation_targets: ValidationTargets
+) -> tuple[Ranker, dict[str, float]]:
     """The recommender at its best epoch, and which that was."""
     from benchmarks.recommenders.data import context
 
     best = Best()
 
-    def report(tick: Tick) -> None:
+    def report(tick: Progress) -> None:
         best.offer(tick.values["validation/ndcg@10"], lambda: None)
 
     with tempfile.TemporaryDirectory() as folder:
-        ranker = training.run(corpus, signal, context(Path(folder), report))
+        ranker = training.run(corpus, validation_targets, context(Path(folder), report))
     return ranker, best.facts()
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reaemb_bench.core.artifacts import Corpus, Float32, Sequences
-from reaemb_bench.core.component import Component
+from reaemb_bench import Component, Corpus, Float32, Sequences
 
 
 class Example(Component):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from reaemb_bench import Corpus, Sequences
 from reaemb_bench.cli.scaffolds.floor import Example
-from reaemb_bench.core.artifacts import Corpus, Sequences
 
 
 def test_what_many_have_stands_above_what_few_have() -> None:

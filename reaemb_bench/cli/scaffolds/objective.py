@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from reaemb_bench.core.component import Component
+from reaemb_bench import Component
 
 if TYPE_CHECKING:
     from torch import Tensor

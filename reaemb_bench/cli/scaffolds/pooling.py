@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reaemb_bench.core.component import Component
+from reaemb_bench import Component
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from reaemb_bench.core.artifacts import Float32, Vectors
-from reaemb_bench.core.component import Component
+from reaemb_bench import Component, Float32, Vectors
 
 
 class Example(Component):

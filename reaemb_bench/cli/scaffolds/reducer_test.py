@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from reaemb_bench import Vectors
 from reaemb_bench.cli.scaffolds.reducer import Example
-from reaemb_bench.core.artifacts import Vectors
 
 
 def test_it_keeps_items_apart_and_gives_the_width_that_was_asked_for() -> None:

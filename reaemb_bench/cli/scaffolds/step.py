@@ -7,8 +7,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from reaemb_bench.core.artifacts import Corpus, Vectors
-from reaemb_bench.core.component import Context, Randomness, Step
+from reaemb_bench import Context, Corpus, Randomness, Step, Vectors
 
 
 class Example(Step):

@@ -1,8 +1,7 @@
 """The step chains with others."""
 
+from reaemb_bench import Corpus, Step, Vectors
 from reaemb_bench.cli.scaffolds.step import Example
-from reaemb_bench.core.artifacts import Corpus, Vectors
-from reaemb_bench.core.component import Step
 from reaemb_bench.core.execute import signature
 
 
