@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch  # noqa: F401 - loaded before any verb, so that no test of this process gets components without networks
 
 from reaemb_bench.cli.app import main
 

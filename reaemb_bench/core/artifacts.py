@@ -232,7 +232,7 @@ class ValidationTargets:
 class TestTargets:
     """Test targets; the planner hands it to judges alone.
 
-    users, targets, candidates as in ValidationTargets. histories: for all users the training sequence followed by whatever else
+    users, targets, candidates as in ValidationTargets. histories: for all users the training sequence and what else
     precedes the test target (under leave-last-two the validation item).
     """
 

@@ -113,7 +113,7 @@ def _stored(store: Store, folder: Path, used: Mapping[str, Sequence[Run]]) -> St
 #
 # A result stays while a remembered run uses it, while a process holds its lock, and while something that stays was made
 # from it. A run in progress is not remembered yet, so results younger than a limit stay too; and while any process
-# computes in the store, so does every result, for nobody can know which ones it will read. Empty lock files always stay:
+# computes in the store, so does every result, for nobody knows which ones it will read. Empty lock files always stay:
 # without them two processes that come at the same time could compute the same.
 
 

@@ -88,8 +88,8 @@ class Machine(BaseModel):
 
 # Which bits repeat, and the switch that makes a GPU's repeat.
 #
-# On a CPU the same recipe gives the same bits on the same machine with the same packages and the same number of threads,
-# in any process and any order: every step draws from a seed of its own, no data are loaded in the background, and `bench
+# On a CPU the same recipe gives the same bits on the same machine with the same packages and number of threads,
+# in any process and any order: every step draws from a seed of its own, no data load in the background, and `bench
 # --jobs` only decides what is computed beside what. Another number of threads adds up floats in another order, which
 # changes their last bits.
 #

@@ -186,7 +186,7 @@ class Prepare(Step):
     prompt: AnyPrompt = cast("AnyPrompt", "attributes")
     """How an item's attributes become text."""
     sampled_candidates: int = Field(default=100, ge=0)
-    """NegativeSampler items drawn for each target, once, against which sampled metrics rank it; fewer where fewer exist."""
+    """Items drawn for each target, once, against which sampled metrics rank it; fewer where fewer exist."""
 
     def run(self, context: Context) -> tuple[Corpus, ValidationTargets, TestTargets]:
         """Everything that later steps work on. Raises UserError where filters leave nothing to learn or to judge."""

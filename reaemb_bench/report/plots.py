@@ -256,8 +256,8 @@ def _drawing(some: Sequence[Curve], looks: Mapping[str, Look], best: Callable[[C
 
     def draw(axes: Axes) -> None:
         for place, curve in enumerate(some):
-            for number, points in enumerate(curve.seeds):
-                _line(axes, points, looks[curve.method], f"series-{place}-{number}")
+            for seed_number, points in enumerate(curve.seeds):
+                _line(axes, points, looks[curve.method], f"series-{place}-{seed_number}")
                 if best(curve):
                     x, y = points[points[:, 1].argmax()]
                     axes.plot([x], [y], marker="o", markersize=7, color=looks[curve.method].colour)
@@ -595,7 +595,8 @@ def _panel(name: str, shape: Shape, popularity: Int64, shown: Int64) -> Panel:
         bar.solids.set_edgecolor("face")
         bar.set_label("training interactions", fontsize=12)
 
-    alt = f"{len(shown):,} items on two principal components, coloured by popularity. {readings_of_embeddings({name: shape})[0]}"
+    reading = readings_of_embeddings({name: shape})[0]
+    alt = f"{len(shown):,} items on two principal components, coloured by popularity. {reading}"
     return panel(name, alt, on)
 
 
@@ -733,7 +734,8 @@ def draw_of_long_tail(made: LongTail) -> Plot:
         axes.set_xlabel("training interactions of the target\n(below: users)")
         axes.set_ylabel(METRIC)
 
-    alt = f"{METRIC} by popularity of the target, {len(made.bins)} bins, {len(made.curves)} lines. {readings_of_long_tail(made)[0]}"
+    reading = readings_of_long_tail(made)[0]
+    alt = f"{METRIC} by popularity of the target, {len(made.bins)} bins, {len(made.curves)} lines. {reading}"
     return Plot(
         title="Long tail",
         panels=(panel(f"{METRIC} by how often the target was seen in training", alt, on),),

@@ -184,7 +184,7 @@ def share_of(terms: Tensor, groups: int) -> Tensor:
 # Collaborative reward reinforcement learning: noisy thoughts, rewarded for ranking neighbours above strangers.
 #
 # Only the reasoner trains, so what the language model says about a prompt is computed once; rollouts and candidates are
-# continuations of it by j + 1 tokens. Shapes: g groups of G rollouts, n = g * G, N candidates, j thoughts, d hidden size.
+# continuations of it by j + 1 tokens. Shapes: g groups of G rollouts, n = g * G, N candidates, j thoughts, width d.
 
 
 @dataclass(frozen=True)
@@ -286,7 +286,8 @@ def reinforce(
         raise UserError("reinforce trains the thought, and llm.reasoner is none: drop this step too")
     if not len(candidates.items):
         raise UserError(
-            f"reinforce: no item has {settings.candidates} candidates ({candidates.without_neighbours} items have no neighbour, "
+            f"reinforce: no item has {settings.candidates} candidates "
+            f"({candidates.without_neighbours} items have no neighbour, "
             f"{candidates.without_strangers} too few strangers); lower reinforce.candidates or drop this step"
         )
     parameters = list(reasoner.requires_grad_(True).parameters())
