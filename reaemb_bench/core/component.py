@@ -69,7 +69,7 @@ class Step(Component):
     """A component with a typed `run(artefact, ...) -> artefact`; see `reaemb_bench.pipeline`."""
 
     data_access: ClassVar[DataAccess] = "training"
-    """The most held-out data that this step may read: `validation` admits ValidationTargets, `test` also TestTargets."""
+    """The most held-out data that this step may read: `validation`: ValidationTargets, `test`: TestTargets too."""
     leaks: ClassVar[bool] = False
     """True for paper variants that look at held-out data on purpose; a recipe must say `allow_leaks = true`."""
     randomness: ClassVar[Randomness] = "none"

@@ -203,7 +203,7 @@ def _dealt_anew(frame: polars.DataFrame, parts: list[polars.DataFrame]) -> polar
 # The leak test: exchange held-out items among users; nothing before the judge may change by a bit.
 #
 # It finds what reaches a step through artefacts, and through files or state that the data step leaves behind. It cannot
-# find a component that opens the raw files itself, or one that keeps the first rows that it saw: both have the same rows
+# find a component that opens the raw files itself, or one that keeps the first rows it saw: both have those rows
 # before them in every run.
 
 
