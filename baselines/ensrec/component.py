@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reaemb_bench.core.artifacts import Corpus, Float32, Ranker, Sequences, ValidationTargets, Vectors
 from reaemb_bench.core.component import Component, Context, Progress
-from reaemb_bench.core.execute import derive_seed
+from reaemb_bench.core.plan import derive_seed
 from reaemb_bench.core.registry import build
 from reaemb_bench.recommender.fit import TrainSettings
 from reaemb_bench.recommender.kinds import AnyHead, AnyItemTable, Head, ItemTable

@@ -27,9 +27,10 @@ from reaemb_bench.cli.options import (
     machine_from,
 )
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.execute import Plan, execute
-from reaemb_bench.core.execute import plan as plan_recipe
+from reaemb_bench.core.execute import execute
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import Plan
+from reaemb_bench.core.plan import plan as plan_recipe
 from reaemb_bench.core.recipe import Recipe, load
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.leak_test import Reading, readings, shortened

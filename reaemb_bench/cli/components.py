@@ -90,7 +90,7 @@ def _kinds_of(name: str, kind: str | None) -> list[str]:
 
 
 def _chain(step: type[Step], name: str) -> str:
-    from reaemb_bench.core.execute import signature
+    from reaemb_bench.core.plan import signature
 
     try:
         # The signature belongs to the class; no settings are needed to read it.

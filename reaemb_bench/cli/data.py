@@ -25,8 +25,9 @@ from reaemb_bench.cli.options import (
 )
 from reaemb_bench.core.artifacts import Corpus, TestTargets, ValidationTargets
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.execute import Plan, derive_seed, execute, facts_of, fetch
-from reaemb_bench.core.execute import plan as plan_recipe
+from reaemb_bench.core.execute import execute, facts_of, fetch
+from reaemb_bench.core.plan import Plan, derive_seed
+from reaemb_bench.core.plan import plan as plan_recipe
 from reaemb_bench.core.recipe import load, locate
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.groups import SHORT, TAIL

@@ -29,9 +29,9 @@ from reaemb_bench.cli.options import (
     machine_from,
 )
 from reaemb_bench.core.errors import RecipeError, UserError, reason_of
-from reaemb_bench.core.execute import needed_jobs
 from reaemb_bench.core.files import write_atomically
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import needed_jobs
 from reaemb_bench.core.recipe import load
 from reaemb_bench.core.runs import Group, Run
 from reaemb_bench.core.store import Store

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from reaemb_bench.cli.options import LogModels, MlflowPlace, StorePlace, console, machine_from
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.execute import Plan, needed_jobs
-from reaemb_bench.core.execute import plan as plan_recipe
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import Plan, needed_jobs
+from reaemb_bench.core.plan import plan as plan_recipe
 from reaemb_bench.core.recipe import from_raw
 from reaemb_bench.core.runs import Run, find, history
 from reaemb_bench.core.store import Store

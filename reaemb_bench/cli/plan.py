@@ -22,10 +22,10 @@ from reaemb_bench.cli.options import (
     console,
     machine_from,
 )
-from reaemb_bench.core.execute import Job, Plan, needed_jobs
-from reaemb_bench.core.execute import plan as plan_recipe
 from reaemb_bench.core.files import sha256_unless_known
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import Job, Plan, needed_jobs
+from reaemb_bench.core.plan import plan as plan_recipe
 from reaemb_bench.core.recipe import Recipe, load
 from reaemb_bench.core.runs import differing, flatten
 from reaemb_bench.core.settings_only import placeholders

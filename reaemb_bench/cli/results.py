@@ -18,8 +18,8 @@ from rich.table import Table
 from reaemb_bench.cli.options import StorePlace, console, machine_from
 from reaemb_bench.core.artifacts import Ranks
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.execute import plan
 from reaemb_bench.core.files import write_atomically
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import load, locate
 from reaemb_bench.core.runs import (
     Run,

@@ -1,19 +1,18 @@
-"""Plan and run a recipe: chain the steps by artefact type, keep held-out data behind the wall, reuse the store."""
+"""Run a plan: compute what the store lacks, and fetch what it holds."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
-from reaemb_bench.core.artifacts import Artifact, Corpus, TestTargets, ValidationTargets, Vectors
-from reaemb_bench.core.component import Context, Progress, Step
+from reaemb_bench.core.artifacts import Corpus, Vectors
+from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.distributed import from_first, is_first
-from reaemb_bench.core.errors import NotFiniteError, RecipeError, UserError
+from reaemb_bench.core.errors import NotFiniteError, UserError
 from reaemb_bench.core.machine import (
     Machine,
     circumstances,
@@ -23,47 +22,14 @@ from reaemb_bench.core.machine import (
     repeatable,
     versions,
 )
-from reaemb_bench.core.recipe import Recipe
+from reaemb_bench.core.plan import Job, Plan, needed_jobs
 from reaemb_bench.core.store import PROGRESS_FILE, Store, save_checksummed
 from reaemb_bench.core.vector_facts import vector_facts
 
 T = TypeVar("T")
 
-_DATA_ACCESS = {"training": 0, "validation": 1, "test": 2}
 _NOTHING_LEFT = [-1, 0]
 _DIGITS_OF_CHECK = 15
-
-
-@dataclass(frozen=True)
-class Job:
-    """One planned step.
-
-    inputs: parameter name -> (artefact type, key of the job that makes it). makes: artefact types. key: address of
-    the result in the store. context: name of the parameter that takes a Context, if any.
-    """
-
-    name: str
-    step: Step
-    inputs: Mapping[str, tuple[type, str]]
-    makes: tuple[type, ...]
-    seed: int | None
-    key: str
-    context: str | None
-    identity: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The jobs of one recipe and one seed, in order; leaks names the steps that look at held-out data on purpose."""
-
-    recipe: Recipe
-    seed: int
-    jobs: tuple[Job, ...]
-    leaks: tuple[str, ...]
-
-    def job_of(self, artifact: type) -> Job | None:
-        """The last job that makes this type of artefact."""
-        return next((job for job in reversed(self.jobs) if artifact in job.makes), None)
 
 
 @dataclass(frozen=True)
@@ -111,98 +77,6 @@ def watched_by(*watches: Watch) -> Watch:
             each(event)
 
     return watch
-
-
-def derive_seed(seed: int, name: str) -> int:
-    """The seed of one step, in [0, 2**31): independent streams for different steps and recipe seeds."""
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
-
-
-def plan(recipe: Recipe, seed: int) -> Plan:
-    """Chain the steps: each input is the latest artefact of its type.
-
-    Raises RecipeError where a step lacks an input, or asks for held-out data that it may not see.
-    """
-    latest: dict[type, Job] = {}
-    jobs: list[Job] = []
-    for name, step in recipe.steps.items():
-        job = _job(recipe, seed, name, step, latest)
-        latest.update(dict.fromkeys(job.makes, job))
-        jobs.append(job)
-    return Plan(recipe, seed, tuple(jobs), tuple(job.name for job in jobs if job.step.leaks))
-
-
-def _job(recipe: Recipe, seed: int, name: str, step: Step, latest: Mapping[type, Job]) -> Job:
-    wants, makes, context = signature(step, name)
-    for wanted in wants.values():
-        if wanted not in latest:
-            raise RecipeError(f"needs {wanted.__name__}, which no earlier step makes", (name,))
-    _check_wall(recipe, name, step, tuple(wants.values()), latest)
-    inputs = {parameter: (wanted, latest[wanted].key) for parameter, wanted in wants.items()}
-    drawn = {
-        "none": None,
-        "data": recipe.data_seed,
-        "embedder": recipe.embedder_seed if recipe.embedder_seed is not None else seed,
-        "recommender": seed,
-    }[step.randomness]
-    step_seed = None if drawn is None else derive_seed(drawn, name)
-    identity = {
-        "step": step.identity(),
-        "inputs": {parameter: f"{key}/{wanted.__name__}" for parameter, (wanted, key) in inputs.items()},
-        "seed": step_seed,
-    }
-    text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
-    key = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return Job(name, step, inputs, makes, step_seed, key, context, identity)
-
-
-def signature(step: Step, name: str) -> tuple[dict[str, type], tuple[type, ...], str | None]:
-    """What a step takes (parameter -> artefact type), what it makes, and its Context parameter, from type hints."""
-    run = getattr(step, "run", None)
-    if run is None:
-        raise RecipeError(f"{step.use} has no method run; add it", (name,))
-    try:
-        hints = get_type_hints(run)
-    except (NameError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{step.use}.run names no types that can be found ({error}); correct them", (name,)) from None
-    made = hints.pop("return", type(None))
-    makes = get_args(made) if get_origin(made) is tuple else (made,)
-    context = next((parameter for parameter, hint in hints.items() if hint is Context), None)
-    wants = {parameter: hint for parameter, hint in hints.items() if hint is not Context}
-    for each in (*wants.values(), *makes):
-        if not (isinstance(each, type) and issubclass(each, Artifact)):
-            raise RecipeError(f"{step.use}.run names {each}, no artefact type: it needs save and load", (name,))
-    return wants, makes, context
-
-
-def _check_wall(recipe: Recipe, name: str, step: Step, wants: tuple[type, ...], latest: Mapping[type, Job]) -> None:
-    if step.leaks:
-        if not recipe.allow_leaks:
-            raise RecipeError(
-                f"'{step.use}' looks at held-out data on purpose; say allow_leaks = true at the top of the recipe",
-                (name,),
-            )
-        return
-    sight = _DATA_ACCESS[step.data_access]
-    if TestTargets in wants and sight < 2:
-        raise RecipeError(f"'{step.use}' asks for test targets but is no judge (data_access = \"test\")", (name,))
-    if ValidationTargets in wants and sight < 1:
-        raise RecipeError(f"'{step.use}' asks for validation targets but declares data_access = \"training\"", (name,))
-    for wanted in wants:
-        maker = latest[wanted]
-        if maker.step.data_access == "test" and not maker.step.leaks and sight < 2:
-            raise RecipeError(f"'{step.use}' reads {wanted.__name__} of the judge '{maker.name}'", (name,))
-
-
-def needed_jobs(planned: Plan, store: Store) -> frozenset[str]:
-    """Keys of the jobs that must run: absent results that an end of the chain, or another such job, depends on."""
-    consumed = {key for job in planned.jobs for _, key in job.inputs.values()}
-    wanted = {job.key for job in planned.jobs if job.key not in consumed}
-    for job in reversed(planned.jobs):
-        if job.key in wanted and not store.has(job.key):
-            wanted.update(key for _, key in job.inputs.values())
-    return frozenset(key for key in wanted if not store.has(key))
 
 
 def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None:

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from reaemb_bench.core.artifacts import Corpus, Floors, Ranks
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.execute import Plan
 from reaemb_bench.core.files import sealed_json, unsealed, write_atomically
 from reaemb_bench.core.machine import git_state
+from reaemb_bench.core.plan import Plan
 from reaemb_bench.core.registry import nearest
 from reaemb_bench.core.store import Store
 

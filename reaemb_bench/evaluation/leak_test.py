@@ -11,8 +11,9 @@ import numpy as np
 from reaemb_bench.core.artifacts import TestTargets, ValidationTargets
 from reaemb_bench.core.component import Component, DataAccess, Step
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.execute import Plan, fetch, plan, signature
+from reaemb_bench.core.execute import fetch
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import Plan, plan, signature
 from reaemb_bench.core.recipe import Recipe, from_raw, merge
 from reaemb_bench.core.store import Store
 from reaemb_bench.data.interactions import Interactions

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from reaemb_bench.core.artifacts import Floors, Ranks
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import RecipeError, UserError
-from reaemb_bench.core.execute import Plan, fetch, plan
+from reaemb_bench.core.execute import fetch
+from reaemb_bench.core.plan import Plan, plan
 from reaemb_bench.core.recipe import Raw, Recipe, drop, from_raw, load, locate, merge, parse_set, read_toml
 from reaemb_bench.core.registry import nearest, settings_error
 from reaemb_bench.core.store import Store

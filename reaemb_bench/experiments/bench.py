@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from reaemb_bench.core.artifacts import Floors, Ranks, TestTargets
-from reaemb_bench.core.execute import Job, Plan, fetch
+from reaemb_bench.core.execute import fetch
+from reaemb_bench.core.plan import Job, Plan
 from reaemb_bench.core.runs import Group, Run, forget, history, remember
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.groups import SHORT, TAIL

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from reaemb_bench.core.artifacts import Corpus
-from reaemb_bench.core.execute import Plan, fetch
+from reaemb_bench.core.execute import fetch
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import Plan
 from reaemb_bench.core.store import Store
 from reaemb_bench.encoder.backbones.bidirectional import Bidirectional
 from reaemb_bench.encoder.backbones.causal_lm import CausalLM

@@ -18,8 +18,9 @@ from threading import Thread
 from typing import Any
 
 from reaemb_bench.core.errors import UserError, reason_of
-from reaemb_bench.core.execute import Event, Finished, Job, Planned, Started, execute, plan
+from reaemb_bench.core.execute import Event, Finished, Planned, Started, execute
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import Job, plan
 from reaemb_bench.core.recipe import from_raw
 from reaemb_bench.core.store import Store
 from reaemb_bench.experiments.suite import Task

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from reaemb_bench.core.artifacts import Ranks
-from reaemb_bench.core.execute import Event, Finished, Plan, Watch, execute, fetch_all, watched_by
+from reaemb_bench.core.execute import Event, Finished, Watch, execute, fetch_all, watched_by
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import Plan
 from reaemb_bench.core.runs import Group, Run, remember
 from reaemb_bench.core.store import Store
 from reaemb_bench.report.table import Table

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from reaemb_bench.core.artifacts import Floors, Ranks
 from reaemb_bench.core.errors import RecipeError, UserError
-from reaemb_bench.core.execute import Job, Plan, plan
+from reaemb_bench.core.plan import Job, Plan, plan
 from reaemb_bench.core.recipe import Raw, Recipe, drop, from_raw, load, locate, merge, parse_set, read_toml
 from reaemb_bench.core.registry import nearest, settings_error
 

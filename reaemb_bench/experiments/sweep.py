@@ -32,20 +32,9 @@ from rich.console import Console
 
 from reaemb_bench.core.artifacts import Corpus, Ranker, ValidationTargets
 from reaemb_bench.core.errors import RecipeError, UserError, reason_of
-from reaemb_bench.core.execute import (
-    Event,
-    Finished,
-    Plan,
-    Planned,
-    Progressed,
-    Watch,
-    derive_seed,
-    facts_of,
-    fetch,
-    plan,
-    watched_by,
-)
+from reaemb_bench.core.execute import Event, Finished, Planned, Progressed, Watch, facts_of, fetch, watched_by
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import Plan, derive_seed, plan
 from reaemb_bench.core.recipe import Raw, Recipe, from_raw
 from reaemb_bench.core.runs import Group
 from reaemb_bench.core.store import Store

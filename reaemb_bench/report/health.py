@@ -13,7 +13,7 @@ from reaemb_bench.core.store import Store
 from reaemb_bench.report.table import number
 
 if TYPE_CHECKING:
-    from reaemb_bench.core.execute import Plan
+    from reaemb_bench.core.plan import Plan
 
 
 HIGHEST_COSINE = 0.9999

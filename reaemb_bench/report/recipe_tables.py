@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from reaemb_bench.core.artifacts import Corpus, Floors, Ranks, TestTargets
-from reaemb_bench.core.execute import Plan, facts_of, fetch, fetch_all
+from reaemb_bench.core.execute import facts_of, fetch, fetch_all
+from reaemb_bench.core.plan import Plan
 from reaemb_bench.core.store import Store
 from reaemb_bench.report.expected import Expected
 from reaemb_bench.report.table import Table

@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn
 
 from reaemb_bench.core.component import Progress
-from reaemb_bench.core.execute import Event, Finished, Plan, Planned, Progressed, Started, Watch
+from reaemb_bench.core.execute import Event, Finished, Planned, Progressed, Started, Watch
+from reaemb_bench.core.plan import Plan
 
 _SECONDS_BETWEEN_LINES = 5.0
 _VALUES_SHOWN = 3

@@ -13,8 +13,9 @@ import pytest
 from reaemb_bench.core.artifacts import Floors, Ranks
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import RecipeError
-from reaemb_bench.core.execute import execute, fetch, plan
+from reaemb_bench.core.execute import execute, fetch
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import Recipe, from_raw, load
 from reaemb_bench.core.registry import find
 from reaemb_bench.core.store import Store

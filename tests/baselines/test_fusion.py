@@ -9,8 +9,9 @@ import torch
 
 from reaemb_bench.core.artifacts import Corpus, Float32, Ranker, Ranks, TestTargets, ValidationTargets, Vectors
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.execute import Plan, execute, fetch, plan
+from reaemb_bench.core.execute import execute, fetch
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import Plan, plan
 from reaemb_bench.core.store import Store
 from reaemb_bench.encoder.reducers import PCA
 from reaemb_bench.recommender.score import open_ranker
@@ -214,7 +215,7 @@ def test_ensrecs_ranks_come_from_the_sum_of_both_scores(store: Store, head: str)
 def test_ensrecs_parts_are_what_each_would_be_alone(store: Store) -> None:
     from dataclasses import replace
 
-    from reaemb_bench.core.execute import derive_seed
+    from reaemb_bench.core.plan import derive_seed
     from reaemb_bench.recommender.fit import fit
     from tests.encoding_helpers import context
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from reaemb_bench.core.execute import plan
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import SHIPPED, Recipe, load
 
 FOLDER = SHIPPED / "baselines" / "reaemb"

@@ -14,8 +14,9 @@ import torch
 
 from reaemb_bench.core.artifacts import Corpus, Encoder, Ranker, Ranks, Sequences, ValidationTargets, Vectors
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.execute import execute, fetch, plan
+from reaemb_bench.core.execute import execute, fetch
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.registry import build, find
 from reaemb_bench.core.store import Store
 from reaemb_bench.encoder.finetune import Question

@@ -48,7 +48,7 @@ IN_THE_RECIPE = {
         "[embed]\nuse = 'absent.py:Embed'",
         "absent.py",
     ),
-    "test targets for a step that is no judge": (
+    "test targets for a step that is not a judge": (
         f"[embed]\nuse = '{TOYS}:Peek'",
         "embed: ",
     ),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reaemb_bench.core.execute import plan
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import load
 from tests.conftest import Said
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from reaemb_bench.core.artifacts import Artifact, Corpus, Floors, Ranks, Vectors
-from reaemb_bench.core.execute import Event, Finished, execute, fetch, plan
+from reaemb_bench.core.execute import Event, Finished, execute, fetch
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import Recipe, load
 from reaemb_bench.core.store import Store
 from reaemb_bench.data.sources.simulated import Simulated

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from reaemb_bench.catalogue import CATALOGUE
 from reaemb_bench.core.component import Component, Step
 from reaemb_bench.core.errors import RecipeError
-from reaemb_bench.core.execute import signature
+from reaemb_bench.core.plan import signature
 from reaemb_bench.core.registry import build, find
 
 EVERY = [(kind, name) for kind, table in CATALOGUE.items() for name in table]

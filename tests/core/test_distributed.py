@@ -16,8 +16,9 @@ import torch
 
 from reaemb_bench.core.artifacts import Encoder, Ranks, Vectors
 from reaemb_bench.core.distributed import add_up, add_up_gradients, count, from_first, is_first, share
-from reaemb_bench.core.execute import execute, fetch_all, plan
+from reaemb_bench.core.execute import execute, fetch_all
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import Recipe, load
 from reaemb_bench.core.store import Store
 from tests.encoding_helpers import corpus  # noqa: F401 - sets torch's threads before anything runs

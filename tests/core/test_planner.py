@@ -10,8 +10,9 @@ import pytest
 
 from reaemb_bench.core.artifacts import Ranker, Ranks, TestTargets, ValidationTargets, Vectors
 from reaemb_bench.core.errors import RecipeError, UserError
-from reaemb_bench.core.execute import Event, Finished, Plan, derive_seed, execute, fetch, needed_jobs, plan
+from reaemb_bench.core.execute import Event, Finished, execute, fetch
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import Plan, derive_seed, needed_jobs, plan
 from reaemb_bench.core.recipe import load
 from reaemb_bench.core.store import Store
 from tests.conftest import TOYS
@@ -47,7 +48,7 @@ def test_every_input_is_the_latest_artefact_of_its_type(toy_recipe: Path) -> Non
 @pytest.mark.parametrize(
     ("use", "before", "message"),
     [
-        ("Peek", "train", r"x: .*asks for test targets but is no judge"),
+        ("Peek", "train", r"x: .*asks for test targets but is not a judge"),
         ("PeekAtSignal", "train", r"x: .*asks for validation targets but declares data_access = \"training\""),
         ("Leaky", "train", r"x: .*say allow_leaks = true"),
         ("Embed", "prepare", r"x: needs Corpus, which no earlier step makes"),

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.execute import execute, plan
+from reaemb_bench.core.execute import execute
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import from_raw, load
 from reaemb_bench.core.store import Store
 

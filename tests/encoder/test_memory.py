@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from reaemb_bench.core.execute import plan
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import load
 from reaemb_bench.core.registry import build
 from reaemb_bench.core.store import Store

@@ -23,8 +23,9 @@ from optuna.trial import TrialState
 
 from reaemb_bench.core import runs
 from reaemb_bench.core.artifacts import Ranker, TestTargets
-from reaemb_bench.core.execute import execute, plan
+from reaemb_bench.core.execute import execute
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import load
 from reaemb_bench.core.store import Store
 from reaemb_bench.experiments.sweep import objectives, validation

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from reaemb_bench.core.artifacts import Corpus, Floors, Ranks, TestTargets, ValidationTargets
-from reaemb_bench.core.execute import Plan, execute, facts_of, fetch, plan
+from reaemb_bench.core.execute import execute, facts_of, fetch
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import Plan, plan
 from reaemb_bench.core.recipe import from_raw
 from reaemb_bench.core.store import Store
 from tests.faults.mutations_data import Case, mutated

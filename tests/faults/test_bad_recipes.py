@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from reaemb_bench.catalogue import CATALOGUE
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.execute import plan
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import from_raw, load
 from reaemb_bench.core.registry import find
 from tests.conftest import Said

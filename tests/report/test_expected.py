@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.execute import plan
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import SHIPPED, load
 from reaemb_bench.data.prepare import Prepare
 from reaemb_bench.recommender.simple_baselines import RankFloors

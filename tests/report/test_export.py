@@ -20,8 +20,9 @@ from safetensors.numpy import load_file, save_file
 import reaemb_bench
 from reaemb_bench.core.artifacts import Corpus, Encoder, Vectors, write_shard
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.execute import execute, plan
+from reaemb_bench.core.execute import execute
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import from_raw
 from reaemb_bench.core.runs import Run, artifact_of, find, history, remember
 from reaemb_bench.core.store import Store

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from reaemb_bench.core.artifacts import Corpus, Encoder, Sequences, TestTargets
 from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.errors import RecipeError, UserError
-from reaemb_bench.core.execute import signature
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import signature
 from reaemb_bench.core.registry import build
 from reaemb_bench.data.cooccurrence import cooccurrence
 from reaemb_bench.encoder.folder import REASONER, LanguageModel, open_encoder

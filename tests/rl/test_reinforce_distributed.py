@@ -10,8 +10,9 @@ import pytest
 from safetensors.torch import load_file
 
 from reaemb_bench.core.artifacts import Encoder
-from reaemb_bench.core.execute import execute, fetch_all, plan
+from reaemb_bench.core.execute import execute, fetch_all
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import load
 from reaemb_bench.core.store import Store
 from reaemb_bench.encoder.folder import REASONER

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from reaemb_bench.core.artifacts import Corpus
-from reaemb_bench.core.execute import Plan, execute, plan
+from reaemb_bench.core.execute import execute
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import Plan, plan
 from reaemb_bench.core.recipe import load
 from reaemb_bench.core.runs import Group
 from reaemb_bench.core.store import Store

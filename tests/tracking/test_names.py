@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaemb_bench.core.execute import plan
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import load
 from reaemb_bench.core.runs import as_run, flatten
 from reaemb_bench.core.store import Store

@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from reaemb_bench.core.component import Progress
-from reaemb_bench.core.execute import Progressed, Started, execute, plan
+from reaemb_bench.core.execute import Progressed, Started, execute
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import load
 from reaemb_bench.core.store import Store
 from reaemb_bench.tracking.terminal import Lines, Pace, in_words, watching

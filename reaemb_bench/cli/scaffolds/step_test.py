@@ -2,7 +2,7 @@
 
 from reaemb_bench import Corpus, Step, Vectors
 from reaemb_bench.cli.scaffolds.step import Example
-from reaemb_bench.core.execute import signature
+from reaemb_bench.core.plan import signature
 
 
 def test_it_makes_vectors_of_a_corpus() -> None:

@@ -1,0 +1,139 @@
+"""Plan a recipe: give each step the latest artefacts of the types that it takes, and each result its key.
+
+Held-out data stays behind a wall: a step sees validation or test targets only if it declares so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin, get_type_hints
+
+from reaemb_bench.core.artifacts import Artifact, TestTargets, ValidationTargets
+from reaemb_bench.core.component import Context, Step
+from reaemb_bench.core.errors import RecipeError
+from reaemb_bench.core.recipe import Recipe
+from reaemb_bench.core.store import Store
+
+
+@dataclass(frozen=True)
+class Job:
+    """One planned step.
+
+    inputs: parameter -> (artefact type, key of the job that makes it). makes: artefact types. key: address of the
+    result in the store. context: name of the parameter that takes a Context, if any. identity: what the key hashes.
+    """
+
+    name: str
+    step: Step
+    inputs: Mapping[str, tuple[type, str]]
+    makes: tuple[type, ...]
+    seed: int | None
+    key: str
+    context: str | None
+    identity: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of one recipe and one seed, in order; leaks names the steps that look at held-out data on purpose."""
+
+    recipe: Recipe
+    seed: int
+    jobs: tuple[Job, ...]
+    leaks: tuple[str, ...]
+
+    def job_of(self, artifact: type) -> Job | None:
+        """The last job that makes this type of artefact."""
+        return next((job for job in reversed(self.jobs) if artifact in job.makes), None)
+
+
+def plan(recipe: Recipe, seed: int) -> Plan:
+    """The jobs of a recipe: each input is the latest artefact of its type.
+
+    Raises RecipeError if a step lacks an input or asks for held-out data that it may not see.
+    """
+    makers: dict[type, Job] = {}
+    jobs: list[Job] = []
+    for name, step in recipe.steps.items():
+        wants, makes, context = signature(step, name)
+        for artifact in wants.values():
+            if artifact not in makers:
+                raise RecipeError(f"needs {artifact.__name__}, which no earlier step makes", (name,))
+        _check_wall(recipe, name, step, {artifact: makers[artifact] for artifact in wants.values()})
+        inputs = {parameter: (artifact, makers[artifact].key) for parameter, artifact in wants.items()}
+        step_seed = _seed_of(recipe, seed, name, step)
+        identity = {
+            "step": step.identity(),
+            "inputs": {parameter: f"{key}/{artifact.__name__}" for parameter, (artifact, key) in inputs.items()},
+            "seed": step_seed,
+        }
+        text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
+        key = hashlib.sha256(text.encode()).hexdigest()[:32]
+        job = Job(name, step, inputs, makes, step_seed, key, context, identity)
+        makers.update(dict.fromkeys(makes, job))
+        jobs.append(job)
+    return Plan(recipe, seed, tuple(jobs), tuple(job.name for job in jobs if job.step.leaks))
+
+
+def signature(step: Step, name: str) -> tuple[dict[str, type], tuple[type, ...], str | None]:
+    """What `run` takes (parameter -> artefact type), what it makes, and its Context parameter, from its type hints."""
+    run = getattr(step, "run", None)
+    if run is None:
+        raise RecipeError(f"{step.use} has no method run; add it", (name,))
+    try:
+        hints = get_type_hints(run)
+    except (NameError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{step.use}.run names a type that does not exist ({error}); correct it", (name,)) from None
+    returned = hints.pop("return", type(None))
+    makes = get_args(returned) if get_origin(returned) is tuple else (returned,)
+    context = next((parameter for parameter, hint in hints.items() if hint is Context), None)
+    wants = {parameter: hint for parameter, hint in hints.items() if hint is not Context}
+    for hint in (*wants.values(), *makes):
+        if not (isinstance(hint, type) and issubclass(hint, Artifact)):
+            raise RecipeError(f"{step.use}.run names {hint}, not an artefact type: it needs save and load", (name,))
+    return wants, makes, context
+
+
+def _check_wall(recipe: Recipe, name: str, step: Step, makers: Mapping[type, Job]) -> None:
+    """Raise RecipeError if a step reads held-out data that it does not declare, directly or through a judge."""
+    if step.leaks:
+        if not recipe.allow_leaks:
+            cure = "say allow_leaks = true at the top of the recipe"
+            raise RecipeError(f"'{step.use}' looks at held-out data on purpose; {cure}", (name,))
+        return
+    if TestTargets in makers and step.data_access != "test":
+        raise RecipeError(f"'{step.use}' asks for test targets but is not a judge (data_access = \"test\")", (name,))
+    if ValidationTargets in makers and step.data_access == "training":
+        raise RecipeError(f"'{step.use}' asks for validation targets but declares data_access = \"training\"", (name,))
+    for artifact, maker in makers.items():
+        if maker.step.data_access == "test" and not maker.step.leaks and step.data_access != "test":
+            raise RecipeError(f"'{step.use}' reads {artifact.__name__} of the judge '{maker.name}'", (name,))
+
+
+def _seed_of(recipe: Recipe, seed: int, name: str, step: Step) -> int | None:
+    if step.randomness == "none":
+        return None
+    if step.randomness == "data":
+        return derive_seed(recipe.data_seed, name)
+    if step.randomness == "embedder" and recipe.embedder_seed is not None:
+        return derive_seed(recipe.embedder_seed, name)
+    return derive_seed(seed, name)
+
+
+def derive_seed(seed: int, name: str) -> int:
+    """The seed of one step, in [0, 2**31): independent streams for different steps and recipe seeds."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def needed_jobs(planned: Plan, store: Store) -> frozenset[str]:
+    """Keys of the jobs that must run: absent results on which a last step, or another such job, depends."""
+    consumed = {key for job in planned.jobs for _, key in job.inputs.values()}
+    wanted = {job.key for job in planned.jobs if job.key not in consumed}
+    for job in reversed(planned.jobs):
+        if job.key in wanted and not store.has(job.key):
+            wanted.update(key for _, key in job.inputs.values())
+    return frozenset(key for key in wanted if not store.has(key))
