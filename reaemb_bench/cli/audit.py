@@ -33,7 +33,7 @@ from reaemb_bench.core.plan import Plan
 from reaemb_bench.core.plan import plan as plan_recipe
 from reaemb_bench.core.recipe import Recipe, load
 from reaemb_bench.core.store import Store
-from reaemb_bench.evaluation.leak_test import Reading, readings, shortened
+from reaemb_bench.evaluation.leak_test import StepAccess, shorten, step_access
 from reaemb_bench.evaluation.paper_variants import variants_in
 from reaemb_bench.tracking.terminal import watching
 
@@ -74,7 +74,7 @@ def audit(
     )
     limit_threads(machine)
     read = load(recipe, sets or (), drops or ())
-    steps = readings(read)
+    steps = step_access(read)
     screen = console()
     screen.print(f"Audit of {read.title}", style="bold", markup=False, highlight=False)
     screen.print(_reading_table(steps))
@@ -91,7 +91,7 @@ def audit(
         raise typer.Exit(_FOUND)
 
 
-def _reading_table(steps: tuple[Reading, ...]) -> Table:
+def _reading_table(steps: tuple[StepAccess, ...]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("step", "reads", "makes", "validation rows", "test rows", "remark"):
         table.add_column(heading, justify="right" if heading.endswith("rows") else "left")
@@ -102,7 +102,7 @@ def _reading_table(steps: tuple[Reading, ...]) -> Table:
     return table
 
 
-def _remark(each: Reading) -> str:
+def _remark(each: StepAccess) -> str:
     if each.undeclared:
         return f'reads more than it declares (data_access = "{each.step.data_access}")'
     if each.divides:
@@ -133,10 +133,10 @@ def _print_variants(read: Recipe, screen: Console) -> None:
 
 def _examined(read: Recipe, full: bool, machine: Machine, screen: Console) -> bool:
     """Run the leak test and say what came of it; whether it found nothing."""
-    from reaemb_bench.evaluation.leak_test import examine
+    from reaemb_bench.evaluation.leak_test import find_leaks
 
     if not full:
-        read, cuts = shortened(read)
+        read, cuts = shorten(read)
         if cuts:
             _say(screen, f"cut short for the audit (--full leaves them): {', '.join(cuts)}")
 
@@ -145,7 +145,7 @@ def _examined(read: Recipe, full: bool, machine: Machine, screen: Console) -> bo
             execute(planned, where, machine, watch)
 
     with _temporary(machine.store) as folder:
-        found = examine(read, read.seeds[0], Store(Path(folder)), compute)
+        found = find_leaks(read, read.seeds[0], Store(Path(folder)), compute)
     table = Table(box=None, pad_edge=False)
     for heading in ("step", "artefact", "exchanged", "what changed"):
         table.add_column(heading)

@@ -33,7 +33,7 @@ from reaemb_bench.core.runs import (
     versions_changed,
 )
 from reaemb_bench.core.store import Store
-from reaemb_bench.evaluation.summary import MetricName
+from reaemb_bench.evaluation.metrics import MetricName
 from reaemb_bench.report.comparison import By
 from reaemb_bench.report.render import check_ending, write_tables
 from reaemb_bench.tracking.terminal import say
@@ -135,7 +135,7 @@ def history_of_runs(
 
 
 def _read(run: Run, store: Store) -> _Shown:
-    from reaemb_bench.evaluation.groups import groups
+    from reaemb_bench.evaluation.groups import user_groups
     from reaemb_bench.evaluation.metrics import ndcg
 
     try:
@@ -145,7 +145,7 @@ def _read(run: Run, store: Store) -> _Shown:
     every, tail = [], []
     for ranks in seeds:
         values = ndcg(ranks.better, ranks.tied, _K)
-        members = groups(ranks.popularity, ranks.history)["tail"]
+        members = user_groups(ranks.popularity, ranks.history)["tail"]
         every += [float(values.mean())] if len(values) else []
         tail += [float(values[members].mean())] if members.any() else []
     return _Shown(run, fmean(every) if every else None, fmean(tail) if tail else None)

@@ -31,7 +31,7 @@ HELD_OUT = (ValidationTargets, TestTargets)
 
 
 @dataclass(frozen=True)
-class Reading:
+class StepAccess:
     """One step as its signature and its declaration have it; sights are places in SIGHTS.
 
     direct: what its own inputs hold. allowed: the most that it declares or that its inputs were made from, so what may
@@ -59,9 +59,9 @@ class Reading:
         return not self.step.leaks and self.direct > DATA_ACCESS.index(self.step.data_access)
 
 
-def readings(recipe: Recipe) -> tuple[Reading, ...]:
+def step_access(recipe: Recipe) -> tuple[StepAccess, ...]:
     """One reading a step, in the recipe's order. Raises RecipeError where a step's signature names no artefacts."""
-    maker: dict[type, Reading] = {}
+    maker: dict[type, StepAccess] = {}
     found = []
     for name, step in recipe.steps.items():
         reading = _reading(name, step, maker)
@@ -70,7 +70,7 @@ def readings(recipe: Recipe) -> tuple[Reading, ...]:
     return tuple(found)
 
 
-def _reading(name: str, step: Step, maker: dict[type, Reading]) -> Reading:
+def _reading(name: str, step: Step, maker: dict[type, StepAccess]) -> StepAccess:
     wants, makes, _ = signature(step, name)
     reads = tuple(wants.values())
     before = {each: maker[each] for each in reads if each in maker and each not in HELD_OUT}
@@ -78,7 +78,7 @@ def _reading(name: str, step: Step, maker: dict[type, Reading]) -> Reading:
     direct = 2 if TestTargets in reads or of_judges else 1 if ValidationTargets in reads else 0
     inherited = [each for each in before.values() if not each.divides]
     declared = 2 if step.leaks else DATA_ACCESS.index(step.data_access)
-    return Reading(
+    return StepAccess(
         name=name,
         step=step,
         reads=reads,
@@ -102,7 +102,7 @@ _LEFT = 2
 """One would hide whatever is decided between an epoch and the next."""
 
 
-def shortened(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
+def shorten(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
     """The recipe with each step's settings `steps` and `epochs` at 2 at most, and a line for each that was cut."""
     raw, lines = recipe.raw, []
     for name, step in recipe.steps.items():
@@ -232,7 +232,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Examination:
+class LeakReport:
     """One verdict an artefact, in the order of the steps; moved: targets that were changed, and of how many."""
 
     verdicts: tuple[Verdict, ...]
@@ -264,13 +264,13 @@ class _Run:
         return {name: known["sha256"] for name, known in files.items() if name.startswith(inside)}
 
 
-def examine(recipe: Recipe, seed: int, store: Store, compute: Compute) -> Examination:
+def find_leaks(recipe: Recipe, seed: int, store: Store, compute: Compute) -> LeakReport:
     """Run the steps before the judges on the rows as they are and on exchanged ones, and compare what they make.
 
     Steps that may see training rows alone must give the same bits when validation and test items are exchanged; steps
     that may see validation rows, when test items are. Raises UserError where nothing can be exchanged.
     """
-    examined = tuple(reading for reading in readings(recipe) if not reading.judge)
+    examined = tuple(reading for reading in step_access(recipe) if not reading.judge)
 
     def run(parts: Parts, where: Store) -> _Run:
         planned = plan(exchanged(recipe, seed, parts), seed)
@@ -288,26 +288,26 @@ def examine(recipe: Recipe, seed: int, store: Store, compute: Compute) -> Examin
     if changed:
         again = run("nothing", Store(store.root / "again"))
         unrepeatable = _changed(examined, as_it_is, dict.fromkeys(others, again))
-    return Examination(tuple(_verdicts(examined, as_it_is.planned, changed, unrepeatable)), moved)
+    return LeakReport(tuple(_verdicts(examined, as_it_is.planned, changed, unrepeatable)), moved)
 
 
-def _parts(reading: Reading) -> Parts:
+def _parts(reading: StepAccess) -> Parts:
     return "test" if reading.allowed == 1 else "validation and test"
 
 
-def _made(reading: Reading) -> list[_Made]:
+def _made(reading: StepAccess) -> list[_Made]:
     """What a step makes, but for the held-out rows themselves."""
     return [(reading.name, made) for made in reading.makes if made not in HELD_OUT]
 
 
-def _changed(examined: tuple[Reading, ...], before: _Run, after: Mapping[str, _Run]) -> set[_Made]:
+def _changed(examined: tuple[StepAccess, ...], before: _Run, after: Mapping[str, _Run]) -> set[_Made]:
     """What differs from the run before, of the steps that are to give the same."""
     watched = [made for reading in examined if reading.allowed < 2 for made in _made(reading)]
     return {made for made in watched if not before.same(after[made[0]], made)}
 
 
 def _verdicts(
-    examined: tuple[Reading, ...], planned: Plan, changed: set[_Made], unrepeatable: set[_Made]
+    examined: tuple[StepAccess, ...], planned: Plan, changed: set[_Made], unrepeatable: set[_Made]
 ) -> list[Verdict]:
     name_of = {job.key: job.name for job in planned.jobs}
     inputs = {job.name: [(name_of[key], wanted) for wanted, key in job.inputs.values()] for job in planned.jobs}

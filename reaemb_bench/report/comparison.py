@@ -15,7 +15,8 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.runs import Run, artifact_of, floors_of, ranks_of
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.groups import Mask, quantile_bins
-from reaemb_bench.evaluation.summary import MetricName, heading_of, metric_named, over_seeds
+from reaemb_bench.evaluation.metrics import MetricName, metric_function, metric_heading
+from reaemb_bench.evaluation.summary import over_seeds
 from reaemb_bench.report.differences import differences_table
 from reaemb_bench.report.results import K, check_comparable, results_table, seeds_note
 from reaemb_bench.report.table import LEAK, Cell, Column, Row, Table, mark_best
@@ -52,7 +53,7 @@ def bins_table(
     everything = [*(ranks for seeds in named.values() for ranks in seeds), *by_floor.values()]
     check_comparable(everything)
     bins = _bins(everything[0], by)
-    values = metric_named(metric, k)
+    values = metric_function(metric, k)
 
     def row(name: str, seeds: Sequence[Ranks], floor: bool) -> Row:
         found = over_seeds(
@@ -70,7 +71,7 @@ def bins_table(
     notes = [f"users by {_WORDS[by]}: {sizes}", *seeds_note([len(seeds) for seeds in named.values()], None)]
     if any(each.leaks for each in rows):
         notes.append(f"{LEAK} looks at held-out data on purpose: no fair comparison")
-    columns = tuple(Column(heading_of(metric, k), part) for part in bins)
+    columns = tuple(Column(metric_heading(metric, k), part) for part in bins)
     return Table(title, columns, mark_best(rows), tuple(notes))
 
 

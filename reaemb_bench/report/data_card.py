@@ -20,11 +20,10 @@ from reaemb_bench.core.artifacts import Corpus, Int64, Ranks, Sequences, TestTar
 from reaemb_bench.core.files import write_atomically
 from reaemb_bench.data.interactions import About
 from reaemb_bench.data.prepare import fingerprint
-from reaemb_bench.evaluation.groups import groups, of_items
-from reaemb_bench.evaluation.lists import gini
-from reaemb_bench.evaluation.metrics import hit_rate, ndcg
+from reaemb_bench.evaluation.groups import item_groups, user_groups
+from reaemb_bench.evaluation.metrics import Metric, gini, hit_rate, ndcg
 from reaemb_bench.evaluation.ranking import rank_targets
-from reaemb_bench.evaluation.significance import Metric, bootstrap_interval, differences, judged
+from reaemb_bench.evaluation.significance import bootstrap_interval, method_values, paired_differences
 from reaemb_bench.recommender.simple_baselines import LastItemKNN
 
 if TYPE_CHECKING:
@@ -165,7 +164,7 @@ def _size(corpus: Corpus, validation_targets: ValidationTargets, test_targets: T
 
 def _users(corpus: Corpus, test_targets: TestTargets, short: int) -> Section:
     history = test_targets.histories.lengths[test_targets.users]
-    is_short = groups(corpus.popularity[test_targets.targets], history, short=short)["short"]
+    is_short = user_groups(corpus.popularity[test_targets.targets], history, short=short)["short"]
     return {
         **_spread("interactions a user", whole_sequences(test_targets).lengths),
         "short_history_share": Figure(
@@ -176,7 +175,7 @@ def _users(corpus: Corpus, test_targets: TestTargets, short: int) -> Section:
 
 
 def _items(popularity: Int64, tail: int) -> Section:
-    kinds = of_items(popularity, tail)
+    kinds = item_groups(popularity, tail)
     return {
         **_spread("training interactions an item", popularity),
         "tail_share": Figure(f"tail items, with 1 to {tail - 1} of them", _mean(kinds["tail"]), share=True),
@@ -188,7 +187,7 @@ def _items(popularity: Int64, tail: int) -> Section:
 def _targets(popularity: Int64, validation_targets: ValidationTargets, test_targets: TestTargets, tail: int) -> Section:
     made = {}
     for name, targets in (("validation", validation_targets.targets), ("test", test_targets.targets)):
-        kinds = of_items(popularity[targets], tail)
+        kinds = item_groups(popularity[targets], tail)
         made[f"{name}_tail_share"] = Figure(f"{name} targets that are tail items", _mean(kinds["tail"]), share=True)
         made[f"{name}_cold"] = Figure(f"{name} targets that are cold items", int(kinds["cold"].sum()))
     return made
@@ -308,10 +307,10 @@ def _asked(validation_targets: ValidationTargets, most: int, rng: np.random.Gene
 
 
 def _loss(ordered: Ranks, shuffled: list[Ranks], metric: Metric) -> Loss:
-    first, second = judged("in order", [ordered], metric), judged("shuffled", shuffled, metric)
+    first, second = method_values("in order", [ordered], metric), method_values("shuffled", shuffled, metric)
     each = [float(metric(ranks.better, ranks.tied).mean()) for ranks in shuffled]
     sd = float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
-    return Loss(first.mean, second.mean, sd, *bootstrap_interval(differences(first, second)))
+    return Loss(first.mean, second.mean, sd, *bootstrap_interval(paired_differences(first, second)))
 
 
 # What a card says in the same words on the screen and as Markdown.

@@ -10,9 +10,10 @@ import numpy as np
 from reaemb_bench.core.artifacts import Ranks
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.registry import nearest
-from reaemb_bench.evaluation.groups import SHORT, TAIL, Mask, groups
-from reaemb_bench.evaluation.significance import ALPHA, POWER, Comparison, Judged, Metric, compare, judged
-from reaemb_bench.evaluation.summary import MetricName, heading_of, metric_named, over_seeds, summarise
+from reaemb_bench.evaluation.groups import SHORT, TAIL, Mask, user_groups
+from reaemb_bench.evaluation.metrics import Metric, MetricName, metric_function, metric_heading
+from reaemb_bench.evaluation.significance import ALPHA, POWER, Comparison, MethodValues, compare, method_values
+from reaemb_bench.evaluation.summary import over_seeds, summarise
 from reaemb_bench.report.results import K, check_comparable
 from reaemb_bench.report.table import LEAK, Cell, Column, Row, Table, number
 
@@ -48,7 +49,7 @@ def differences_table(
         raise UserError(f"no method is called '{against}'.{nearest(against, named)} Known: {', '.join(named)}")
     check_comparable([ranks for seeds in named.values() for ranks in seeds])
     inside = _members(named[against][0], tail)
-    found = _compared(named, against, metric_named(metric, k), heading_of(metric, k), inside)
+    found = _compared(named, against, metric_function(metric, k), metric_heading(metric, k), inside)
     order = [against, *(name for name in named if name != against)]
     rows = tuple(
         Row(name, (*_values(named[name], metric, k, tail), *(_cell(found.get((name, part))) for part in _PARTS)))
@@ -56,33 +57,35 @@ def differences_table(
     )
     rows = tuple(replace(row, leaks=row.name in leaks) for row in rows)
     columns = (
-        *(Column(heading_of(metric, k), part) for part in _PARTS),
-        *(Column(f"Δ {heading_of(metric, k)}", part, difference=True) for part in _PARTS),
+        *(Column(metric_heading(metric, k), part) for part in _PARTS),
+        *(Column(f"Δ {metric_heading(metric, k)}", part, difference=True) for part in _PARTS),
     )
     notes = _notes(against, found, inside, tail) + _leak_note(rows)
     return Table(title, columns, rows, tuple(notes))
 
 
 def _members(ranks: Ranks, tail: int) -> dict[str, Mask]:
-    by_name = groups(ranks.popularity, ranks.history, tail, SHORT)
+    by_name = user_groups(ranks.popularity, ranks.history, tail, SHORT)
     return {part: by_name[part] if part else np.ones(len(ranks.users), dtype=np.bool_) for part in _PARTS}
 
 
 def _compared(
     named: Mapping[str, Sequence[Ranks]], against: str, metric: Metric, heading: str, inside: Mapping[str, Mask]
 ) -> dict[_Place, Comparison]:
-    reference = judged(against, named[against], metric)
+    reference = method_values(against, named[against], metric)
     pairs = {
         (name, part): (_among(other, members), _among(reference, members))
-        for name, other in ((name, judged(name, seeds, metric)) for name, seeds in named.items() if name != against)
+        for name, other in (
+            (name, method_values(name, seeds, metric)) for name, seeds in named.items() if name != against
+        )
         for part, members in inside.items()
         if members.sum() > 1
     }
     return dict(zip(pairs, compare(list(pairs.values()), heading), strict=True))
 
 
-def _among(method: Judged, members: Mask) -> Judged:
-    return Judged(method.name, method.users[members], method.targets[members], method.values[members])
+def _among(method: MethodValues, members: Mask) -> MethodValues:
+    return MethodValues(method.name, method.users[members], method.targets[members], method.values[members])
 
 
 def _values(seeds: Sequence[Ranks], metric: MetricName, k: int, tail: int) -> list[Cell]:

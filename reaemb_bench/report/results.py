@@ -9,10 +9,10 @@ import numpy as np
 
 from reaemb_bench.core.artifacts import Floors, Ranks
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.evaluation.groups import SHORT, TAIL, groups
-from reaemb_bench.evaluation.metrics import ndcg
-from reaemb_bench.evaluation.significance import Comparison, Judged, compare, judged
-from reaemb_bench.evaluation.summary import MetricName, heading_of, metric_named, over_seeds, summarise
+from reaemb_bench.evaluation.groups import SHORT, TAIL, user_groups
+from reaemb_bench.evaluation.metrics import MetricName, metric_function, metric_heading, ndcg
+from reaemb_bench.evaluation.significance import Comparison, MethodValues, compare, method_values
+from reaemb_bench.evaluation.summary import over_seeds, summarise
 from reaemb_bench.report.table import LEAK, Cell, Column, Row, Table, mark_best, number, signed
 
 
@@ -25,15 +25,15 @@ def verdicts(
     family of Holm's correction is every method against the best floor and every pair of methods, for which of the
     pairs are shown is decided by the same users.
     """
-    values = metric_named(metric, k)
-    trained = [judged(name, seeds, values) for name, seeds in methods.items()]
-    counted = [judged(name, [ranks], values) for name, ranks in floors.items()]
+    values = metric_function(metric, k)
+    trained = [method_values(name, seeds, values) for name, seeds in methods.items()]
+    counted = [method_values(name, [ranks], values) for name, ranks in floors.items()]
     if any(len(each.users) < 2 for each in (*trained, *counted)):
         return []
     pairs = [(each, _best(counted)) for each in trained if counted]
     family = len(pairs) + len(trained) * (len(trained) - 1) // 2
     pairs += [(_best(trained), each) for each in trained if each is not _best(trained)]
-    return [sentence(each) for each in compare(pairs, heading_of(metric, k), family=family)]
+    return [sentence(each) for each in compare(pairs, metric_heading(metric, k), family=family)]
 
 
 def against_best(
@@ -46,8 +46,8 @@ def against_best(
     to compare, or nobody to judge by.
     """
     metric = partial(ndcg, k=k)
-    trained = [judged(name, seeds, metric) for name, seeds in methods.items()]
-    everyone = [*trained, *(judged(name, [ranks], metric) for name, ranks in floors.items())]
+    trained = [method_values(name, seeds, metric) for name, seeds in methods.items()]
+    everyone = [*trained, *(method_values(name, [ranks], metric) for name, ranks in floors.items())]
     if len(everyone) < 2 or any(len(each.users) < 2 for each in everyone):
         return ()
     ours = [each for each in trained if each.name in proposed]
@@ -80,7 +80,7 @@ def _evidence(comparison: Comparison) -> str:
     return f"{interval}, p = {number(comparison.adjusted_p)}{correction}"
 
 
-def _best(methods: Sequence[Judged]) -> Judged:
+def _best(methods: Sequence[MethodValues]) -> MethodValues:
     return max(methods, key=lambda each: each.mean)
 
 
@@ -206,7 +206,9 @@ def users_notes(ranks: Ranks, tail: int, short: int) -> list[str]:
     """How many users are judged, against how many items, and how many of them each group has."""
     least, most = int(ranks.catalogue.min()), int(ranks.catalogue.max())
     against = f"{most:,} items" if least == most else f"{least:,} to {most:,} items"
-    sizes = {name: int(inside.sum()) for name, inside in groups(ranks.popularity, ranks.history, tail, short).items()}
+    sizes = {
+        name: int(inside.sum()) for name, inside in user_groups(ranks.popularity, ranks.history, tail, short).items()
+    }
     return [
         f"{len(ranks.users):,} test users; each target is ranked against {against}, itself included: "
         "the whole catalogue without the user's history",

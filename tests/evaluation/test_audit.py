@@ -18,7 +18,7 @@ from reaemb_bench.data.filters import DropUsersOfRareItems
 from reaemb_bench.data.interactions import SplitInteractions
 from reaemb_bench.data.sources.simulated import Simulated
 from reaemb_bench.data.splits import LeaveLastTwo, Temporal
-from reaemb_bench.evaluation.leak_test import Exchanged, Parts, Verdict, examine, shortened
+from reaemb_bench.evaluation.leak_test import Exchanged, Parts, Verdict, find_leaks, shorten
 from reaemb_bench.evaluation.paper_variants import VARIANTS, variants_in
 from tests.conftest import Said
 from tests.core.test_recipes import PAPER, RECIPES
@@ -47,7 +47,7 @@ def verdicts(folder: Path, *steps: str) -> list[Verdict]:
     def compute(planned, where) -> None:  # type: ignore[no-untyped-def]
         execute(planned, where, MACHINE, lambda event: None)
 
-    return list(examine(load(planted(folder, *steps)), 42, Store(folder / "store"), compute).verdicts)
+    return list(find_leaks(load(planted(folder, *steps)), 42, Store(folder / "store"), compute).verdicts)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_an_exchange_moves_held_out_items_and_nothing_else(split: Component, par
 
 def test_only_steps_and_epochs_are_cut() -> None:
     recipe = load("reaemb_full", ["lrcl.steps=1"])
-    cut, lines = shortened(recipe)
+    cut, lines = shorten(recipe)
     assert lines == ("crrl.steps unlimited → 2", "train.epochs 40 → 2")
     assert {name: step.spec() for name, step in cut.steps.items()} == {
         name: step.spec()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reaemb_bench.core.artifacts import Ranks
-from reaemb_bench.evaluation.groups import groups, quantile_bins, quantile_groups
+from reaemb_bench.evaluation.groups import quantile_bins, quantile_groups, user_groups
 from reaemb_bench.evaluation.summary import over_seeds, summarise
 
 RELEASED = json.loads(
@@ -41,13 +41,13 @@ def test_the_released_codes_groups_with_its_skipped_user_put_back(protocol: str)
 
 
 def test_thresholds_and_cold_targets_apart() -> None:
-    inside = groups(np.array([0, 1, 19, 20]), np.array([0, 9, 10, 11]))
+    inside = user_groups(np.array([0, 1, 19, 20]), np.array([0, 9, 10, 11]))
     assert inside["cold"].tolist() == [True, False, False, False]
     assert inside["tail"].tolist() == [False, True, True, False]
     assert inside["head"].tolist() == [False, False, False, True]
     assert inside["short"].tolist() == [True, True, False, False]
     assert inside["long"].tolist() == [False, False, True, True]
-    moved = groups(np.array([0, 1, 2, 3]), np.array([0, 1, 2, 3]), tail=2, short=3)
+    moved = user_groups(np.array([0, 1, 2, 3]), np.array([0, 1, 2, 3]), tail=2, short=3)
     assert moved["tail"].tolist() == [False, True, False, False]
     assert moved["long"].tolist() == [False, False, False, True]
 

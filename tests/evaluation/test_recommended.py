@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reaemb_bench.core.artifacts import Float32, Int64, Ranks, Sequences
-from reaemb_bench.evaluation.lists import gini, measures
+from reaemb_bench.evaluation.metrics import gini, list_metrics
 from reaemb_bench.evaluation.ranking import rank_targets
 from reaemb_bench.evaluation.summary import summarise
 
@@ -281,7 +281,7 @@ def test_the_gini_index_of_known_exposures() -> None:
 
 def test_measures_of_lists_that_are_known() -> None:
     lists = np.array([[0, 1], [0, -1], [-1, -1]], dtype=np.int32)
-    assert measures(lists, np.array([30, 5, 0, 0]), tail=20) == pytest.approx(
+    assert list_metrics(lists, np.array([30, 5, 0, 0]), tail=20) == pytest.approx(
         {
             "coverage": 0.5,
             "gini": (1 * 1 + 3 * 2) / (4 * 3),
@@ -290,7 +290,7 @@ def test_measures_of_lists_that_are_known() -> None:
             "cold_share": 0.0,
         }
     )
-    assert measures(lists[2:], np.array([30, 5, 0, 0])) == {}
+    assert list_metrics(lists[2:], np.array([30, 5, 0, 0])) == {}
 
 
 def test_lists_are_described_up_to_their_length_and_no_further() -> None:

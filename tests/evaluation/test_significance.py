@@ -16,12 +16,12 @@ from reaemb_bench.evaluation.metrics import ndcg
 from reaemb_bench.evaluation.significance import (
     RESAMPLES,
     Comparison,
-    Judged,
+    MethodValues,
     bootstrap_interval,
     compare,
     detectable_difference,
     holm,
-    judged,
+    method_values,
     randomisation_p,
 )
 
@@ -30,9 +30,9 @@ NDCG = partial(ndcg, k=10)
 Draw = Callable[[np.random.Generator, int], Float64]
 
 
-def method(name: str, values: Float64) -> Judged:
+def method(name: str, values: Float64) -> MethodValues:
     users = np.arange(len(values), dtype=np.int64)
-    return Judged(name, users, (users % 7).astype(np.int32), values)
+    return MethodValues(name, users, (users % 7).astype(np.int32), values)
 
 
 def ndcg_like(rng: np.random.Generator, users: int) -> Float64:
@@ -210,7 +210,7 @@ def test_the_least_p_value_is_one_over_all_draws() -> None:
 
 def test_a_user_with_several_seeds_has_the_mean_of_them() -> None:
     seeds = [ranks([0, 3, 20]), ranks([1, 20, 20])]
-    made = judged("a", seeds, NDCG)
+    made = method_values("a", seeds, NDCG)
     assert made.values == pytest.approx([(1 + 1 / np.log2(3)) / 2, 1 / np.log2(5) / 2, 0.0])
     assert made.mean == pytest.approx(made.values.sum() / 3)
 
@@ -230,11 +230,11 @@ def test_the_correction_speaks_of_its_family_and_leaves_the_rest_alone() -> None
 @pytest.mark.parametrize("field", ["users", "targets"])
 def test_other_users_or_targets_are_refused(field: str) -> None:
     first = method("ours", np.ones(4))
-    second = Judged(**{**vars(method("theirs", np.ones(4))), field: getattr(first, field)[::-1]})
+    second = MethodValues(**{**vars(method("theirs", np.ones(4))), field: getattr(first, field)[::-1]})
     with pytest.raises(UserError, match=r"'ours' and 'theirs' rank different users or targets"):
         compare([(first, second)], "NDCG@10")
     with pytest.raises(UserError, match="different users or targets"):
-        judged("ours", [ranks([0, 1, 2]), ranks([0, 1, 2, 3])], NDCG)
+        method_values("ours", [ranks([0, 1, 2]), ranks([0, 1, 2, 3])], NDCG)
 
 
 def test_one_user_is_no_sample() -> None:

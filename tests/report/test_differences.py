@@ -14,7 +14,7 @@ from rich.console import Console
 from reaemb_bench.core.artifacts import Int64, Ranks
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.evaluation.metrics import hit_rate, ndcg
-from reaemb_bench.evaluation.significance import Judged, bootstrap_interval, compare, judged
+from reaemb_bench.evaluation.significance import MethodValues, bootstrap_interval, compare, method_values
 from reaemb_bench.report import render as markdown
 from reaemb_bench.report import render as terminal
 from reaemb_bench.report.differences import differences_table
@@ -82,7 +82,7 @@ def test_the_reference_stands_on_top_with_its_own_numbers_and_no_difference() ->
 
 def test_each_difference_is_that_of_the_columns_before_it_with_its_own_interval() -> None:
     rows = by_name()
-    values = {name: judged(name, seeds, partial(ndcg, k=10)).values for name, seeds in NAMED.items()}
+    values = {name: method_values(name, seeds, partial(ndcg, k=10)).values for name, seeds in NAMED.items()}
     members = {"": np.ones(USERS, dtype=np.bool_), " tail": TAIL, " head": ~TAIL}
     for name in ("worse in tail", "better", "chance"):
         for part, inside in members.items():
@@ -113,7 +113,7 @@ def test_the_correction_is_over_all_differences_of_the_table() -> None:
     alone = {"base": [ranks(base)], "moved": [ranks(moved)]}
     among = alone | {f"chance {seed}": [ranks(places(seed))] for seed in range(20, 32)}
     metric = partial(ndcg, k=10)
-    of: list[Judged] = [judged(name, seeds, metric) for name, seeds in alone.items()]
+    of: list[MethodValues] = [method_values(name, seeds, metric) for name, seeds in alone.items()]
     raw = compare([(of[1], of[0])], "NDCG@10")[0].p
     assert 0.05 / 39 < raw < 0.05 / 3
     verdicts = [
@@ -149,7 +149,7 @@ def test_leaks_are_marked_by_row() -> None:
 
 
 def test_the_smallest_detectable_difference_stands_below() -> None:
-    of = {name: judged(name, seeds, partial(ndcg, k=10)) for name, seeds in NAMED.items()}
+    of = {name: method_values(name, seeds, partial(ndcg, k=10)) for name, seeds in NAMED.items()}
     found = compare([(of[name], of["base"]) for name in ("better", "chance")], "")
     note = differences_table("", {name: NAMED[name] for name in ("base", "better", "chance")}, "base").notes[1]
     least, most = sorted(number(each.detectable) for each in found)
