@@ -8,7 +8,7 @@ import torch
 
 from reaemb_bench.core.artifacts import Vectors
 from reaemb_bench.core.component import Step
-from reaemb_bench.core.distributed import add_up, rank
+from reaemb_bench.core.distributed import all_reduce, rank
 from reaemb_bench.core.errors import UserError
 
 
@@ -23,11 +23,11 @@ class Failing(Step):
     def run(self) -> Vectors:
         """Never gives anything back."""
         ones = torch.ones(2)
-        add_up([ones])
+        all_reduce([ones])
         assert ones.tolist() == [2, 2]
         if rank() == 1:
             if self.how == "raise":
                 raise UserError("the step is tired")
             time.sleep(600)
-        add_up([ones])
+        all_reduce([ones])
         return Vectors(np.ones((1, 1), dtype=np.float32))

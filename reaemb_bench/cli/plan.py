@@ -22,12 +22,12 @@ from reaemb_bench.cli.options import (
     console,
     machine_from,
 )
-from reaemb_bench.core.files import sha256_unless_known
+from reaemb_bench.core.files import cached_sha256
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.plan import Job, Plan, needed_jobs
 from reaemb_bench.core.plan import plan as plan_recipe
 from reaemb_bench.core.recipe import Recipe, load
-from reaemb_bench.core.runs import differing, flatten
+from reaemb_bench.core.runs import differences, flatten
 from reaemb_bench.core.settings_only import placeholders
 from reaemb_bench.core.store import MANIFEST, Store
 from reaemb_bench.tracking.terminal import in_words
@@ -59,7 +59,7 @@ class Reasons:
         earlier = self._earlier.get(job.name, [])
         if not earlier:
             return "new" if not upstream else f"new; waits for {_listed(upstream)}"
-        changed = min((differing(each, here) for each in earlier), key=len)
+        changed = min((differences(each, here) for each in earlier), key=len)
         own = [text for text in changed if not text.startswith("inputs.")]
         if own:
             return "; ".join(own[:_SHOWN]) + (f" (and {len(own) - _SHOWN} more)" if len(own) > _SHOWN else "")
@@ -143,7 +143,7 @@ def _print_facts(recipe: Recipe, screen: Console) -> None:
     embedder = "the run's" if recipe.embedder_seed is None else str(recipe.embedder_seed)
     screen.print(f"seeds: {seeds}; data seed: {recipe.data_seed}; embedder seed: {embedder}", highlight=False)
     for file in sorted(set(_plugins({name: step.spec() for name, step in recipe.steps.items()}))):
-        digest = sha256_unless_known(Path(file))[:_KEY_CHARACTERS]
+        digest = cached_sha256(Path(file))[:_KEY_CHARACTERS]
         screen.print(f"runs code of {file} (sha256 {digest}…)", markup=False, highlight=False, soft_wrap=True)
 
 

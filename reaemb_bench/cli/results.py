@@ -24,13 +24,13 @@ from reaemb_bench.core.recipe import load, locate
 from reaemb_bench.core.runs import (
     Run,
     as_run,
+    changed_settings,
+    changed_versions,
     find,
     history,
+    paired_results,
     ranks_of,
     reasons,
-    results_paired,
-    settings_changed,
-    versions_changed,
 )
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.metrics import MetricName
@@ -348,7 +348,7 @@ def diff(first: First, second: Second, store: StorePlace = None) -> None:
 
 def _print_settings(before: Run, after: Run, screen: Console) -> None:
     _head(screen, "Settings")
-    found = settings_changed(before, after)
+    found = changed_settings(before, after)
     if not found:
         say(screen, "none differs")
         return
@@ -360,13 +360,13 @@ def _print_settings(before: Run, after: Run, screen: Console) -> None:
 
 def _print_results(before: Run, after: Run, store: Store, screen: Console) -> None:
     _head(screen, "Results" if before.seeds == after.seeds else "Results of the first seeds")
-    pairs = results_paired(before, after)
+    pairs = paired_results(before, after)
     table = _columns("step", "A", "B", "why")
     for pair in pairs:
         keys = ["—" if key is None else key[:_KEY_CHARACTERS] for key in (pair.first, pair.second)]
         table.add_row(escape(pair.step), *keys, "[dim]the same[/]" if pair.same else escape(reasons(pair, store)))
     screen.print(table)
-    for change, steps in versions_changed(pairs, store).items():
+    for change, steps in changed_versions(pairs, store).items():
         say(screen, f"{change} ({', '.join(steps)})")
 
 

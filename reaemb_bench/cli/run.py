@@ -26,7 +26,7 @@ from reaemb_bench.cli.options import (
     limit_threads,
     machine_from,
 )
-from reaemb_bench.core.distributed import is_first, joined
+from reaemb_bench.core.distributed import is_first, process_group
 from reaemb_bench.core.execute import execute
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.plan import Plan
@@ -83,7 +83,7 @@ def run(
     # Before anything runs, so that a mistake in the file costs no results.
     expected = read_expected(locate(recipe), changes(sets or (), drops or ()))
     plans = [plan_recipe(read, seed) for seed in read.seeds]
-    with joined(machine, process_timeout) as here:
+    with process_group(machine, process_timeout) as here:
         if is_first():
             _run_and_report(plans, here, expected)
         else:

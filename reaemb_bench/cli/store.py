@@ -29,7 +29,7 @@ from reaemb_bench.core.inventory import (
     inventory,
     key_from,
 )
-from reaemb_bench.core.runs import Run, differing, find, flatten, history
+from reaemb_bench.core.runs import Run, differences, find, flatten, history
 from reaemb_bench.core.store import Store
 from reaemb_bench.tracking.terminal import in_words, say
 
@@ -189,7 +189,7 @@ def _nearest(place: Store, key: str, manifest: Mapping[str, Any], results: Itera
     """What tells the result from the most similar other one of its step; empty where there is none."""
     here = flatten(manifest["identity"])
     others = [each.key for each in results if each.step == manifest["step"] and each.key != key]
-    told = [(each, differing(flatten(place.manifest(each)["identity"]), here)) for each in others]
+    told = [(each, differences(flatten(place.manifest(each)["identity"]), here)) for each in others]
     if not told:
         return ""
     nearest, changes = min(told, key=lambda each: len(each[1]))

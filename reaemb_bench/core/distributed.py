@@ -36,7 +36,7 @@ def rank() -> int:
     return int(os.environ["RANK"]) if _STARTED_BY_TORCHRUN in os.environ else 0
 
 
-def count() -> int:
+def world_size() -> int:
     """How many processes run the recipe together, on all hosts."""
     return int(os.environ["WORLD_SIZE"]) if _STARTED_BY_TORCHRUN in os.environ else 1
 
@@ -48,15 +48,15 @@ def is_first() -> bool:
 
 def share(things: Sequence[T]) -> Sequence[T]:
     """What this process does of a list of equal pieces of work: every count()-th, from place rank() on."""
-    return things[rank() :: count()]
+    return things[rank() :: world_size()]
 
 
-def add_up(tensors: Sequence[Tensor]) -> None:
+def all_reduce(tensors: Sequence[Tensor]) -> None:
     """Replace each tensor by its sum over all processes, in place; every process must call it with the same shapes.
 
     Raises UserError where another process is gone or does not answer in time.
     """
-    if count() == 1 or not tensors:
+    if world_size() == 1 or not tensors:
         return
     import torch
     from torch import distributed
@@ -71,12 +71,12 @@ def add_up(tensors: Sequence[Tensor]) -> None:
             tensor.copy_(part.view_as(tensor))
 
 
-def add_up_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace the gradient of each parameter by its sum over all processes; a missing one counts as zero.
 
     Alone, nothing is changed. Raises UserError as `add_up` does.
     """
-    if count() == 1:
+    if world_size() == 1:
         return
     import torch
 
@@ -85,15 +85,15 @@ def add_up_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         gradients.append(parameter.grad)
-    add_up(gradients)
+    all_reduce(gradients)
 
 
-def from_first(*numbers: int) -> list[int]:
+def broadcast(*numbers: int) -> list[int]:
     """The numbers that process 0 gives, in every process; waits for process 0 as long as it lives.
 
     Every process must give equally many.
     """
-    if count() == 1:
+    if world_size() == 1:
         return list(numbers)
     import torch
     from torch import distributed
@@ -105,13 +105,13 @@ def from_first(*numbers: int) -> list[int]:
 
 
 @contextmanager
-def joined(machine: Machine, timeout: float) -> Iterator[Machine]:
+def process_group(machine: Machine, timeout: float) -> Iterator[Machine]:
     """Connect the processes that torchrun started; gives the machine settings of this one (its own GPU).
 
     timeout: seconds without an answer, inside a step, after which the others count as lost. Where several processes
     fail, the first says why and the others leave without a word. Raises UserError where a process has no GPU.
     """
-    if count() == 1:
+    if world_size() == 1:
         yield machine
         return
     from torch import distributed
@@ -133,7 +133,7 @@ def joined(machine: Machine, timeout: float) -> Iterator[Machine]:
         if not _fails_first(meeting):
             raise SystemExit(1) from None
         if isinstance(error, UserError):
-            raise UserError(f"process {rank()} of {count()}: {error}") from error
+            raise UserError(f"process {rank()} of {world_size()}: {error}") from error
         raise
     distributed.destroy_process_group()
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from reaemb_bench.core.artifacts import Corpus, Vectors
 from reaemb_bench.core.component import Context, Progress
-from reaemb_bench.core.distributed import from_first, is_first
+from reaemb_bench.core.distributed import broadcast, is_first
 from reaemb_bench.core.errors import NotFiniteError, UserError
 from reaemb_bench.core.machine import (
     Machine,
@@ -53,7 +53,7 @@ class Progressed:
     """A job reports progress."""
 
     job: Job
-    tick: Progress
+    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -97,14 +97,14 @@ def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None
                 if not store.has(job.key):
                     watch(Started(job))
                     if job.step.distributed:
-                        from_first(*_call(planned, job))
+                        broadcast(*_call(planned, job))
                     _compute(job, store, machine, watch)
                     watch(Finished(job, store.manifest(job.key), cached=False))
                     continue
         if store.has(job.key):
             store.tidy(job.key)
             watch(Finished(job, store.manifest(job.key), cached=True))
-    from_first(*_NOTHING_LEFT)
+    broadcast(*_NOTHING_LEFT)
 
 
 def fetch(planned: Plan, store: Store, artifact: type[T]) -> T | None:
@@ -133,7 +133,7 @@ def _load(store: Store, key: str, artifact: type[T]) -> T:
 
 def _assist(planned: Plan, store: Store, machine: Machine) -> None:
     """Do this process's share of each step that process 0 calls; its results are written there."""
-    while (call := from_first(*_NOTHING_LEFT)) != _NOTHING_LEFT:
+    while (call := broadcast(*_NOTHING_LEFT)) != _NOTHING_LEFT:
         job = planned.jobs[call[0]] if call[0] < len(planned.jobs) else None
         if job is None or _call(planned, job) != call:
             raise UserError("this process reads another recipe or other data than process 0; give all hosts the same")

@@ -41,7 +41,7 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def sha256_unless_known(file: Path) -> str:
+def cached_sha256(file: Path) -> str:
     """Hex sha256 of a file's bytes, read once a process while its size and time of change stay the same."""
     now = file.stat()
     return _remembered(file.resolve(), now.st_size, now.st_mtime_ns)
@@ -52,12 +52,12 @@ def _remembered(file: Path, size: int, changed: int) -> str:  # noqa: ARG001 - t
     return sha256_of(file)
 
 
-def contents(files: Mapping[str, Path]) -> dict[str, str]:
+def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
     """The sha256 of all files as `<name>_sha256`, or the first that is missing: a plan needs no data."""
     missing = next((str(file) for file in files.values() if not is_file(file)), None)
     if missing is not None:
         return {"missing": missing}
-    return {f"{name}_sha256": sha256_unless_known(file) for name, file in files.items()}
+    return {f"{name}_sha256": cached_sha256(file) for name, file in files.items()}
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -103,12 +103,12 @@ def sync_tree(folder: Path) -> None:
             os.close(handle)
 
 
-def sealed_json(facts: Mapping[str, Any], name: str) -> str:
+def checksummed_json(facts: Mapping[str, Any], name: str) -> str:
     """The facts as JSON text with a checksum of them and of the name under which they are kept, for `unsealed`."""
     return json.dumps({**facts, _SEAL: _seal(json.loads(json.dumps(facts)), name)}, ensure_ascii=False, indent=1) + "\n"
 
 
-def unsealed(content: bytes, name: str) -> dict[str, Any]:
+def read_checksummed(content: bytes, name: str) -> dict[str, Any]:
     """The facts in what `sealed_json` made. Raises ValueError where they, or the name, are others."""
     try:
         facts = json.loads(content)

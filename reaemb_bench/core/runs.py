@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from reaemb_bench.core.artifacts import Corpus, Floors, Ranks
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import sealed_json, unsealed, write_atomically
+from reaemb_bench.core.files import checksummed_json, read_checksummed, write_atomically
 from reaemb_bench.core.machine import git_state
 from reaemb_bench.core.plan import Plan
 from reaemb_bench.core.registry import nearest
@@ -77,7 +77,7 @@ def remember(plans: Sequence[Plan], store: Store, group: Group | None = None) ->
         # Whoever died while writing this record has left a part of it.
         for left in file.parent.glob(f".{file.name}.*"):
             left.unlink()
-        write_atomically(file, sealed_json(asdict(made), made.id).encode())
+        write_atomically(file, checksummed_json(asdict(made), made.id).encode())
     return made
 
 
@@ -175,7 +175,7 @@ def _id(name: str, results: Sequence[Sequence[Result]]) -> str:
 
 def _read(file: Path) -> Run:
     try:
-        raw = unsealed(file.read_bytes(), file.stem)
+        raw = read_checksummed(file.read_bytes(), file.stem)
         results = tuple(
             tuple(Result(each["step"], each["key"], tuple(each["makes"])) for each in seed) for seed in raw["results"]
         )
@@ -215,7 +215,7 @@ class Pair:
         return self.first == self.second
 
 
-def settings_changed(first: Run, second: Run) -> list[Setting]:
+def changed_settings(first: Run, second: Run) -> list[Setting]:
     """Settings that differ, in the order of the recipes; those of steps that only one run has are left out."""
     # Seeds that nobody chose are not written in the recipe.
     recipes = [{"seeds": list(run.seeds), **tomllib.loads(run.recipe)} for run in (first, second)]
@@ -230,7 +230,7 @@ def settings_changed(first: Run, second: Run) -> list[Setting]:
     ]
 
 
-def results_paired(first: Run, second: Run) -> list[Pair]:
+def paired_results(first: Run, second: Run) -> list[Pair]:
     """The results of every step that either run has: those of the first in its order, then what only the second has."""
     before, after = ({result.step: result.key for result in run.results[0]} for run in (first, second))
     return [Pair(step, before.get(step), after.get(step)) for step in dict.fromkeys([*before, *after])]
@@ -243,23 +243,23 @@ def reasons(pair: Pair, store: Store) -> str:
     if not (store.has(pair.first) and store.has(pair.second)):
         return "no longer in the store, so nobody can tell"
     before, after = (flatten(store.manifest(key)["identity"]) for key in (pair.first, pair.second))
-    own = [each for each in differing(before, after) if not each.startswith("inputs.")]
+    own = [each for each in differences(before, after) if not each.startswith("inputs.")]
     return "; ".join(own) or "its inputs differ"
 
 
-def versions_changed(pairs: list[Pair], store: Store) -> dict[str, list[str]]:
+def changed_versions(pairs: list[Pair], store: Store) -> dict[str, list[str]]:
     """By change, such as `numpy: 2.3.1 → 2.4.0`, the steps that were computed with other versions in the second run."""
     found: dict[str, list[str]] = {}
     for pair in pairs:
         if pair.first is None or pair.second is None or not (store.has(pair.first) and store.has(pair.second)):
             continue
         before, after = (store.manifest(key)["versions"] for key in (pair.first, pair.second))
-        for change in differing(before, after):
+        for change in differences(before, after):
             found.setdefault(change, []).append(pair.step)
     return found
 
 
-def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """What differs between two flat tables, as `rate: 0.1 → 0.2`; `step.` is left out."""
     made = []
     for path in sorted({*before, *after}):

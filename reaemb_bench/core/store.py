@@ -1,6 +1,6 @@
 """The store: results on disk under a key that says everything that decided them.
 
-Layout: `<root>/results/<key>/` holds one folder an artefact, `ticks.jsonl` and `manifest.json`. A result appears
+Layout: `<root>/results/<key>/` holds one folder an artefact, `progress.jsonl` and `manifest.json`. A result appears
 by one rename of a finished folder, so a crash leaves nothing half-written under a key. The manifest holds the sha256
 of every file and a checksum of itself and its key, so nothing that was changed is used. One lock file a key keeps two
 processes from computing the same thing; the operating system frees it when its owner dies.
@@ -20,10 +20,10 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, Timeout
 
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import sealed_json, sha256_of, sync_tree, unsealed, why_unwritten
+from reaemb_bench.core.files import checksummed_json, read_checksummed, sha256_of, sync_tree, why_unwritten
 
 MANIFEST = "manifest.json"
-PROGRESS_FILE = "ticks.jsonl"
+PROGRESS_FILE = "progress.jsonl"
 TRASH = "trash"
 """Folder of what is being deleted."""
 
@@ -49,7 +49,7 @@ class Store:
         """
         file = self.folder(key) / MANIFEST
         try:
-            return unsealed(file.read_bytes(), key)
+            return read_checksummed(file.read_bytes(), key)
         except FileNotFoundError:
             raise UserError(f"the store has lost the result {file.parent}; run again, and it is computed") from None
         except (OSError, ValueError) as error:
@@ -155,7 +155,7 @@ class Store:
                 _check(folder, name, known)
         return folder / artifact
 
-    def ticks(self, key: str) -> list[dict[str, Any]]:
+    def progress(self, key: str) -> list[dict[str, Any]]:
         """The recorded curve of a result, oldest tick first. Raises UserError where the file was changed or lost."""
         known = self.manifest(key)["files"].get(PROGRESS_FILE)
         if known is None:
@@ -185,7 +185,7 @@ def save_checksummed(draft: Path, facts: Mapping[str, Any]) -> None:
         if path.is_file()
     }
     key = draft.name.partition(".")[0]
-    (draft / MANIFEST).write_text(sealed_json({**facts, "files": files}, key), encoding="utf-8")
+    (draft / MANIFEST).write_text(checksummed_json({**facts, "files": files}, key), encoding="utf-8")
 
 
 def _check(folder: Path, name: str, known: Mapping[str, Any]) -> Path:

@@ -18,7 +18,7 @@ from typing import cast
 from filelock import FileLock
 
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import contents, sha256_of
+from reaemb_bench.core.files import file_digests, sha256_of
 
 UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
 """What zipfile raises for an archive that is damaged, encrypted or none at all."""
@@ -159,7 +159,7 @@ def released(place: Path, names: Sequence[str], home: str, scratch: Path) -> Ite
 def fingerprint(place: Path, names: Sequence[str]) -> dict[str, str]:
     """The sha256 of each file, the same in a folder and in a zip file, or the first that is missing."""
     if not place.is_file():
-        return contents({name: place / name for name in names})
+        return file_digests({name: place / name for name in names})
     made: dict[str, str] = {}
     try:
         for name in names:

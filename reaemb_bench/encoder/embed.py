@@ -26,7 +26,7 @@ from reaemb_bench.core.artifacts import (
     write_shard,
 )
 from reaemb_bench.core.component import Context, Progress, Randomness, Step
-from reaemb_bench.core.distributed import add_up, count, from_first, is_first, share
+from reaemb_bench.core.distributed import all_reduce, broadcast, is_first, share, world_size
 from reaemb_bench.core.errors import UserError, check_rows
 from reaemb_bench.encoder.memory import in_turn, micro_batch
 from reaemb_bench.encoder.thought_model import ThoughtModel
@@ -46,7 +46,7 @@ def embed_texts(
     """
     starts = range(0, len(texts), SHARD)
     files = [context.scratch / name for name in shard_names(len(starts))]
-    whole = from_first(next((place for place, file in enumerate(files) if not _is_whole(file)), len(files)))[0]
+    whole = broadcast(next((place for place, file in enumerate(files) if not _is_whole(file)), len(files)))[0]
     for start, file in list(zip(starts, files, strict=True))[whole:]:
         parts, tokens = [], 0
         for first in range(start, min(start + SHARD, len(texts)), _CHUNK):
@@ -71,8 +71,8 @@ def embed_all(model: ThoughtModel, rows: list[list[int]], context: Context, firs
     made = torch.zeros(len(rows), model.width, device=model.device)
     longest = max(map(len, rows)) + model.thoughts + 1
     # Hosts may differ in free memory, but all processes must share the same groups.
-    room = from_first(micro_batch(context.machine, model.shape, longest, learns=False))[0]
-    groups = in_turn([len(row) for row in rows], min(room, math.ceil(len(rows) / count())))
+    room = broadcast(micro_batch(context.machine, model.shape, longest, learns=False))[0]
+    groups = in_turn([len(row) for row in rows], min(room, math.ceil(len(rows) / world_size())))
     with torch.inference_mode():
         beginning = model.begin(rows)
         for group, done in share(list(zip(groups, accumulate(map(len, groups)), strict=True))):
@@ -80,7 +80,7 @@ def embed_all(model: ThoughtModel, rows: list[list[int]], context: Context, firs
             made[group.to(made.device)] = model.embed(tokens, beginning).float()
             context.report(Progress(done, len(rows), "items"))
         context.report(Progress(len(rows), len(rows), "items"))
-        add_up([made])
+        all_reduce([made])
     values: Float32 = made.cpu().numpy()
     check_rows("vector", values, first, cure="train with a lower learning rate or in float32")
     return values

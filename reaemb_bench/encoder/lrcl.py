@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from reaemb_bench.core.artifacts import Corpus, Encoder
 from reaemb_bench.core.component import Context, Progress
-from reaemb_bench.core.distributed import add_up, add_up_gradients, count, from_first, is_first, share
+from reaemb_bench.core.distributed import all_reduce, all_reduce_gradients, broadcast, is_first, share, world_size
 from reaemb_bench.core.errors import UserError, check_finite, gradient_norm
 from reaemb_bench.encoder.kinds import AnyLoss
 from reaemb_bench.encoder.lora import LoraSettings, add_lora, step_seed
@@ -116,12 +116,12 @@ class Contrast(LoraSettings):
         longest = model.tokenize(sorted(corpus.texts, key=len)[-_LONG_TEXTS:])
         length = max(map(len, longest)) + model.thoughts + 1
         # Hosts may differ in free memory, but all processes must share the same groups.
-        room = from_first(micro_batch(context.machine, model.shape, length, learns=True))[0]
+        room = broadcast(micro_batch(context.machine, model.shape, length, learns=True))[0]
         learner = ContrastiveLearner(self, model, room)
         model.train()
         checkpoints = Checkpoints(context.scratch, learner.parameters, learner.optimiser)
         curve, learner.tokens = checkpoints.restore()
-        if from_first(len(curve)) != [len(curve)]:
+        if broadcast(len(curve)) != [len(curve)]:
             raise UserError("this process finds another checkpoint than process 0; give all hosts the same --store")
         drawn = batches(corpus.items, min(self.batch_size, corpus.items), context.seed)
         for number, (epoch, items) in zip(range(1, self.steps + 1), drawn, strict=False):
@@ -194,7 +194,7 @@ class ContrastiveLearner:
         if not is_first() and self.temperature.grad is not None:
             # All processes have its whole gradient, of which the sum is to count one.
             self.temperature.grad.zero_()
-        add_up_gradients(self.parameters)
+        all_reduce_gradients(self.parameters)
         norm = gradient_norm(self.parameters, settings.clip_norm)
         check_finite("gradient norm", norm.item(), f"step {number}", items)
         self.optimiser.step()
@@ -212,7 +212,7 @@ class ContrastiveLearner:
         device = self.model.device
         beginning = self.model.begin(rows) if self.settings.passes == 1 else None
         apart = None if beginning is None else beginning.detached_copy()
-        size = min(self.micro_batch, math.ceil(len(rows) / count()))
+        size = min(self.micro_batch, math.ceil(len(rows) / world_size()))
         groups = share(in_turn([len(row) for row in rows], size))
         recomputed = len(groups) - self._graphs(rows, groups, apart)
         vectors = torch.zeros(len(rows), self.model.width, device=device)
@@ -224,7 +224,7 @@ class ContrastiveLearner:
             vectors[group.to(device)] = part.detach()
             if place >= recomputed:
                 graphs[place] = part
-        add_up([vectors])
+        all_reduce([vectors])
         vectors.requires_grad_()
         value = self._loss(vectors) * share_of_loss
         value.backward()  # type: ignore[no-untyped-call]

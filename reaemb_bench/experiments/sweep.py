@@ -466,13 +466,13 @@ def _pruning(planned: Plan, trial: Trial) -> Watch:
     ranker = planned.job_of(Ranker)
 
     def watch(event: Event) -> None:
-        if not isinstance(event, Progressed) or event.job is not ranker or CURVE not in event.tick.values:
+        if not isinstance(event, Progressed) or event.job is not ranker or CURVE not in event.progress.values:
             return
-        trial.report(event.tick.values[CURVE], event.tick.done)
+        trial.report(event.progress.values[CURVE], event.progress.done)
         if trial.should_prune():
             from optuna import TrialPruned
 
-            raise TrialPruned(f"{event.tick.done} {event.tick.unit}")
+            raise TrialPruned(f"{event.progress.done} {event.progress.unit}")
 
     return watch
 

@@ -186,7 +186,7 @@ def curves(named: Mapping[str, Run], store: Store) -> tuple[Curve, ...]:
         for place, result in enumerate(run.results[0]):
             keys = [seed[place].key for seed in run.results]
             # Seeds that share a result have one curve.
-            recorded = [store.ticks(key) for key in dict.fromkeys(keys) if store.has(key)]
+            recorded = [store.progress(key) for key in dict.fromkeys(keys) if store.has(key)]
             made += curves_of(name, result.step, recorded)
     return tuple(made)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from reaemb_bench.core.artifacts import Corpus, Encoder, Int64, Sequences, TestTargets
 from reaemb_bench.core.component import Component, Context, DataAccess, Progress, Randomness, Step
-from reaemb_bench.core.distributed import add_up, add_up_gradients, count, from_first, is_first, rank
+from reaemb_bench.core.distributed import all_reduce, all_reduce_gradients, broadcast, is_first, rank, world_size
 from reaemb_bench.core.errors import NotFiniteError, UserError, check_finite, check_parameters, gradient_norm
 from reaemb_bench.data.kinds import AnyCooccurrence
 from reaemb_bench.encoder.memory import MICRO_BATCH, micro_batch
@@ -158,18 +158,18 @@ def own_groups(groups: int) -> Int64:
     Where a step has fewer groups than there are processes, one without a group of its own repeats the first, and
     `of_all` and `share_of` leave that out.
     """
-    own = np.arange(rank(), groups, count())
+    own = np.arange(rank(), groups, world_size())
     return own if len(own) else np.zeros(1, dtype=np.int64)
 
 
 def of_all(own: Tensor, groups: int) -> Tensor:
     """The rows of all groups (groups, ...) in every process, from those of each process's own groups."""
-    if count() == 1:
+    if world_size() == 1:
         return own
     made = own.new_zeros(groups, *own.shape[1:])
-    mine = made[rank() :: count()]
+    mine = made[rank() :: world_size()]
     mine.copy_(own[: len(mine)])
-    add_up([made])
+    all_reduce([made])
     return made
 
 
@@ -177,7 +177,7 @@ def share_of(terms: Tensor, groups: int) -> Tensor:
     """What part of all processes' terms (a scalar) those of this process are."""
     own = terms.float() if rank() < groups else torch.zeros_like(terms, dtype=torch.float32)
     total = own.clone()
-    add_up([total])
+    all_reduce([total])
     return own / total
 
 
@@ -302,14 +302,14 @@ def reinforce(
     texts = model.tokenize(corpus.texts, settings.max_length)
     longest = max(map(len, texts)) + model.thoughts + 1
     # Hosts may differ in free memory, but all processes must do the same sums.
-    room = from_first(micro_batch(context.machine, model.shape, longest, learns=False))[0]
+    room = broadcast(micro_batch(context.machine, model.shape, longest, learns=False))[0]
     learner = Learner(model, settings, room)
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     checkpoints = Checkpoints(context.scratch / "checkpoints", parameters, optimiser)
     order = batches(len(candidates.items), settings, context.seed)
     rate = _Schedule(settings.warmup, len(order) * settings.iterations)
     curve = checkpoints.restore()
-    if from_first(len(curve)) != [len(curve)]:
+    if broadcast(len(curve)) != [len(curve)]:
         raise UserError("this process finds another checkpoint than process 0; give all hosts the same --store")
     if len(curve) < len(order):
         prompts = _read_prompts(learner, texts, candidates, order, context)
@@ -396,11 +396,11 @@ def _learned(
     [group] = optimiser.param_groups
     for iteration, value in enumerate(learner.losses(sample)):
         total = value.detach().clone()
-        add_up([total])
+        all_reduce([total])
         group["lr"] = settings.learning_rate * rate((step - 1) * settings.iterations + iteration)
         optimiser.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
-        add_up_gradients(group["params"])
+        all_reduce_gradients(group["params"])
         # Both at once, because a GPU waits each time that a number is asked for.
         loss, norm = torch.stack([total, gradient_norm(group["params"], settings.gradient_clip)]).tolist()
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -437,13 +437,13 @@ def _vectors(learner: Learner, prompts: Prompts, items: Int64) -> Tensor:
     for start in range(0, len(own), learner.micro_batch):
         some = own[start : start + learner.micro_batch]
         made[torch.from_numpy(some).to(made.device)] = learner.vectors(prompts(items[some]))
-    add_up([made])
+    all_reduce([made])
     return made
 
 
 def _embeds(items: Int64) -> npt.NDArray[np.bool_]:
     """Which of these items this process embeds where they are ranked: always the same, so that it reads no others."""
-    mine: npt.NDArray[np.bool_] = items % count() == rank()
+    mine: npt.NDArray[np.bool_] = items % world_size() == rank()
     return mine
 
 

@@ -402,7 +402,7 @@ class Tracker:
         if isinstance(event, Started):
             self._begin(event.job, when)
         elif isinstance(event, Progressed):
-            self._tick(event.job, event.tick.done, event.tick.values, when)
+            self._tick(event.job, event.progress.done, event.progress.values, when)
         elif isinstance(event, Finished):
             self._finish(event, when)
 
@@ -425,7 +425,7 @@ class Tracker:
         if event.cached:
             self._begin(job, when)
             self._client.set_tag(self._nested[job.name], "cached", "true")
-            for tick in self._store.ticks(job.key):
+            for tick in self._store.progress(job.key):
                 values = {name: value for name, value in tick.items() if name not in ("done", "total", "unit")}
                 self._tick(job, int(tick["done"]), values, when)
         self._flush()

@@ -79,10 +79,10 @@ class Lines:
             self._last, self._pace = self.clock(), Pace(self.clock)
             self.write(f"{prefix}: starts")
         elif isinstance(event, Progressed):
-            pace = self._pace.describe(event.tick)
+            pace = self._pace.describe(event.progress)
             if self.clock() - self._last >= _SECONDS_BETWEEN_LINES:
                 self._last = self.clock()
-                self.write(f"{prefix}: {_join(_progress(event.tick), _values(event.tick.values), pace)}")
+                self.write(f"{prefix}: {_join(_progress(event.progress), _values(event.progress.values), pace)}")
         else:
             self.write(f"{prefix}: {_ended(event)}")
 
@@ -113,7 +113,7 @@ class LiveView:
             self._pace = Pace()
             self._show(event.job.name, _RUNNING, "starting", completed=0, total=1)
         elif isinstance(event, Progressed):
-            tick = event.tick
+            tick = event.progress
             state = _join(_progress(tick), _values(tick.values), self._pace.describe(tick))
             self._show(event.job.name, _RUNNING, state, completed=tick.done, total=max(tick.total, tick.done + 1))
         else:

@@ -236,5 +236,5 @@ def test_ensrec_notes_what_each_part_reached(store: Store) -> None:
     assert job is not None
     facts = store.manifest(job.key)["facts"]
     assert {"ids: best_validation_ndcg", "texts: best_validation_ndcg"} <= set(facts)
-    ticks = store.ticks(job.key)
+    ticks = store.progress(job.key)
     assert [tick["done"] for tick in ticks] == [1, 2] and {tick["total"] for tick in ticks} == {2}

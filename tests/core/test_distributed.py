@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from reaemb_bench.core.artifacts import Encoder, Ranks, Vectors
-from reaemb_bench.core.distributed import add_up, add_up_gradients, count, from_first, is_first, share
+from reaemb_bench.core.distributed import all_reduce, all_reduce_gradients, broadcast, is_first, share, world_size
 from reaemb_bench.core.execute import execute, fetch_all
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.plan import plan
@@ -92,7 +92,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
 
 
 def curve(store: Store, key: str) -> list[tuple[float, float]]:
-    return [(tick["loss"], tick["temperature"]) for tick in store.ticks(key)]
+    return [(tick["loss"], tick["temperature"]) for tick in store.progress(key)]
 
 
 @pytest.mark.slow
@@ -138,10 +138,10 @@ def test_a_process_that_fails_ends_the_others_with_one_line(tmp_path: Path, how:
 
 
 def test_a_process_alone_is_all_of_them() -> None:
-    assert is_first() and count() == 1
+    assert is_first() and world_size() == 1
     assert share([3, 1, 2]) == [3, 1, 2]
-    assert from_first(7, 8) == [7, 8]
+    assert broadcast(7, 8) == [7, 8]
     weight = torch.nn.Parameter(torch.ones(2))
-    add_up([weight])
-    add_up_gradients([weight])
+    all_reduce([weight])
+    all_reduce_gradients([weight])
     assert weight.tolist() == [1, 1] and weight.grad is None

@@ -31,7 +31,7 @@ def test_what_was_written_is_there_whole(tmp_path: Path) -> None:
     _put(store)
     assert store.has(KEY)
     assert (store.verify(KEY, "thing") / "a.json").read_text(encoding="utf-8") == "[1, 2, 3]"
-    assert store.ticks(KEY) == [{"done": 1, "loss": 0.5}]
+    assert store.progress(KEY) == [{"done": 1, "loss": 0.5}]
     assert set(store.manifest(KEY)["files"]) == {"thing/a.json", "thing/b.bin", PROGRESS_FILE}
     assert list((tmp_path / "drafts").iterdir()) == []
 
@@ -84,7 +84,7 @@ def test_a_damaged_curve_is_noticed(tmp_path: Path) -> None:
     _put(store)
     (store.folder(KEY) / PROGRESS_FILE).write_text('{"done": 1, "loss": 0.4}\n', encoding="utf-8")
     with pytest.raises(UserError, match="is damaged"):
-        store.ticks(KEY)
+        store.progress(KEY)
 
 
 def test_a_cut_manifest_is_noticed(tmp_path: Path) -> None:

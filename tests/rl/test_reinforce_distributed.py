@@ -68,7 +68,7 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     planned = plan(load(tmp_path / "recipe.toml"), 42)
     execute(planned, alone, Machine(device="cpu", mlflow=""), lambda event: None)
     for job in planned.jobs[2:]:
-        one, two = alone.ticks(job.key), together.ticks(job.key)
+        one, two = alone.progress(job.key), together.progress(job.key)
         assert len(one) == len(two) == job.step.steps  # type: ignore[attr-defined]
         for name in ("loss", "reward", "clean_reward", "dead_groups", "shift"):
             expected = [tick[name] for tick in one]

@@ -65,7 +65,7 @@ def places() -> list[tuple[str, str, int, float]]:
 
 def files_of(store: Path) -> dict[str, bytes]:
     """All numbers that steps have made: tensors and curves. Other files tell folders and seconds, which differ."""
-    made = [*(store / "results").rglob("*.safetensors"), *(store / "results").rglob("ticks.jsonl")]
+    made = [*(store / "results").rglob("*.safetensors"), *(store / "results").rglob("progress.jsonl")]
     return {str(file.relative_to(store)): file.read_bytes() for file in made}
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field as Setting
 
-from reaemb_bench.core.files import contents
+from reaemb_bench.core.files import file_digests
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import About, Attributes, Interactions, Removed
 from reaemb_bench.data.json_lines import Field, Malformed, read_lines
@@ -61,7 +61,7 @@ class Goodreads(ReviewFiles):
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of all files, or the first that is missing: a plan can be drawn up without the data."""
         named = {"authors": self.authors} if self.authors else {}
-        return contents({"reviews": self.reviews, "metadata": self.metadata, **named})
+        return file_digests({"reviews": self.reviews, "metadata": self.metadata, **named})
 
     def read(self, machine: Machine) -> Interactions:
         """All interactions and their books. Raises UserError naming file, lines and cure."""

@@ -10,7 +10,7 @@ from pydantic import Field as Setting
 
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import contents, real_path
+from reaemb_bench.core.files import file_digests, real_path
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import About, Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.json_lines import MALFORMED_LIMIT, Field, Malformed, read_lines
@@ -57,7 +57,7 @@ class ReaEmbAuthors(Component):
 
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of both files, or the first that is missing: a plan can be drawn up without the data."""
-        return contents({"interactions": self.interactions, "items": self.items})
+        return file_digests({"interactions": self.interactions, "items": self.items})
 
     @property
     def title(self) -> str:

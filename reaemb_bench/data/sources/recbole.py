@@ -12,7 +12,7 @@ from pydantic import Field as Setting
 
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import contents
+from reaemb_bench.core.files import file_digests
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import About, Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.json_lines import MALFORMED_LIMIT, Field, Malformed
@@ -91,7 +91,7 @@ class Atomic(Component):
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of both files, or the first that is missing: a plan can be drawn up without the data."""
         interactions, items = self._pair
-        return contents({"interactions": interactions, "items": items})
+        return file_digests({"interactions": interactions, "items": items})
 
     def read(self, machine: Machine) -> Interactions:
         """All interactions and item attributes. Raises UserError naming file, column and cure."""

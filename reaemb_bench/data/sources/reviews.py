@@ -11,7 +11,7 @@ from pydantic import Field as Setting
 
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import contents
+from reaemb_bench.core.files import file_digests
 from reaemb_bench.data.interactions import About, Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.json_lines import MALFORMED_LIMIT, Field, Malformed, read_lines
 from reaemb_bench.data.tables import keys
@@ -43,7 +43,7 @@ class ReviewFiles(Component):
 
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of both files, or the first that is missing: a plan can be drawn up without the data."""
-        return contents({"reviews": self.reviews, "metadata": self.metadata})
+        return file_digests({"reviews": self.reviews, "metadata": self.metadata})
 
     @property
     def title(self) -> str:

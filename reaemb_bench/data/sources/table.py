@@ -9,7 +9,7 @@ from pydantic import BeforeValidator
 
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import contents, real_path
+from reaemb_bench.core.files import file_digests, real_path
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.tables import Format, Sheet, as_text, keys, numbers, order_in_time, read_sheet
@@ -69,7 +69,7 @@ class Table(Component):
 
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of both files, or the first that is missing: a plan can be drawn up without the data."""
-        return contents({"interactions": self.interactions, "items": self.items})
+        return file_digests({"interactions": self.interactions, "items": self.items})
 
     def read(self, machine: Machine) -> Interactions:
         """All interactions and item attributes. Raises UserError naming file, column and cure."""

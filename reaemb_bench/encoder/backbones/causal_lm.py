@@ -10,7 +10,7 @@ from pydantic import Field
 from reaemb_bench.core.artifacts import Corpus
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import sha256_of, sha256_unless_known
+from reaemb_bench.core.files import cached_sha256, sha256_of
 from reaemb_bench.core.machine import Machine
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class CausalLM(Component):
         """sha256 of a local folder's files; a hub model is known by its id and revision."""
         folder = Path(self.model).expanduser()
         if folder.is_dir():
-            return {"files": {str(file.relative_to(folder)): sha256_unless_known(file) for file in _files(folder)}}
+            return {"files": {str(file.relative_to(folder)): cached_sha256(file) for file in _files(folder)}}
         return {"missing": self.model} if self._looks_local() else {}
 
     def prepare(self, corpus: Corpus, folder: Path, machine: Machine, seed: int) -> None:
