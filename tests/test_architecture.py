@@ -103,10 +103,10 @@ def climbing(package: Path) -> list[str]:
         room = file.relative_to(package).with_suffix("").parts[0]
         for module, name, _ in imported(file):
             target = f"{module}.{name}".split(".")[1]
-            from_the_top = module == "reaemb_bench" and target not in floor
-            if room != "__init__" and target != room and not from_the_top:
-                if floor.get(target, len(FLOORS)) >= floor.get(room, -1):
-                    wrong.add(f"{file.relative_to(package).as_posix()} imports {target}")
+            if room == "__init__" or target == room or (module == "reaemb_bench" and target not in floor):
+                continue
+            if floor.get(target, len(FLOORS)) >= floor.get(room, -1):
+                wrong.add(f"{file.relative_to(package).as_posix()} imports {target}")
     return sorted(wrong)
 
 
@@ -140,7 +140,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def sources(package: Path) -> list[Path]:
-    """Files of the package; what `new` copies is no part of a room."""
+    """Files of the package; what `new` copies belongs to no room."""
     return [file for file in sorted(package.rglob("*.py")) if "scaffolds" not in file.parts]
 
 
