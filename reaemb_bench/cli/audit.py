@@ -97,7 +97,7 @@ def _reading_table(steps: tuple[StepAccess, ...]) -> Table:
         table.add_column(heading, justify="right" if heading.endswith("rows") else "left")
     for each in steps:
         reads, makes = (", ".join(part.__name__ for part in parts) for parts in (each.reads, each.makes))
-        shares = ["100 %" if each.divides or each.direct >= sight else "0 %" for sight in (1, 2)]
+        shares = ["100 %" if each.divides or each.input_level >= sight else "0 %" for sight in (1, 2)]
         table.add_row(*(escape(text) for text in (each.name, reads, makes, *shares, _remark(each))))
     return table
 
@@ -109,10 +109,10 @@ def _remark(each: StepAccess) -> str:
         return "divides the data"
     if each.step.leaks:
         return "declared leak: looks at held-out rows on purpose"
-    if each.judge:
+    if each.is_judge:
         return "judge"
-    if each.through:
-        return f"and what {', '.join(each.through)} made of held-out rows"
+    if each.via:
+        return f"and what {', '.join(each.via)} made of held-out rows"
     return ""
 
 
@@ -161,7 +161,7 @@ def _examined(read: Recipe, full: bool, machine: Machine, screen: Console) -> bo
         table.add_row(escape(verdict.step), verdict.artifact, parts, said)
     screen.print()
     screen.print(table)
-    moved = " and ".join(f"{count:,} of {total:,} {part} targets" for part, (count, total) in found.moved.items())
+    moved = " and ".join(f"{count:,} of {total:,} {part} targets" for part, (count, total) in found.exchanged.items())
     _say(screen, f"exchanged among users: {moved}; {_BEYOND}")
     for verdict in found.verdicts:
         if verdict.outcome == "leak":

@@ -1,10 +1,11 @@
-"""What the released code of ReaEmb (arXiv 2606.16703) does differently from its text, as far as a recipe can choose it.
+"""What the released code of ReaEmb (arXiv 2606.16703) does differently from its text, if a recipe can choose it.
 
-The numbers D1 to D19 are ours; those of differences that no setting reproduces are absent.
+The numbers D1 to D19 are ours; differences that no setting reproduces are absent.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from reaemb_bench.data.sources.yelp import FROM_THE_FUTURE
 
 @dataclass(frozen=True)
 class Variant:
-    """A paper variant: the component that it is, or the settings of one, and what it does to results."""
+    """A paper variant: a component, or some settings of it, and the effect on results."""
 
     defect: str
     component: str
@@ -25,8 +26,14 @@ class Variant:
 
     @property
     def choice(self) -> str:
-        """The settings as a recipe would write them; empty where the component alone is the variant."""
-        return ", ".join(f"{name} = {_toml(value)}" for name, value in self.settings.items())
+        """The settings as a recipe writes them; empty if the component itself is the variant."""
+        return ", ".join(f"{name} = {json.dumps(value)}" for name, value in self.settings.items())
+
+    def matches(self, component: Component) -> bool:
+        """Whether a component is this variant."""
+        return component.use == self.component and all(
+            wanted in _names(getattr(component, name)) for name, wanted in self.settings.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Use:
     place: str
 
 
-_PADDING = "padding is read as if it were history, most of all where histories are short"
+_PADDING = "padding is read as if it were history, most of all in short histories"
 _UNSCALED = "the thought enters far larger than the token embeddings beside it, an outlier among the inputs"
 _FINAL = "the item texts tell how the business fared until the data were dumped, test time included"
 
@@ -114,7 +121,7 @@ VARIANTS = (
 def variants_in(recipe: Recipe) -> list[Use]:
     """The paper variants that a recipe uses, by number."""
     parts = [part for name, step in recipe.steps.items() for part in _parts(step, name)]
-    uses = [Use(variant, place) for variant in VARIANTS for place, part in parts if _is(part, variant)]
+    uses = [Use(variant, place) for variant in VARIANTS for place, part in parts if variant.matches(part)]
     return sorted(uses, key=lambda use: int(use.variant.defect[1:]))
 
 
@@ -123,22 +130,12 @@ def _parts(component: Component, place: str) -> Iterator[tuple[str, Component]]:
     yield place, component
     for name in type(component).model_fields:
         value = getattr(component, name)
-        for each in value if isinstance(value, tuple) else (value,):
-            if isinstance(each, Component):
-                yield from _parts(each, f"{place}.{name}")
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Component):
+                yield from _parts(part, f"{place}.{name}")
 
 
-def _is(part: Component, variant: Variant) -> bool:
-    return part.use == variant.component and all(
-        _chosen(getattr(part, name), wanted) for name, wanted in variant.settings.items()
-    )
-
-
-def _chosen(value: object, wanted: object) -> bool:
-    if isinstance(value, tuple):
-        return wanted in value
-    return (value.use if isinstance(value, Component) else value) == wanted
-
-
-def _toml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else f'"{value}"'
+def _names(setting: object) -> list[object]:
+    """What a variant may call the value of a setting: the value, its parts, or the name of its component."""
+    values = setting if isinstance(setting, tuple) else (setting,)
+    return [value.use if isinstance(value, Component) else value for value in values]
