@@ -20,7 +20,7 @@ from reaemb_bench.cli.options import component_kinds, console
 from reaemb_bench.core.component import Component, Step
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.files import write_new
-from reaemb_bench.core.registry import find, kinds, names, nearest, pick_of
+from reaemb_bench.core.registry import find, kinds, names, nearest, pick_of, summary
 
 
 def list_components(
@@ -36,7 +36,7 @@ def list_components(
         table.add_column(heading, no_wrap=heading != "what it is")
     for each in (kind,) if kind else kinds():
         for name in names(each):
-            table.add_row(each, name, _first_line(each, name))
+            table.add_row(each, name, summary(each, name))
     console().print(table)
 
 
@@ -44,13 +44,6 @@ def check_kind(kind: str) -> None:
     """Raise UserError where no kind of component has this name."""
     if kind not in kinds():
         raise UserError(f"no kind of component is called '{kind}'.{nearest(kind, kinds())} Known: {', '.join(kinds())}")
-
-
-def _first_line(kind: str, name: str) -> str:
-    try:
-        return (inspect.getdoc(find(kind, name)) or "").partition("\n")[0]
-    except UserError as error:
-        return f"cannot be imported: {error}"
 
 
 # `reaemb-bench describe`: one component with all its settings.

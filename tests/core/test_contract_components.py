@@ -10,7 +10,7 @@ from reaemb_bench.catalogue import CATALOGUE
 from reaemb_bench.core.component import Component, Step
 from reaemb_bench.core.errors import RecipeError
 from reaemb_bench.core.plan import signature
-from reaemb_bench.core.registry import build, find
+from reaemb_bench.core.registry import build, find, summary
 
 EVERY = [(kind, name) for kind, table in CATALOGUE.items() for name in table]
 REQUIRED = {
@@ -37,6 +37,7 @@ def made(kind: str, name: str) -> Component:
 def test_it_says_what_it_is_and_what_each_setting_does(kind: str, name: str) -> None:
     component = find(kind, name)
     assert component.__doc__
+    assert " ".join(component.__doc__.split()).startswith(summary(kind, name).removesuffix(".")), "see catalogue.py"
     assert all(field.description for field in component.model_fields.values()), "a setting has no docstring"
 
 
@@ -69,6 +70,16 @@ def test_steps_declare_artefacts_and_leaky_ones_say_so(name: str) -> None:
     assert makes
     asks_for_test = any(wanted.__name__ == "TestTargets" for wanted in wants.values())
     assert not asks_for_test or step.data_access == "test" or step.leaks
+
+
+def test_listing_components_imports_none_of_them() -> None:
+    code = (
+        "import sys; from reaemb_bench.core.registry import kinds, names, summary\n"
+        "lines = [summary(kind, name) for kind in kinds() for name in names(kind)]\n"
+        "print([name for name in sys.modules if name.startswith('reaemb_bench.') and '.core' not in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['reaemb_bench.catalogue']"
 
 
 def test_finding_every_component_imports_no_heavy_package() -> None:

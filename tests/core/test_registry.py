@@ -63,11 +63,11 @@ def test_the_text_of_a_plug_in_file_is_part_of_the_identity_but_its_folder_is_no
     ("text", "message"),
     [
         ("1 / 0", "fails on import: ZeroDivisionError"),
-        ("class Thing: pass", "is no component: derive it from reaemb_bench.Component"),
+        ("class Thing: pass", "is not a component: derive it from reaemb_bench.Component"),
         ("", "has no class 'Thing'"),
         (
             "from reaemb_bench import Component\nclass Thing(Component):\n def reward(self): pass",
-            "is no reducer: it lacks the method 'reduce'",
+            "is not a reducer: it lacks the method 'reduce'",
         ),
     ],
 )
