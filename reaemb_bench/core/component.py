@@ -1,7 +1,7 @@
 """Components: frozen settings with behaviour, declared once, built from recipe tables.
 
-A component is a pydantic model. Its fields are its settings (unknown ones are refused), its methods satisfy one of
-the protocols in the `kinds` of its room. A field that holds another component is annotated with `Pick`.
+A component is a pydantic model. Its fields are its settings (unknown ones are refused), its methods are those of
+its kind's protocol, see `kinds.py` of each room. A field that holds another component is annotated with `Pick`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Component(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _of_files_that_can_exist(cls, value: Any) -> Any:
+    def _check_path(cls, value: Any) -> Any:
         if isinstance(value, Path) and (
             "\0" in str(value) or any(len(os.fsencode(part)) > 255 for part in value.parts)
         ):
@@ -44,21 +44,20 @@ class Component(BaseModel):
 
     @property
     def use(self) -> str:
-        """The name under which a recipe found this component."""
+        """The name by which a recipe found this component."""
         return self._use or type(self).__name__
 
     def spec(self) -> dict[str, Any]:
         """The recipe table that builds this component again, every default written out."""
-        settings = {name: _plain(getattr(self, name), nested="spec") for name in type(self).model_fields}
-        return {"use": self.use, **settings}
+        return {"use": self.use, **_plain(self, lambda part: part.spec())}
 
     def identity(self) -> dict[str, Any]:
         """What decides this component's results, as plain JSON: name, version, settings, and code of plug-in files."""
-        settings = {name: _plain(getattr(self, name), nested="identity") for name in type(self).model_fields}
-        # A plug-in file is known by its text, not by the folder it happens to lie in.
+        # A plug-in file is known by its text, not by the folder in which it lies.
         use = Path(self.use).name if self._code else self.use
-        made = {"use": use, "version": type(self).version, **settings, **self.fingerprint()}
-        return {**made, "code": self._code} if self._code else made
+        settings = _plain(self, lambda part: part.identity())
+        code = {"code": self._code} if self._code else {}
+        return {"use": use, "version": type(self).version, **settings, **self.fingerprint(), **code}
 
     def fingerprint(self) -> dict[str, Any]:
         """State outside the settings that decides the results, such as the sha256 of a file that is read."""
@@ -66,34 +65,34 @@ class Component(BaseModel):
 
 
 class Step(Component):
-    """A component with a typed `run(artefact, ...) -> artefact`; see `reaemb_bench.pipeline`."""
+    """A component with a typed `run(artefact, ...) -> artefact`; its type hints say where it stands in the chain."""
 
     data_access: ClassVar[DataAccess] = "training"
-    """The most held-out data that this step may read: `validation`: ValidationTargets, `test`: TestTargets too."""
+    """The most held-out data that this step may read: `validation` admits ValidationTargets, `test` TestTargets too."""
     leaks: ClassVar[bool] = False
     """True for paper variants that look at held-out data on purpose; a recipe must say `allow_leaks = true`."""
     randomness: ClassVar[Randomness] = "none"
     """Which of a recipe's seeds this step draws from; `none` keeps the seed out of its key."""
     distributed: ClassVar[bool] = False
-    """True where all processes of a run call `run` at once, each for its share (see `reaemb_bench.distributed`);
+    """True if all processes of a run call `run` at once, each for its share (see `reaemb_bench.core.distributed`);
     process 0 alone writes, and its result is kept. Any other step runs in process 0 alone."""
 
 
-def _plain(value: Any, nested: Literal["spec", "identity"]) -> Any:
-    if isinstance(value, Component):
-        return value.spec() if nested == "spec" else value.identity()
-    if isinstance(value, BaseModel):
-        return {name: _plain(getattr(value, name), nested) for name in type(value).model_fields}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each, nested) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each, nested) for each in value]
-    if isinstance(value, Path):
-        return str(value)
-    return value
+def _plain(model: BaseModel, of_component: Callable[[Component], dict[str, Any]]) -> dict[str, Any]:
+    """The settings of a model as plain JSON; components inside it become what `of_component` returns."""
 
+    def plain(value: Any) -> Any:
+        if isinstance(value, Component):
+            return of_component(value)
+        if isinstance(value, BaseModel):
+            return _plain(value, of_component)
+        if isinstance(value, Mapping):
+            return {str(key): plain(each) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(each) for each in value]
+        return str(value) if isinstance(value, Path) else value
 
-# What a step is handed beside its artefacts: a seed, the machine, and a way to say how it is getting on.
+    return {name: plain(getattr(model, name)) for name in type(model).model_fields}
 
 
 @dataclass(frozen=True)
@@ -111,11 +110,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Context:
-    """Handed to `run` by the pipeline, for the parameter annotated with this type.
+    """What a step gets besides its artefacts, for the parameter of `run` that is annotated with this type.
 
-    seed: derived from the recipe's seed and the step's name. report: takes ticks, as often as wanted.
-    note: remembers facts about the step in its manifest (trained parameters, tokens, items skipped).
-    scratch: a folder of this step alone, kept if the run is interrupted, deleted once the step is done.
+    seed: derived from the recipe's seed and the step's name. report: takes a Progress, as often as wanted.
+    note: keeps facts about the step in its manifest (trained parameters, tokens, items skipped).
+    scratch: a folder of this step alone, kept if the run is interrupted, deleted when the step is done.
     """
 
     seed: int

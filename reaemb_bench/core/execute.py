@@ -175,7 +175,7 @@ def _told(job: Job, inputs: Mapping[str, Any]) -> Iterator[None]:
     except NotFiniteError as error:
         corpus = next((each for each in inputs.values() if isinstance(each, Corpus)), None)
         keys = {"item": corpus.item_keys, "user": corpus.user_keys}[error.whose] if corpus else None
-        raise error.told(job.name, keys) from None
+        raise error.naming(job.name, keys) from None
 
 
 def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:

@@ -15,12 +15,11 @@ from typing import Any
 
 from reaemb_bench.core.errors import UserError
 
-_SEAL = "sealed"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_CHECKSUM = "sealed"
 
 
 def is_file(file: Path) -> bool:
-    """Whether there is such a file; no for names that no file can have, and for links that lead in circles."""
+    """Whether there is such a file; False for names that no file can have and for links that lead in circles."""
     try:
         return file.is_file()
     except OSError:
@@ -28,7 +27,7 @@ def is_file(file: Path) -> bool:
 
 
 def real_path(file: Path) -> str:
-    """The absolute path behind all links, whatever its name and wherever they lead."""
+    """The absolute path with all links resolved; of a name that no file can have, the absolute path alone."""
     try:
         return os.path.realpath(file)
     except ValueError:
@@ -43,12 +42,12 @@ def sha256_of(file: Path) -> str:
 
 def cached_sha256(file: Path) -> str:
     """Hex sha256 of a file's bytes, read once a process while its size and time of change stay the same."""
-    now = file.stat()
-    return _remembered(file.resolve(), now.st_size, now.st_mtime_ns)
+    state = file.stat()
+    return _sha256_of_state(file.resolve(), state.st_size, state.st_mtime_ns)
 
 
 @cache
-def _remembered(file: Path, size: int, changed: int) -> str:  # noqa: ARG001 - they tell one state from the next
+def _sha256_of_state(file: Path, size: int, changed: int) -> str:  # noqa: ARG001 - they tell one state from the next
     return sha256_of(file)
 
 
@@ -69,8 +68,10 @@ def write_atomically(file: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        # Temporary files are their owner's alone; this one is as others are.
-        Path(name).chmod(0o666 & ~_umask())
+        # mkstemp makes files that their owner alone may read; this one is as other new files are.
+        mask = os.umask(0o077)
+        os.umask(mask)
+        Path(name).chmod(0o666 & ~mask)
         Path(name).replace(file)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -78,19 +79,13 @@ def write_atomically(file: Path, content: bytes) -> None:
 
 
 def write_new(file: Path, content: bytes) -> None:
-    """Write a file that is not there yet. Raises UserError where it is, or where its folder cannot be written."""
+    """Write a file that does not exist yet. Raises UserError if it exists or cannot be written."""
     if file.exists():
         raise UserError(f"{file} exists and is left as it is; choose another name")
     try:
         write_atomically(file, content)
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error.strerror}); choose another place") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def sync_tree(folder: Path) -> None:
@@ -104,32 +99,34 @@ def sync_tree(folder: Path) -> None:
 
 
 def checksummed_json(facts: Mapping[str, Any], name: str) -> str:
-    """The facts as JSON text with a checksum of them and of the name under which they are kept, for `unsealed`."""
-    return json.dumps({**facts, _SEAL: _seal(json.loads(json.dumps(facts)), name)}, ensure_ascii=False, indent=1) + "\n"
+    """The facts as JSON text with a checksum of them and of the name under which they are kept."""
+    checksum = _checksum(json.loads(json.dumps(facts)), name)
+    return json.dumps({**facts, _CHECKSUM: checksum}, ensure_ascii=False, indent=1) + "\n"
 
 
 def read_checksummed(content: bytes, name: str) -> dict[str, Any]:
-    """The facts in what `sealed_json` made. Raises ValueError where they, or the name, are others."""
+    """The facts that `checksummed_json` wrote under this name. Raises ValueError if either was changed."""
     try:
         facts = json.loads(content)
-        if isinstance(facts, dict) and facts.pop(_SEAL, None) == _seal(facts, name):
+        if isinstance(facts, dict) and facts.pop(_CHECKSUM, None) == _checksum(facts, name):
             return facts
     except RecursionError:
         pass
     raise ValueError("it is not what was written there: its checksum differs")
 
 
-def _seal(facts: Mapping[str, Any], name: str) -> str:
+def _checksum(facts: Mapping[str, Any], name: str) -> str:
     return hashlib.sha256(json.dumps([name, facts], sort_keys=True).encode()).hexdigest()
 
 
 def why_unwritten(error: BaseException, folder: Path) -> str:
-    """Why the system let nothing be written, or nothing in `folder`, in its words; empty where the error is another.
+    """The system's words for why nothing can be written, or nothing in `folder`; empty for any other error.
 
-    Libraries in Rust, and shutil where it copies many files, tell an error of the system with its number in the text.
+    Rust libraries, and shutil when it copies many files, give the number of a system error in their text alone.
     """
-    told = re.search(r"(?:\(os error |\[Errno )(\d+)", str(error))
-    number = error.errno if isinstance(error, OSError) and error.errno else int(told[1]) if told else 0
-    place = getattr(error, "filename", None)
-    inside = isinstance(place, str) and Path(place).absolute().is_relative_to(folder.absolute())
-    return os.strerror(number) if number in _FULL or (number and inside) else ""
+    in_text = re.search(r"(?:\(os error |\[Errno )(\d+)", str(error))
+    number = error.errno if isinstance(error, OSError) and error.errno else int(in_text[1]) if in_text else 0
+    file = getattr(error, "filename", None)
+    inside = isinstance(file, str) and Path(file).absolute().is_relative_to(folder.absolute())
+    disk_is_full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+    return os.strerror(number) if disk_is_full or (number and inside) else ""
