@@ -1,4 +1,9 @@
-"""Files of consecutive rows of one large table of vectors, mapped into memory where they are read."""
+"""Typed artefacts: what steps pass to each other and the store keeps.
+
+Items and users are numbered from 0 in the order of their sorted keys, so that numbering never depends on held-out
+rows; heads that need a padding row add it themselves. Every artefact writes itself into an empty folder and reads
+itself back, as safetensors, parquet or JSON.
+"""
 
 from __future__ import annotations
 
@@ -17,67 +22,16 @@ import numpy.typing as npt
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import write_atomically
 
-Rows = npt.NDArray[np.float32]
-
-
-def shard_names(count: int) -> list[str]:
-    """Names of the files of vectors, in the order of their rows."""
-    if count == 1:
-        return ["vectors.safetensors"]
-    return [f"vectors-{place:05}-of-{count:05}.safetensors" for place in range(count)]
-
-
-def write_shard(file: Path, values: Rows, facts: Mapping[str, str] | None = None) -> None:
-    """Write rows (n, width), and facts about them, as safetensors; a crash leaves the whole file or none."""
-    from safetensors.numpy import save
-
-    write_atomically(file, save({"values": np.ascontiguousarray(values, dtype=np.float32)}, dict(facts or {})))
-
-
-def shard_facts(file: Path) -> dict[str, str]:
-    """The facts with which `write_shard` wrote a file."""
-    header, _ = _header(file)
-    return dict(header.get("__metadata__", {}))
-
-
-def rows_of(shard: Rows | Path) -> Rows:
-    """The rows of a shard; those of a file are memory-mapped, and a change of them stays in memory."""
-    if not isinstance(shard, Path):
-        return shard
-    header, start = _header(shard)
-    shape = tuple(header["values"]["shape"])
-    if 0 in shape:
-        # Nothing cannot be mapped.
-        return np.empty(shape, dtype=np.float32)
-    offset = start + header["values"]["data_offsets"][0]
-    if offset + 4 * math.prod(shape) > shard.stat().st_size:
-        raise UserError(f"{shard} is no whole file of vectors (it is cut short); delete it and run again")
-    return np.asarray(np.memmap(shard, dtype="<f4", mode="c", offset=offset, shape=shape))
-
-
-def _header(file: Path) -> tuple[dict[str, Any], int]:
-    """The description at the start of a safetensors file, and the place at which the data begin."""
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        try:
-            if length > file.stat().st_size:
-                raise ValueError("its header is longer than the file")
-            return dict(json.loads(stream.read(length))), 8 + length
-        except (ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"{file} is no whole file of vectors ({error}); delete it and run again") from None
-
-
-# Typed artefacts: what steps pass to each other and the store remembers.
-#
-# Items and users are numbered from 0 in the order of their sorted keys, so that numbering never depends on held-out
-# rows; heads that need a padding row add it themselves. Every artefact writes itself into an empty folder and reads
-# itself back, as safetensors, parquet or JSON.
-
-
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+
+SHARD = 16_384
+"""Most rows of one file of vectors."""
+
+_OF_CORPUS = ("name", "instruction", "item_keys", "user_keys", "texts", "titles")
+_OF_LISTS = ("recommended", "item_popularity")
 
 
 @runtime_checkable
@@ -125,8 +79,8 @@ class Sequences:
         """The sequences of `users`, in the order given."""
         lengths = self.lengths[users]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        places = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - self.offsets[:-1][users], lengths)
-        return Sequences(self.items[places], offsets)
+        positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - self.offsets[:-1][users], lengths)
+        return Sequences(self.items[positions], offsets)
 
     def followed_by(self, users: Int64, items: Int32) -> Sequences:
         """The same sequences with one more item at the end of each of `users` (each user named at most once)."""
@@ -171,34 +125,16 @@ class Corpus:
         return np.bincount(self.training.items, minlength=self.items).astype(np.int64)
 
     def save(self, folder: Path) -> None:
-        """Write tensors, texts and facts."""
-        _save_arrays(folder / "training.safetensors", items=self.training.items, offsets=self.training.offsets)
-        _save_json(
-            folder / "corpus.json",
-            {
-                "name": self.name,
-                "instruction": self.instruction,
-                "item_keys": self.item_keys,
-                "user_keys": self.user_keys,
-                "texts": self.texts,
-                "titles": self.titles,
-            },
-        )
+        """Write the sequences as `training.safetensors` and all texts as `corpus.json`."""
+        _save_arrays(folder / "training.safetensors", vars(self.training), "items", "offsets")
+        _save_json(folder / "corpus.json", {name: vars(self)[name] for name in _OF_CORPUS})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote."""
-        arrays = _load_arrays(folder / "training.safetensors")
-        facts = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-        return cls(
-            name=facts["name"],
-            training=Sequences(arrays["items"], arrays["offsets"]),
-            item_keys=tuple(facts["item_keys"]),
-            user_keys=tuple(facts["user_keys"]),
-            instruction=facts["instruction"],
-            texts=tuple(facts["texts"]),
-            titles=tuple(facts["titles"]),
-        )
+        facts: dict[str, Any] = _load_json(folder / "corpus.json")
+        facts = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
+        return cls(training=Sequences(**_load_arrays(folder / "training.safetensors")), **facts)
 
 
 @dataclass(frozen=True)
@@ -214,13 +150,8 @@ class ValidationTargets:
     candidates: Int32
 
     def save(self, folder: Path) -> None:
-        """Write the arrays."""
-        _save_arrays(
-            folder / "validation_targets.safetensors",
-            users=self.users,
-            targets=self.targets,
-            candidates=self.candidates,
-        )
+        """Write `validation_targets.safetensors`."""
+        _save_arrays(folder / "validation_targets.safetensors", vars(self), "users", "targets", "candidates")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -230,7 +161,7 @@ class ValidationTargets:
 
 @dataclass(frozen=True)
 class TestTargets:
-    """Test targets; the planner hands it to judges alone.
+    """Test targets; the planner gives them to judges alone.
 
     users, targets, candidates as in ValidationTargets. histories: for all users the training sequence and what else
     precedes the test target (under leave-last-two the validation item).
@@ -242,15 +173,10 @@ class TestTargets:
     histories: Sequences
 
     def save(self, folder: Path) -> None:
-        """Write the arrays."""
-        _save_arrays(
-            folder / "test_targets.safetensors",
-            users=self.users,
-            targets=self.targets,
-            candidates=self.candidates,
-            items=self.histories.items,
-            offsets=self.histories.offsets,
-        )
+        """Write `test_targets.safetensors`."""
+        arrays = {**vars(self), "items": self.histories.items, "offsets": self.histories.offsets}
+        names = ("users", "targets", "candidates", "items", "offsets")
+        _save_arrays(folder / "test_targets.safetensors", arrays, *names)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -264,7 +190,7 @@ class TestTargets:
 class Encoder:
     """A language model that turns item prompts into vectors; the weights stay in `folder` until a step opens them.
 
-    `encoder.json` in the folder holds the specs of its parts; `reaemb_bench.encoding` opens and writes such folders.
+    `encoder.json` in the folder holds the specs of its parts; the encoder room opens and writes such folders.
     """
 
     folder: Path
@@ -279,19 +205,13 @@ class Encoder:
         return cls(folder)
 
 
-SHARD = 16_384
-"""Most rows of one file of vectors."""
-
-_BLOCK = 4_096
-
-
 class Vectors:
-    """One vector an item, float32, row i belongs to item i: one array, or files that are read where they are needed."""
+    """One vector an item, float32, row i belongs to item i: one array, or files that are read when they are needed."""
 
     def __init__(self, *shards: Float32 | Path, change: Callable[[Float32], Float32] | None = None) -> None:
         """shards: consecutive rows, as arrays (rows, width) or as files that `write_shard` wrote.
 
-        change: what is made of each block of rows (n, width) -> (n, other width) when it is read; None leaves it.
+        change: applied to each block of rows (n, width) -> (n, other width) when it is read; None leaves it.
         """
         self._shards = shards
         self._change = change
@@ -309,13 +229,13 @@ class Vectors:
 
     @cached_property
     def values(self) -> Float32:
-        """All rows as one array (items, width): memory-mapped where they are one file, else in memory."""
+        """All rows as one array (items, width): memory-mapped if they are one file, else in memory."""
         if len(self._shards) == 1 and self._change is None:
             return rows_of(self._shards[0])
         return np.concatenate(list(self.blocks()))
 
-    def blocks(self, size: int = _BLOCK) -> Iterator[Float32]:
-        """All rows in order, at most `size` at a time; of files, no more than one is mapped at once."""
+    def blocks(self, size: int = 4_096) -> Iterator[Float32]:
+        """All rows in order, at most `size` at a time; only one file is mapped at once."""
         for shard in self._shards:
             rows = rows_of(shard)
             for start in range(0, len(rows), size):
@@ -323,7 +243,7 @@ class Vectors:
                 yield block if self._change is None else self._change(block)
 
     def mapped(self, change: Callable[[Float32], Float32]) -> Vectors:
-        """What `change` makes of each block of rows, computed when it is read."""
+        """Vectors whose blocks of rows are `change` of these, computed when they are read."""
         before = self._change
         return Vectors(*self._shards, change=change if before is None else lambda rows: change(before(rows)))
 
@@ -339,6 +259,53 @@ class Vectors:
         return cls(*sorted(folder.glob("vectors*.safetensors")))
 
 
+def shard_names(count: int) -> list[str]:
+    """Names of the files of vectors, in the order of their rows."""
+    if count == 1:
+        return ["vectors.safetensors"]
+    return [f"vectors-{number:05}-of-{count:05}.safetensors" for number in range(count)]
+
+
+def write_shard(file: Path, values: Float32, facts: Mapping[str, str] | None = None) -> None:
+    """Write rows (n, width), and facts about them, as safetensors; a crash leaves the whole file or none."""
+    from safetensors.numpy import save
+
+    write_atomically(file, save({"values": np.ascontiguousarray(values, dtype=np.float32)}, dict(facts or {})))
+
+
+def shard_facts(file: Path) -> dict[str, str]:
+    """The facts with which `write_shard` wrote a file."""
+    header, _ = _header(file)
+    return dict(header.get("__metadata__", {}))
+
+
+def rows_of(shard: Float32 | Path) -> Float32:
+    """The rows of a shard; those of a file are memory-mapped, and writing to them changes the copy in memory alone."""
+    if not isinstance(shard, Path):
+        return shard
+    header, start = _header(shard)
+    shape = tuple(header["values"]["shape"])
+    if 0 in shape:
+        # An empty range of a file cannot be mapped.
+        return np.empty(shape, dtype=np.float32)
+    offset = start + header["values"]["data_offsets"][0]
+    if offset + 4 * math.prod(shape) > shard.stat().st_size:
+        raise UserError(f"{shard} is not a whole file of vectors (it is cut short); delete it and run again")
+    return np.asarray(np.memmap(shard, dtype="<f4", mode="c", offset=offset, shape=shape))
+
+
+def _header(file: Path) -> tuple[dict[str, Any], int]:
+    """The description at the start of a safetensors file, and the byte at which the data begin."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        try:
+            if length > file.stat().st_size:
+                raise ValueError("its header is longer than the file")
+            return dict(json.loads(stream.read(length))), 8 + length
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UserError(f"{file} is not a whole file of vectors ({error}); delete it and run again") from None
+
+
 @dataclass(frozen=True)
 class Ranker:
     """A trained recommender: the spec of the head that made it and the tensors that the head restores itself from."""
@@ -349,16 +316,12 @@ class Ranker:
     def save(self, folder: Path) -> None:
         """Write `ranker.json` and `ranker.safetensors`."""
         _save_json(folder / "ranker.json", self.head)
-        _save_arrays(folder / "ranker.safetensors", **self.tensors)
+        _save_arrays(folder / "ranker.safetensors", self.tensors, *self.tensors)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote."""
-        head = json.loads((folder / "ranker.json").read_text(encoding="utf-8"))
-        return cls(head, _load_arrays(folder / "ranker.safetensors"))
-
-
-_OF_LISTS = ("recommended", "item_popularity")
+        return cls(_load_json(folder / "ranker.json"), _load_arrays(folder / "ranker.safetensors"))
 
 
 @dataclass(frozen=True)
@@ -369,7 +332,7 @@ class Ranks:
     user's seen items left out). sampled_better, sampled_tied: the same against the stored candidates.
     popularity: training interactions of the target. history: items in the user's history. catalogue: how many items
     the target was ranked against, itself included. recommended: (users, top) the items with the highest scores of that
-    catalogue, best first, -1 where it has no more; top is 0 where no lists were kept. item_popularity: (items,)
+    catalogue, best first, -1 if it has no more; top is 0 if no lists were kept. item_popularity: (items,)
     training interactions of all items.
     """
 
@@ -391,15 +354,14 @@ class Ranks:
 
         columns = {name: array for name, array in vars(self).items() if name not in _OF_LISTS}
         polars.DataFrame(columns).write_parquet(folder / "ranks.parquet")
-        _save_arrays(folder / "lists.safetensors", **{name: getattr(self, name) for name in _OF_LISTS})
+        _save_arrays(folder / "lists.safetensors", vars(self), *_OF_LISTS)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote."""
         import polars
 
-        frame = polars.read_parquet(folder / "ranks.parquet")
-        columns = {column.name: column.to_numpy() for column in frame}
+        columns = {column.name: column.to_numpy() for column in polars.read_parquet(folder / "ranks.parquet")}
         return cls(**columns, **_load_arrays(folder / "lists.safetensors"))
 
 
@@ -412,30 +374,34 @@ class Floors:
     def save(self, folder: Path) -> None:
         """Write one folder a floor."""
         _save_json(folder / "floors.json", list(self.by_name))
-        for place, ranks in enumerate(self.by_name.values()):
-            inside = folder / f"floor_{place}"
+        for number, ranks in enumerate(self.by_name.values()):
+            inside = folder / f"floor_{number}"
             inside.mkdir()
             ranks.save(inside)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote."""
-        order = json.loads((folder / "floors.json").read_text(encoding="utf-8"))
-        return cls({name: Ranks.load(folder / f"floor_{place}") for place, name in enumerate(order)})
+        names = _load_json(folder / "floors.json")
+        return cls({name: Ranks.load(folder / f"floor_{number}") for number, name in enumerate(names)})
 
 
-def _save_arrays(file: Path, **arrays: npt.NDArray[Any]) -> None:
+def _save_arrays(file: Path, arrays: Mapping[str, npt.NDArray[Any]], *names: str) -> None:
     from safetensors.numpy import save_file
 
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file)
+    save_file({name: np.ascontiguousarray(arrays[name]) for name in names}, file)
 
 
 def _load_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
     from safetensors.numpy import load_file
 
-    loaded: dict[str, npt.NDArray[Any]] = load_file(file)
-    return loaded
+    arrays: dict[str, npt.NDArray[Any]] = load_file(file)
+    return arrays
 
 
 def _save_json(file: Path, value: Any) -> None:
     file.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _load_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
