@@ -34,8 +34,8 @@ from reaemb_bench.core.runs import (
 )
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.metrics import MetricName
-from reaemb_bench.report.comparison import By
 from reaemb_bench.report.render import check_ending, write_tables
+from reaemb_bench.report.results import By
 from reaemb_bench.tracking.terminal import say
 
 

@@ -202,8 +202,8 @@ def page(found: Found, sweep: Sweep) -> str:
     plots = [_progress(found, names), *(_by_setting(found, sweep, place) for place in range(len(names)))]
     plots += [_curves(found)] if any(trial.intermediate_values for trial in found.used) else []
     plots += [_importance(shares)] if (shares := importance(found)) else []
-    body = html.items("notes", notes(found, sweep)) + "".join(map(html.plot, plots))
-    return html.page(f"Sweep {sweep.name}", body + html.facts("Complete trials", (*names, *sweep.space), rows))
+    facts = html.Facts("Complete trials", (*names, *sweep.space), rows)
+    return html.page(f"Sweep {sweep.name}", [html.Items(notes(found, sweep)), *plots, facts])
 
 
 def _progress(found: Found, names: tuple[str, ...]) -> Plot:

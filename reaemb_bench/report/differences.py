@@ -1,9 +1,8 @@
-"""The table of differences: how far each method stands from one of them, and whether that is more than chance."""
+"""The table of differences: how far each method is from one of them, and whether that is more than chance."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -11,19 +10,12 @@ from reaemb_bench.core.artifacts import Ranks
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.registry import nearest
 from reaemb_bench.evaluation.groups import SHORT, TAIL, Mask, user_groups
-from reaemb_bench.evaluation.metrics import Metric, MetricName, metric_function, metric_heading
+from reaemb_bench.evaluation.metrics import MetricName, metric_function, metric_heading
 from reaemb_bench.evaluation.significance import ALPHA, POWER, Comparison, MethodValues, compare, method_values
-from reaemb_bench.evaluation.summary import over_seeds, summarise
-from reaemb_bench.report.results import K, check_comparable
+from reaemb_bench.report.results import K, check_comparable, ranks_in, summary_cells
 from reaemb_bench.report.table import LEAK, Cell, Column, Row, Table, number
 
-BETTER, WORSE, NONE_SHOWN, EQUAL = "better", "worse", "none shown", "equal"
-"""Verdicts on a difference."""
-
 _PARTS = ("", "tail", "head")
-
-_Place = tuple[str, str]
-"""A method's name and the part of the users, empty for all."""
 
 
 def differences_table(
@@ -38,61 +30,41 @@ def differences_table(
 ) -> Table:
     """The row of the method `against`, then one for each other method with its differences from that one.
 
-    named: the ranks of each method's seeds. Columns: the metric of all users, and of those with a tail or head target;
-    then the difference of each from the reference, its 95 % bootstrap interval and a verdict: `better` or `worse` where
-    the paired randomisation test shows it after Holm's correction over all differences in this table, `none shown`
-    where it does not, `equal` where no user's value differs. A user's value is the mean over seeds. A difference on
-    fewer than two users is missing. leaks: names of methods that looked at held-out data on purpose.
-    Raises UserError where `against` is none of the methods, or not all ranked the same targets of the same users.
+    named: the ranks of each method's seeds; a user's value is the mean over them. Columns: the metric of all users, and
+    of those with a tail or head target; then the difference of each from the reference, its 95 % bootstrap interval
+    and a verdict: `better` or `worse` if the paired randomisation test shows it after Holm's correction over all
+    differences of this table, `none shown` if it does not, `equal` if no user's value differs. A difference on fewer
+    than two users is missing. leaks: names of methods that looked at held-out data on purpose.
+    Raises UserError if `against` is not a method, or not all ranked the same targets of the same users.
     """
     if against not in named:
         raise UserError(f"no method is called '{against}'.{nearest(against, named)} Known: {', '.join(named)}")
-    check_comparable([ranks for seeds in named.values() for ranks in seeds])
-    inside = _members(named[against][0], tail)
-    found = _compared(named, against, metric_function(metric, k), metric_heading(metric, k), inside)
-    order = [against, *(name for name in named if name != against)]
-    rows = tuple(
-        Row(name, (*_values(named[name], metric, k, tail), *(_cell(found.get((name, part))) for part in _PARTS)))
-        for name in order
-    )
-    rows = tuple(replace(row, leaks=row.name in leaks) for row in rows)
-    columns = (
-        *(Column(metric_heading(metric, k), part) for part in _PARTS),
-        *(Column(f"Δ {metric_heading(metric, k)}", part, difference=True) for part in _PARTS),
-    )
-    notes = _notes(against, found, inside, tail) + _leak_note(rows)
-    return Table(title, columns, rows, tuple(notes))
-
-
-def _members(ranks: Ranks, tail: int) -> dict[str, Mask]:
-    by_name = user_groups(ranks.popularity, ranks.history, tail, SHORT)
-    return {part: by_name[part] if part else np.ones(len(ranks.users), dtype=np.bool_) for part in _PARTS}
-
-
-def _compared(
-    named: Mapping[str, Sequence[Ranks]], against: str, metric: Metric, heading: str, inside: Mapping[str, Mask]
-) -> dict[_Place, Comparison]:
-    reference = method_values(against, named[against], metric)
+    check_comparable(ranks_in(named, None))
+    heading, reference = metric_heading(metric, k), named[against][0]
+    by_group = user_groups(reference.popularity, reference.history, tail, SHORT)
+    members = {part: by_group[part] if part else np.ones(len(reference.users), dtype=np.bool_) for part in _PARTS}
+    values = {name: method_values(name, seeds, metric_function(metric, k)) for name, seeds in named.items()}
     pairs = {
-        (name, part): (_among(other, members), _among(reference, members))
-        for name, other in (
-            (name, method_values(name, seeds, metric)) for name, seeds in named.items() if name != against
-        )
-        for part, members in inside.items()
-        if members.sum() > 1
+        (name, part): (_among(values[name], inside), _among(values[against], inside))
+        for name in named
+        for part, inside in members.items()
+        if name != against and inside.sum() > 1
     }
-    return dict(zip(pairs, compare(list(pairs.values()), heading), strict=True))
+    comparisons = dict(zip(pairs, compare(list(pairs.values()), heading), strict=True))
+    full = "full/mrr" if metric == "mrr" else f"full/{metric}@{k}"
+    rows = []
+    for name in (against, *(name for name in named if name != against)):
+        own = summary_cells(named[name], [f"{full}/{part}".removesuffix("/") for part in _PARTS], tail, k=k)
+        rows.append(Row(name, (*own, *(_cell(comparisons.get((name, part))) for part in _PARTS)), leaks=name in leaks))
+    columns = [Column(heading, part) for part in _PARTS]
+    columns += [Column(f"Δ {heading}", part, difference=True) for part in _PARTS]
+    notes = _notes(against, comparisons, members, tail)
+    notes += [f"{LEAK} looks at held-out data on purpose: no fair comparison"] if set(named) & set(leaks) else []
+    return Table(title, tuple(columns), tuple(rows), tuple(notes))
 
 
 def _among(method: MethodValues, members: Mask) -> MethodValues:
     return MethodValues(method.name, method.users[members], method.targets[members], method.values[members])
-
-
-def _values(seeds: Sequence[Ranks], metric: MetricName, k: int, tail: int) -> list[Cell]:
-    spread = over_seeds([summarise(ranks, (k,), tail) for ranks in seeds])
-    key = "full/mrr" if metric == "mrr" else f"full/{metric}@{k}"
-    found = [spread.get("/".join(filter(None, (key, part)))) for part in _PARTS]
-    return [Cell(None) if each is None else Cell(each.mean, each.sd) for each in found]
 
 
 def _cell(comparison: Comparison | None) -> Cell:
@@ -103,45 +75,37 @@ def _cell(comparison: Comparison | None) -> Cell:
 
 def _verdict(comparison: Comparison) -> str:
     if comparison.difference == comparison.low == comparison.high == 0:
-        return EQUAL
+        return "equal"
     if not comparison.shown:
-        return NONE_SHOWN
-    return BETTER if comparison.difference > 0 else WORSE
+        return "none shown"
+    return "better" if comparison.difference > 0 else "worse"
 
 
-def _notes(against: str, found: Mapping[_Place, Comparison], inside: Mapping[str, Mask], tail: int) -> list[str]:
-    if not found:
+def _notes(
+    against: str, comparisons: Mapping[tuple[str, str], Comparison], members: Mapping[str, Mask], tail: int
+) -> list[str]:
+    """comparisons: by the name of a method and the part of the users."""
+    if not comparisons:
         return ["no differences: they need two methods and two test users"]
-    family = next(iter(found.values())).family
+    family = next(iter(comparisons.values())).family
     over = f" after Holm over the {family} differences of this table" if family > 1 else ""
     notes = [
-        f"Δ: minus {against}, over the same users, and its 95 % bootstrap interval; {BETTER}, {WORSE}: a paired "
-        f"randomisation test at level {_share(ALPHA)} shows it{over}; {NONE_SHOWN}: it does not, which is no proof of "
-        "equality; each interval is of its difference alone, so one may exclude 0 where none is shown"
+        f"Δ: minus {against}, over the same users, and its 95 % bootstrap interval; better, worse: a paired "
+        f"randomisation test at level {f'{ALPHA:g}'.removeprefix('0')} shows it{over}; none shown: it does not, which "
+        "is no proof of equality; each interval is of its difference alone, so one may exclude 0 where none is shown"
     ]
-    could = [_detectable(part, inside[part], found) for part in _PARTS if any(where == part for _, where in found)]
-    if told := list(filter(None, could)):
+    detectable = []
+    for part in _PARTS:
+        # Equal methods do not vary, so they do not say what could have been shown.
+        values = [each.detectable for (_, of), each in comparisons.items() if of == part and _verdict(each) != "equal"]
+        if values:
+            least, most = number(min(values)), number(max(values))
+            between = least if least == most else f"{least} to {most}"
+            detectable.append(f"{part or 'all'} {between} ({int(members[part].sum()):,} users)")
+    if detectable:
         notes.append(
-            f"smallest true difference that one such test, uncorrected, would show with probability {_share(POWER)}: "
-            f"{', '.join(told)}; tail: targets below {tail} training interactions"
+            "smallest true difference that one such test, uncorrected, would show with probability "
+            f"{f'{POWER:g}'.removeprefix('0')}: {', '.join(detectable)}; tail: targets below {tail} training "
+            "interactions"
         )
     return notes
-
-
-def _detectable(part: str, members: Mask, found: Mapping[_Place, Comparison]) -> str:
-    """Of the differences on one part of the users; equal methods do not vary and so say nothing of it."""
-    of_part = [each for (_, where), each in found.items() if where == part and _verdict(each) != EQUAL]
-    if not of_part:
-        return ""
-    least, most = (number(pick(each.detectable for each in of_part)) for pick in (min, max))
-    between = least if least == most else f"{least} to {most}"
-    return f"{part or 'all'} {between} ({int(members.sum()):,} users)"
-
-
-def _share(value: float) -> str:
-    return f"{value:g}".removeprefix("0")
-
-
-def _leak_note(rows: Sequence[Row]) -> list[str]:
-    names = [row.name for row in rows if row.leaks]
-    return [f"{LEAK} looks at held-out data on purpose: no fair comparison"] if names else []

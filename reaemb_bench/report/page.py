@@ -1,4 +1,4 @@
-"""A report of remembered runs: their tables, and their curves in words."""
+"""A report of remembered runs: their tables, their curves in words, and a page with plots and what was run."""
 
 from __future__ import annotations
 
@@ -7,25 +7,33 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reaemb_bench.core.artifacts import Corpus, Encoder, Floors, Ranks, Vectors
-from reaemb_bench.core.runs import Result, Run, artifact_of
+from reaemb_bench.core.runs import Run, artifact_of
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.groups import SHORT, TAIL
 from reaemb_bench.evaluation.metrics import ndcg
-from reaemb_bench.report import comparison, html
-from reaemb_bench.report import plots as costs
-from reaemb_bench.report import plots as embeddings
-from reaemb_bench.report import plots as learning
-from reaemb_bench.report import plots as long_tail
-from reaemb_bench.report import plots as reinforcement
+from reaemb_bench.report import comparison, plots
 from reaemb_bench.report.comparison import Compared
-from reaemb_bench.report.plots import Plot, Point, curves
+from reaemb_bench.report.html import Block, Facts, Listing, Paragraph, page
+from reaemb_bench.report.plots import Plot, Point
 from reaemb_bench.report.results import K, lists_table, users_notes
 from reaemb_bench.report.table import LEAK, Cell, Column, Row, Table
+
+_COSTS = {
+    "seconds": Column("seconds", cost=True),
+    "peak_memory_bytes": Column("bytes", "peak", cost=True),
+    "trained_parameters": Column("parameters", "trained", cost=True),
+    "tokens": Column("tokens", cost=True),
+}
+_WITHOUT_COST = {kind.__name__ for kind in (Corpus, Ranks, Floors)}
+_NO_BASE = (
+    "no map from before tuning: give a run of the same recipe without its tuning steps too "
+    "(reaemb-bench run RECIPE --drop lrcl --drop crrl)"
+)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What people read of one run, or of several on the same data; the first table is that of results."""
+    """One run, or several on the same data, and their tables; the first table is that of results."""
 
     title: str
     compared: Compared
@@ -33,9 +41,9 @@ class Report:
 
 
 def report(runs: Sequence[Run], store: Store, against: Run | None = None) -> Report:
-    """Read what the runs ranked; differences from `against`, one of them or another, stand in a table of their own.
+    """Reads what the runs ranked; differences from `against`, one of them or another, are a table of their own.
 
-    Raises UserError as `reaemb_bench.reporting.comparison.read` does.
+    Raises UserError as `comparison.read` does.
     """
     compared = comparison.read([*runs, *([against] if against is not None else [])], store)
     several = len(compared.runs) > 1
@@ -48,119 +56,104 @@ def report(runs: Sequence[Run], store: Store, against: Run | None = None) -> Rep
 
 
 def in_words(made: Report, store: Store) -> tuple[str, ...]:
-    """The learning curves and the reinforcement in sentences; nothing is drawn."""
-    recorded, methods = curves(made.compared.runs, store), tuple(made.compared.runs)
-    return (*learning.readings(recorded, methods), *reinforcement.readings_of_reinforcement(recorded, methods))
-
-
-# A report as one HTML page: tables, plots, and what was run, with what and where.
-
-
-_NO_COST = {each.__name__ for each in (Corpus, Ranks, Floors)}
-_NO_BASE = (
-    "no map from before tuning: give a run of the same recipe without its tuning steps too "
-    "(reaemb-bench run RECIPE --drop lrcl --drop crrl)"
-)
+    """Learning curves and reinforcement in sentences; nothing is drawn."""
+    recorded, methods = plots.curves(made.compared.runs, store), tuple(made.compared.runs)
+    return (*plots.learning_readings(recorded, methods), *plots.reinforcement_readings(recorded, methods))
 
 
 def report_html(runs: Sequence[Run], store: Store, against: Run | None = None) -> str:
     """The report of runs on the same data as one page that needs no network; the same store gives the same text.
 
-    Raises UserError as `reaemb_bench.reporting.comparison.read` does.
+    Raises UserError as `comparison.read` does.
     """
     made = report(runs, store, against)
     named = made.compared.runs
     ranks = next(iter(made.compared.ranks.values()))[0]
-    body = [html.paragraph(note) for note in (users_notes(ranks, TAIL, SHORT)[:1] if len(ranks.users) else [])]
-    body += [
-        html.paragraph(f"{name} {LEAK} looks at held-out data on purpose ({', '.join(run.leaks)})", "warning")
+    blocks: list[Block] = [Paragraph(users_notes(ranks, TAIL, SHORT)[0])] if len(ranks.users) else []
+    blocks += [
+        Paragraph(f"{name} {LEAK} looks at held-out data on purpose ({', '.join(run.leaks)})", "warning")
         for name, run in named.items()
         if run.leaks
     ]
     main, *others = made.tables
-    body += [html.section(table) for table in (replace(main, title="Results"), *others)]
-    body += [html.plot(each) for each in plots(made.compared, store)]
-    body.append(_about(named, store))
-    body += [html.section(_steps(name, run, store), rows="step") for name, run in named.items()]
-    body += [html.listing(f"recipe of {name}, everything written out", run.recipe) for name, run in named.items()]
-    return html.page(made.title, "".join(body))
+    blocks += [replace(main, title="Results"), *others, *all_plots(made.compared, store), _what_was_run(named, store)]
+    blocks += [_steps(name, run, store) for name, run in named.items()]
+    blocks += [Listing(f"recipe of {name}, everything written out", run.recipe) for name, run in named.items()]
+    return page(made.title, blocks)
 
 
-def plots(made: Compared, store: Store) -> tuple[Plot, ...]:
+def all_plots(made: Compared, store: Store) -> tuple[Plot, ...]:
     """All plots for which the store has the numbers."""
     floors = made.floors.by_name if made.floors is not None else {}
-    tail = long_tail.long_tail(made.ranks, floors)
-    recorded, methods = curves(made.runs, store), tuple(made.runs)
-    points = _points(made, store) if tail is not None else []
+    tail = plots.long_tail(made.ranks, floors)
+    recorded, methods = plots.curves(made.runs, store), tuple(made.runs)
     drawn = (
-        None if tail is None else long_tail.draw_of_long_tail(tail),
-        learning.draw(recorded, methods),
-        reinforcement.draw_of_reinforcement(recorded, methods),
-        _maps(made, store),
-        costs.draw_of_costs(points, _best_floor(floors) if points else None),
+        None if tail is None else plots.long_tail_plot(tail),
+        plots.learning_plot(recorded, methods),
+        plots.reinforcement_plot(recorded, methods),
+        _vector_maps(made, store),
+        None if tail is None else _costs(made, floors, store),
     )
-    return tuple(each for each in drawn if each is not None)
+    return tuple(plot for plot in drawn if plot is not None)
 
 
-def _maps(made: Compared, store: Store) -> Plot | None:
-    """One map for each run whose vectors are in the store; before tuning first. Runs that share vectors share it."""
-    runs = sorted(made.runs.items(), key=lambda each: len(_encoders(each[1])))
-    vectors = {name: key for name, run in runs if (key := _first_vectors(run)) is not None and store.has(key)}
-    first = runs[0][1]
-    corpus = first.key_of(Corpus)
-    if not vectors or corpus is None or not store.has(corpus):
-        return None
-    once = {key: name for name, key in reversed(vectors.items())}
-    shapes = {
-        f"{name}, {_state(made.runs[name])}": embeddings.shape_of(Vectors.load(store.verify(key, "vectors")))
-        for name, key in vectors.items()
-        if once[key] == name
-    }
-    encoders = [len(_encoders(made.runs[name])) for name in vectors]
-    notes = [_NO_BASE] if max(encoders) > 1 and 1 not in encoders else []
-    notes += ["of each run, the first seed is shown"] if any(len(run.seeds) > 1 for _, run in runs) else []
-    return embeddings.draw_of_embeddings(shapes, artifact_of(first, store, Corpus).popularity, notes)
+def _costs(made: Compared, floors: Mapping[str, Ranks], store: Store) -> Plot | None:
+    def quality(seeds: Sequence[Ranks]) -> float:
+        return sum(float(ndcg(ranks.better, ranks.tied, K).mean()) for ranks in seeds) / len(seeds)
 
-
-def _first_vectors(run: Run) -> str | None:
-    """What came out of the encoder, before anything reduced it."""
-    return next((result.key for result in run.results[0] if Vectors.__name__ in result.makes), None)
-
-
-def _state(run: Run) -> str:
-    encoders = _encoders(run)
-    if not encoders:
-        return "no tuning step"
-    return f"after {', '.join(result.step for result in encoders[1:])}" if len(encoders) > 1 else "before tuning"
-
-
-def _encoders(run: Run) -> list[Result]:
-    return [result for result in run.results[0] if Encoder.__name__ in result.makes]
-
-
-def _points(made: Compared, store: Store) -> list[Point]:
     points = []
     for name, run in made.runs.items():
-        learning_steps = [result for result in run.results[0] if not _NO_COST & set(result.makes)]
-        if all(store.has(result.key) for result in learning_steps):
-            seconds = sum(float(store.manifest(result.key)["seconds"]) for result in learning_steps)
-            points.append(Point(name, seconds / 60, _quality(made.ranks[name])))
-    return points
+        steps = [result for result in run.results[0] if not _WITHOUT_COST & set(result.makes)]
+        if all(store.has(result.key) for result in steps):
+            seconds = sum(float(store.manifest(result.key)["seconds"]) for result in steps)
+            points.append(Point(name, seconds / 60, quality(made.ranks[name])))
+    best_floor = max(
+        ((name, quality([ranks])) for name, ranks in floors.items()), key=lambda floor: floor[1], default=None
+    )
+    return plots.cost_plot(points, best_floor)
 
 
-def _quality(seeds: Sequence[Ranks]) -> float:
-    return sum(float(ndcg(ranks.better, ranks.tied, K).mean()) for ranks in seeds) / len(seeds)
+def _vector_maps(made: Compared, store: Store) -> Plot | None:
+    """One map for each run whose vectors are in the store, untuned ones first; runs that share vectors share it."""
+    encoders = {
+        name: [result.step for result in run.results[0] if Encoder.__name__ in result.makes]
+        for name, run in made.runs.items()
+    }
+    by_key: dict[str, str] = {}
+    for name in sorted(made.runs, key=lambda name: len(encoders[name])):
+        # What came out of the encoder, before anything reduced it.
+        key = next((result.key for result in made.runs[name].results[0] if Vectors.__name__ in result.makes), None)
+        if key is not None and store.has(key):
+            by_key.setdefault(key, name)
+    first = min(made.runs, key=lambda name: len(encoders[name]))
+    corpus = made.runs[first].key_of(Corpus)
+    if not by_key or corpus is None or not store.has(corpus):
+        return None
+
+    def state(name: str) -> str:
+        if not encoders[name]:
+            return "no tuning step"
+        return f"after {', '.join(encoders[name][1:])}" if encoders[name][1:] else "before tuning"
+
+    shapes = {
+        f"{name}, {state(name)}": plots.shape_of(Vectors.load(store.verify(key, "vectors")))
+        for key, name in by_key.items()
+    }
+    mapped = [len(encoders[name]) for name in by_key.values()]
+    notes = [_NO_BASE] if max(mapped) > 1 and 1 not in mapped else []
+    notes += ["of each run, the first seed is shown"] if any(len(run.seeds) > 1 for run in made.runs.values()) else []
+    return plots.map_plot(shapes, artifact_of(made.runs[first], store, Corpus).popularity, notes)
 
 
-def _best_floor(floors: Mapping[str, Ranks]) -> tuple[str, float] | None:
-    return max(((name, _quality([ranks])) for name, ranks in floors.items()), key=lambda each: each[1], default=None)
-
-
-def _about(named: Mapping[str, Run], store: Store) -> str:
+def _what_was_run(named: Mapping[str, Run], store: Store) -> Facts:
     runs = list(named.values())
     manifests = [_manifests(run, store) for run in runs]
-    versions = [[manifest["versions"] for manifest in some] for some in manifests]
-    names = dict.fromkeys(name for some in versions for each in some for name in each)
+    packages = dict.fromkeys(name for of_run in manifests for manifest in of_run for name in manifest["versions"])
+
+    def joined(texts: Iterable[str]) -> str:
+        """Each of them once: steps may have been computed with different ones."""
+        return ", ".join(dict.fromkeys(filter(None, texts)))
+
     rows = [
         ("title", [run.title for run in runs]),
         ("id", [run.id for run in runs]),
@@ -171,32 +164,24 @@ def _about(named: Mapping[str, Run], store: Store) -> str:
         ("looks at held-out data on purpose", [", ".join(run.leaks) or "no step" for run in runs]),
         ("finished", [run.finished for run in runs]),
         ("git", [run.git or "none" for run in runs]),
-        ("device", [_joined(_device(each) for each in some) for some in manifests]),
-        *((name, [_joined(str(each.get(name, "")) for each in some) for some in versions]) for name in names),
+        (
+            "device",
+            [
+                joined("CUDA" if manifest["peak_memory_of"] == "cuda" else "no CUDA" for manifest in of_run)
+                for of_run in manifests
+            ],
+        ),
     ]
-    return html.facts("What was run", list(named), rows)
+    rows += [
+        (name, [joined(str(manifest["versions"].get(name, "")) for manifest in of_run) for of_run in manifests])
+        for name in packages
+    ]
+    return Facts("What was run", list(named), rows)
 
 
 def _manifests(run: Run, store: Store) -> list[Mapping[str, Any]]:
     keys = dict.fromkeys(result.key for seed in run.results for result in seed)
     return [store.manifest(key) for key in keys if store.has(key)]
-
-
-def _device(manifest: Mapping[str, Any]) -> str:
-    return "CUDA" if manifest["peak_memory_of"] == "cuda" else "no CUDA"
-
-
-def _joined(texts: Iterable[str]) -> str:
-    """Each of them once; several where steps were computed with different ones."""
-    return ", ".join(dict.fromkeys(filter(None, texts)))
-
-
-_COSTS = {
-    "seconds": Column("seconds", cost=True),
-    "peak_memory_bytes": Column("bytes", "peak", cost=True),
-    "trained_parameters": Column("parameters", "trained", cost=True),
-    "tokens": Column("tokens", cost=True),
-}
 
 
 def _steps(name: str, run: Run, store: Store) -> Table:
@@ -205,10 +190,6 @@ def _steps(name: str, run: Run, store: Store) -> Table:
     for result in run.results[0]:
         manifest = store.manifest(result.key) if store.has(result.key) else {"facts": {}}
         known = {**manifest["facts"], **manifest}
-        rows.append(Row(result.step, tuple(Cell(known.get(each)) for each in _COSTS)))
-    return Table(
-        f"Steps of {name}",
-        tuple(_COSTS.values()),
-        tuple(rows),
-        (f"of seed {run.seeds[0]}, when it was computed; 10^9 bytes are a gigabyte",),
-    )
+        rows.append(Row(result.step, tuple(Cell(known.get(fact)) for fact in _COSTS)))
+    note = f"of seed {run.seeds[0]}, when it was computed; 10^9 bytes are a gigabyte"
+    return Table(f"Steps of {name}", tuple(_COSTS.values()), tuple(rows), (note,), rows_are="step")

@@ -1,4 +1,8 @@
-"""What every plot is, before a page shows it."""
+"""The plots of a report: learning curves, reinforcement, cost against quality, the map of vectors, the long tail.
+
+Each plot is panels of SVG and sentences that say what they show. matplotlib draws in its default style without a
+display or a date, so the same numbers give the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +19,57 @@ import numpy as np
 from reaemb_bench.core.artifacts import Float64, Int64, Ranks, Vectors
 from reaemb_bench.core.runs import Run
 from reaemb_bench.core.store import Store
-from reaemb_bench.evaluation.summary import Spread, over_seeds, summarise
+from reaemb_bench.evaluation.groups import quantile_bins
+from reaemb_bench.evaluation.metrics import ndcg
+from reaemb_bench.evaluation.summary import Spread
+from reaemb_bench.report.results import K, by_bin
 from reaemb_bench.report.table import Cell, Column, Row, Table, number, quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+METRIC = f"NDCG@{K}"
+SHOWN = 1_500
+"""Most items that one map shows."""
+
+_WIDTH, _HEIGHT = 440, 300
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "reaemb-bench",
+    "font.size": 13,
+    "axes.edgecolor": "#8a8f98",
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "legend.frameon": False,
+}
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#44a5d8", "#6b4c9a", "#333333")
+_GREYS = ("#9aa0a8", "#777d86", "#5b616a", "#3f444b")
+_DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 2), (8, 2, 2, 2))
+_MARKERS = ("o", "s", "^", "D", "v")
+
+_SVG_ROOT = re.compile(r'<svg [^>]*viewBox="([^"]+)"[^>]*>')
+_SVG_ID = re.compile(r'(\bid="|url\(#|href="#)')
+_SVG_STYLE = re.compile(r"<style[^>]*>.*?</style>", re.DOTALL)
+_SVG_FONT = re.compile(r"'DejaVu Sans'[^;\"]*sans-serif")
+
+_SMOOTHED_FROM = 40
+"""Recorded values from which on a running mean is drawn through a curve."""
+_SHARE = 10
+"""A curve begins with the mean of one in this many of its values, and ends with that of as many."""
+_LOG_RATIO = 20
+"""Ratio of costs from which on their axis is logarithmic."""
+_MAP_COLOURS = 40
+"""So few that matplotlib draws the colour bar as shapes, not as an image."""
+_LONG_LABEL = 14
+"""Characters of a bin from which on its label is small."""
+_REINFORCED = {
+    "reward": "reward: mean over all rollouts of a step",
+    "clean_reward": "clean_reward: of the rollouts without noise, what the thought earns as it is used later",
+    "dead_groups": "dead_groups: share of groups whose rollouts all earn the same, from which nothing is learned",
+    "shift": "shift: how far a step moves the thoughts, in standard deviations of the noise; far above 1, the rollouts "
+    "said nothing about where the thoughts went",
+    "loss": "loss: the policy's objective in a step's last update; it need not fall",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +91,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: heading and alternative text are plain, svg is an `<svg>` element without a name from outside."""
+    """One picture. svg: an `<svg>` element that holds no text from outside; heading and alternative text are plain."""
 
     heading: str
     alt: str
@@ -49,7 +100,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Plot:
-    """Panels that share a legend. readings: what they show, computed from the numbers; notes: how to read them."""
+    """Panels that share a legend. readings: sentences computed from the numbers. notes: how to read the panels."""
 
     title: str
     panels: tuple[Panel, ...]
@@ -59,45 +110,25 @@ class Plot:
     numbers: Table | None = None
 
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#44a5d8", "#6b4c9a", "#333333")
-_GREYS = ("#9aa0a8", "#777d86", "#5b616a", "#3f444b")
-_DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 2), (8, 2, 2, 2))
-_MARKERS = ("o", "s", "^", "D", "v")
+def method_look(position: int) -> Look:
+    """The look of the method at this position; dashes differ, so lines on top of each other both show."""
+    return Look(
+        _COLOURS[position % len(_COLOURS)], _DASHES[position % len(_DASHES)], _MARKERS[position % len(_MARKERS)]
+    )
 
 
-def method_look(place: int) -> Look:
-    """The look of the run at this place; lines that lie on each other show both colours, for their dashes differ."""
-    return Look(_COLOURS[place % len(_COLOURS)], _DASHES[place % len(_DASHES)], _MARKERS[place % len(_MARKERS)])
+def floor_look(position: int) -> Look:
+    """The look of the floor at this position: grey, whatever the methods."""
+    return Look(_GREYS[position % len(_GREYS)], ((1.5, 2), *_DASHES[1:])[position % len(_DASHES)], "")
 
 
-def floor_look(place: int) -> Look:
-    """The look of the floor at this place: grey, whatever the runs."""
-    return Look(_GREYS[place % len(_GREYS)], ((1.5, 2), *_DASHES[1:])[place % len(_DASHES)], "")
-
-
-# Drawing with matplotlib as SVG inside a page: its default style, no display, no date, the same bytes each time.
-
-
-_POINTS = (440, 300)
-_GREY = "#8a8f98"
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "reaemb-bench",
-    "font.size": 13,
-    "axes.edgecolor": _GREY,
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-    "legend.frameon": False,
-}
-_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-_ID = re.compile(r'(\bid="|url\(#|href="#)')
-_STYLES = re.compile(r"<style[^>]*>.*?</style>", re.DOTALL)
-_FONTS = re.compile(r"'DejaVu Sans'[^;\"]*sans-serif")
-_ROOT = re.compile(r'<svg [^>]*viewBox="([^"]+)"[^>]*>')
+def method_legend(methods: Sequence[str]) -> tuple[Entry, ...]:
+    """The look of each method of a page, by its position."""
+    return tuple(Entry(name, method_look(position)) for position, name in enumerate(methods))
 
 
 def panel(heading: str, alt: str, draw: Callable[[Axes], None]) -> Panel:
-    """A picture of 440 by 300 points that `draw` fills. No text from outside belongs into it: headings are HTML."""
+    """A picture of 440 by 300 points that `draw` fills; texts from outside do not belong into it."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -105,45 +136,33 @@ def panel(heading: str, alt: str, draw: Callable[[Axes], None]) -> Panel:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
-        figure = Figure(figsize=(_POINTS[0] / 72, _POINTS[1] / 72), layout="constrained")
+        figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
         draw(axes)
         file = io.StringIO()
-        figure.savefig(file, format="svg", metadata=_METADATA)
-    return Panel(heading, alt, _inline(file.getvalue(), heading))
-
-
-def _inline(svg: str, heading: str) -> str:
-    """The element alone, without fixed size, with ids that no picture below another heading has."""
-    root = _ROOT.search(svg)
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = file.getvalue()
+    root = _SVG_ROOT.search(svg)
     assert root is not None
-    mark = hashlib.sha256(f"{heading}\n{svg}".encode()).hexdigest()[:8]
-    # A style inside would hold for the whole page.
-    body = _ID.sub(rf"\g<1>p{mark}-", _STYLES.sub("", svg[root.end() :]))
-    body = _FONTS.sub("'DejaVu Sans', Verdana, sans-serif", body)
-    return f'<svg viewBox="{root.group(1)}">{body.strip()}'
+    # Ids must differ from those of other panels, and a style would hold for the whole page.
+    prefix = hashlib.sha256(f"{heading}\n{svg}".encode()).hexdigest()[:8]
+    body = _SVG_ID.sub(rf"\g<1>p{prefix}-", _SVG_STYLE.sub("", svg[root.end() :]))
+    body = _SVG_FONT.sub("'DejaVu Sans', Verdana, sans-serif", body)
+    return Panel(heading, alt, f'<svg viewBox="{root.group(1)}">{body.strip()}')
 
 
-# Curves that steps recorded while they ran, and how they are drawn.
-
-
-_PROGRESS = ("done", "total", "unit")
-_SHARES = ("dead_groups",)
-"""Values between 0 and 1, of which 0 throughout is the usual case."""
-_SMOOTHED_FROM = 40
-"""Ticks from which on a running mean is drawn through a curve."""
-_SHARE = 10
-"""A curve begins with the mean of one in this many of its ticks, and ends with that of as many."""
-
-Ticks = Sequence[Mapping[str, Any]]
+# Curves that steps recorded while they ran.
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A value that a step reported. seeds: (ticks, 2) a seed, how many of `unit` were done and the value there."""
+    """A value that a step of a method recorded.
+
+    seeds: one array (records, 2) a seed: how many of `unit` were done, and the value then.
+    """
 
     method: str
     step: str
@@ -157,173 +176,147 @@ class Curve:
         return f"{self.step}: {self.value}"
 
     @property
-    def begins(self) -> float:
-        """Mean of the first tenth of its ticks, over seeds."""
-        return float(np.mean([each[: _tenth(each), 1].mean() for each in self.seeds]))
+    def validates(self) -> bool:
+        """Whether the value is a validation metric, of which the best counts and not the last."""
+        return self.value.startswith("validation/")
 
-    @property
-    def ends(self) -> float:
-        """Mean of the last tenth of its ticks, over seeds."""
-        return float(np.mean([each[-_tenth(each) :, 1].mean() for each in self.seeds]))
+    def ends(self) -> tuple[float, float]:
+        """Mean of the first and of the last tenth of the records, over seeds."""
+        tenths = [(points[:, 1], max(1, len(points) // _SHARE)) for points in self.seeds]
+        first = np.mean([values[:count].mean() for values, count in tenths])
+        last = np.mean([values[-count:].mean() for values, count in tenths])
+        return float(first), float(last)
 
-    @property
-    def mean(self) -> float:
-        """Mean of all ticks, over seeds."""
-        return float(np.mean([each[:, 1].mean() for each in self.seeds]))
+    def trend(self) -> str:
+        """`2.31 → 1.53 in 30 steps`."""
+        first, last = self.ends()
+        return f"{quantity(first)} → {quantity(last)} in {self.length()}"
 
-    @property
     def length(self) -> str:
-        """`30 steps`, or `18 to 22 epochs` where seeds differ."""
-        lengths = [int(each[-1, 0]) for each in self.seeds]
+        """`30 steps`, or `18 to 22 epochs` if seeds differ."""
+        lengths = [int(points[-1, 0]) for points in self.seeds]
         least, most = min(lengths), max(lengths)
         return f"{most:,} {self.unit}" if least == most else f"{least:,} to {most:,} {self.unit}"
 
-
-def curves(named: Mapping[str, Run], store: Store) -> tuple[Curve, ...]:
-    """All curves of the runs' steps whose results are still in the store."""
-    made: list[Curve] = []
-    for name, run in named.items():
-        for place, result in enumerate(run.results[0]):
-            keys = [seed[place].key for seed in run.results]
-            # Seeds that share a result have one curve.
-            recorded = [store.progress(key) for key in dict.fromkeys(keys) if store.has(key)]
-            made += curves_of(name, result.step, recorded)
-    return tuple(made)
+    def mean(self) -> float:
+        """Mean of all records, over seeds."""
+        return float(np.mean([points[:, 1].mean() for points in self.seeds]))
 
 
-def curves_of(method: str, step: str, seeds: Sequence[Ticks]) -> list[Curve]:
-    """A curve a value that a step reported. seeds: the ticks of each, as the store keeps them."""
-    values = dict.fromkeys(name for ticks in seeds for tick in ticks for name in tick if name not in _PROGRESS)
-    made = []
-    for value in values:
-        with_value = [[tick for tick in ticks if value in tick] for ticks in seeds]
-        points = tuple(np.array([(tick["done"], tick[value]) for tick in ticks]) for ticks in with_value if ticks)
-        made.append(Curve(method, step, value, next(ticks[0]["unit"] for ticks in with_value if ticks), points))
-    return made
+def curves(runs: Mapping[str, Run], store: Store) -> tuple[Curve, ...]:
+    """All curves of the runs' steps whose results are still in the store; seeds that share a result have one."""
+    recorded: list[Curve] = []
+    for name, run in runs.items():
+        for position, result in enumerate(run.results[0]):
+            keys = dict.fromkeys(seed[position].key for seed in run.results)
+            recorded += curves_of(name, result.step, [store.progress(key) for key in keys if store.has(key)])
+    return tuple(recorded)
 
 
-def panels(
-    made: Sequence[Curve], methods: Sequence[str], words: Callable[[Curve], str], *, best: Callable[[Curve], bool]
-) -> tuple[Panel, ...]:
-    """A panel for each value of each step, a line a method and seed.
-
-    methods: all that the page shows, each of which keeps its look. words: a curve in one sentence. best: whether the
-    highest point of a curve is marked.
-    """
-    looks = {entry.name: entry.look for entry in looks_of(methods)}
-    by_name: dict[str, list[Curve]] = {}
-    for curve in made:
-        by_name.setdefault(curve.name, []).append(curve)
-    return tuple(
-        panel(name, ". ".join(f"{curve.method}, {words(curve)}" for curve in some), _drawing(some, looks, best))
-        for name, some in by_name.items()
-    )
-
-
-def legend(made: Sequence[Curve], methods: Sequence[str]) -> tuple[Entry, ...]:
-    """A line for each of the methods that has a curve; nothing where one method is all there is."""
-    drawn = {curve.method for curve in made}
-    return tuple(entry for entry in looks_of(methods) if entry.name in drawn) if len(methods) > 1 else ()
-
-
-def looks_of(methods: Sequence[str]) -> tuple[Entry, ...]:
-    """The look of each method, by its place."""
-    return tuple(Entry(name, method_look(place)) for place, name in enumerate(methods))
-
-
-def trend(curve: Curve) -> str:
-    """`2.31 → 1.53 in 30 steps`."""
-    return f"{quantity(curve.begins)} → {quantity(curve.ends)} in {curve.length}"
-
-
-def by_method(said: Iterable[tuple[str, str]], methods: Sequence[str]) -> tuple[str, ...]:
-    """Sentences (method, what is said of it) with their methods in front, those that say the same together.
-
-    Where `methods`, all that the page shows, is one, it needs no name.
-    """
-    by_words: dict[str, list[str]] = {}
-    for method, words in said:
-        by_words.setdefault(words, []).append(method)
-    return tuple(f"{' and '.join(some)}, {words}" if len(methods) > 1 else words for words, some in by_words.items())
-
-
-def _tenth(points: Float64) -> int:
-    return max(1, len(points) // _SHARE)
-
-
-def _drawing(some: Sequence[Curve], looks: Mapping[str, Look], best: Callable[[Curve], bool]) -> Callable[[Axes], None]:
-    from matplotlib.ticker import MaxNLocator
-
-    def draw(axes: Axes) -> None:
-        for place, curve in enumerate(some):
-            for seed_number, points in enumerate(curve.seeds):
-                _line(axes, points, looks[curve.method], f"series-{place}-{seed_number}")
-                if best(curve):
-                    x, y = points[points[:, 1].argmax()]
-                    axes.plot([x], [y], marker="o", markersize=7, color=looks[curve.method].colour)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
-        axes.set_xlabel(some[0].unit)
-        axes.margins(x=0.02)
-        if some[0].value in _SHARES:
-            axes.set_ylim(-0.02, 1.02)
-
-    return draw
-
-
-def _line(axes: Axes, points: Float64, look: Look, gid: str) -> None:
-    x, y = points.T
-    smoothed = len(x) >= _SMOOTHED_FROM
-    if smoothed:
-        axes.plot(x, y, color=look.colour, linewidth=0.8, alpha=0.3)
-    marker = "o" if len(x) == 1 else ""
-    [line] = axes.plot(
-        x,
-        running_mean(y, max(3, len(y) // _SHARE)) if smoothed else y,
-        color=look.colour,
-        linewidth=1.8,
-        dashes=look.dashes or (None, None),
-        marker=marker,
-    )
-    line.set_gid(gid)
+def curves_of(method: str, step: str, seeds: Sequence[Sequence[Mapping[str, Any]]]) -> list[Curve]:
+    """A curve for each value that a step recorded. seeds: the records of each seed, as the store keeps them."""
+    names = dict.fromkeys(name for records in seeds for record in records for name in record)
+    recorded = []
+    for value in (name for name in names if name not in ("done", "total", "unit")):
+        having = [[record for record in records if value in record] for records in seeds]
+        points = [np.array([(record["done"], record[value]) for record in records]) for records in having if records]
+        unit = next(records[0]["unit"] for records in having if records)
+        recorded.append(Curve(method, step, value, unit, tuple(points)))
+    return recorded
 
 
 def running_mean(values: Float64, width: int) -> Float64:
     """Mean of the `width` values around each, of fewer at the ends: (n,)."""
-    below = np.concatenate([[0.0], np.cumsum(values)])
-    places = np.arange(len(values))
-    first = np.maximum(places - width // 2, 0)
-    last = np.minimum(places + (width + 1) // 2, len(values))
-    means: Float64 = (below[last] - below[first]) / (last - first)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    positions = np.arange(len(values))
+    first = np.maximum(positions - width // 2, 0)
+    last = np.minimum(positions + (width + 1) // 2, len(values))
+    means: Float64 = (sums[last] - sums[first]) / (last - first)
     return means
+
+
+def _curve_panels(
+    recorded: Sequence[Curve], methods: Sequence[str], words: Callable[[Curve], str]
+) -> tuple[Panel, ...]:
+    """A panel for each value of each step, with a line for each method and seed."""
+    by_name: dict[str, list[Curve]] = {}
+    for curve in recorded:
+        by_name.setdefault(curve.name, []).append(curve)
+    looks = {entry.name: entry.look for entry in method_legend(methods)}
+    return tuple(
+        panel(
+            name,
+            ". ".join(f"{curve.method}, {words(curve)}" for curve in group),
+            partial(_draw_curves, [(curve, looks[curve.method]) for curve in group]),
+        )
+        for name, group in by_name.items()
+    )
+
+
+def _draw_curves(group: Sequence[tuple[Curve, Look]], axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for position, (curve, look) in enumerate(group):
+        for seed, points in enumerate(curve.seeds):
+            done, values = points.T
+            smoothed = values
+            if len(values) >= _SMOOTHED_FROM:
+                axes.plot(done, values, color=look.colour, linewidth=0.8, alpha=0.3)
+                smoothed = running_mean(values, max(3, len(values) // _SHARE))
+            dashes, marker = look.dashes or (None, None), "o" if len(done) == 1 else ""
+            [line] = axes.plot(done, smoothed, color=look.colour, linewidth=1.8, dashes=dashes, marker=marker)
+            line.set_gid(f"series-{position}-{seed}")
+            if curve.validates:
+                best = values.argmax()
+                axes.plot([done[best]], [values[best]], marker="o", markersize=7, color=look.colour)
+    first = group[0][0]
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    axes.set_xlabel(first.unit)
+    axes.margins(x=0.02)
+    if first.value == "dead_groups":
+        # A share that is usually 0 throughout.
+        axes.set_ylim(-0.02, 1.02)
+
+
+def _curve_legend(recorded: Sequence[Curve], methods: Sequence[str]) -> tuple[Entry, ...]:
+    """The methods that have a curve; none if the page shows one method alone."""
+    drawn = {curve.method for curve in recorded}
+    return tuple(entry for entry in method_legend(methods) if entry.name in drawn) if len(methods) > 1 else ()
+
+
+def _by_method(sentences: Iterable[tuple[str, str]], methods: Sequence[str]) -> tuple[str, ...]:
+    """Sentences (method, words) with the names of all methods that they hold for, unless the page shows only one."""
+    by_words: dict[str, list[str]] = {}
+    for method, words in sentences:
+        by_words.setdefault(words, []).append(method)
+    return tuple(f"{' and '.join(names)}, {words}" if len(methods) > 1 else words for words, names in by_words.items())
+
+
+def _split(recorded: Sequence[Curve]) -> tuple[list[Curve], list[Curve]]:
+    """The curves of steps that learn from data, and of those that record a reward."""
+    rewarded = {(curve.method, curve.step) for curve in recorded if curve.value == "reward"}
+    learned = [curve for curve in recorded if (curve.method, curve.step) not in rewarded]
+    return learned, [curve for curve in recorded if (curve.method, curve.step) in rewarded]
 
 
 # Learning curves: losses and validation metrics of all steps that learn by gradient from data.
 
 
-_VALIDATION = "validation/"
+def learning_readings(recorded: Sequence[Curve], methods: Sequence[str]) -> tuple[str, ...]:
+    """A sentence for each curve: where it begins and ends, or where validation is best. methods: all of the page."""
+    return _by_method(((curve.method, _learning_words(curve)) for curve in _split(recorded)[0]), methods)
 
 
-def learned(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves of steps other than reinforcement, whose curves are a plot of their own."""
-    rewarded = {(curve.method, curve.step) for curve in reinforced(curves)}
-    return [curve for curve in curves if (curve.method, curve.step) not in rewarded]
-
-
-def readings(curves: Sequence[Curve], methods: Sequence[str]) -> tuple[str, ...]:
-    """A sentence a curve: where it begins and ends, or where validation is best. methods: all runs, by name."""
-    return by_method(((curve.method, _words(curve)) for curve in learned(curves)), methods)
-
-
-def draw(curves: Sequence[Curve], methods: Sequence[str]) -> Plot | None:
-    """A panel a value and step, None where no step recorded any. methods: all runs, by name."""
-    some = learned(curves)
-    if not some:
+def learning_plot(recorded: Sequence[Curve], methods: Sequence[str]) -> Plot | None:
+    """A panel for each value of each step, or None if no step recorded any. methods: all of the page."""
+    learned, _ = _split(recorded)
+    if not learned:
         return None
     return Plot(
         title="Learning curves",
-        panels=panels(some, methods, _words, best=_is_validation),
-        legend=legend(some, methods),
-        readings=readings(curves, methods),
+        panels=_curve_panels(learned, methods, _learning_words),
+        legend=_curve_legend(learned, methods),
+        readings=learning_readings(recorded, methods),
         notes=(
             "a → b: means of the first and the last tenth of what was recorded; one line a seed; "
             "a dot marks the best validation; of 40 points and more, a running mean over a tenth of them is drawn",
@@ -331,87 +324,61 @@ def draw(curves: Sequence[Curve], methods: Sequence[str]) -> Plot | None:
     )
 
 
-def _is_validation(curve: Curve) -> bool:
-    return curve.value.startswith(_VALIDATION)
-
-
-def _words(curve: Curve) -> str:
-    if not _is_validation(curve):
-        return f"{curve.name} {trend(curve)}"
+def _learning_words(curve: Curve) -> str:
+    if not curve.validates:
+        return f"{curve.name} {curve.trend()}"
     best = [points[points[:, 1].argmax()] for points in curve.seeds]
     epochs = sorted({int(done) for done, _ in best})
     where = " and ".join(filter(None, (", ".join(map(str, epochs[:-1])), str(epochs[-1]))))
     values = sorted(number(value) for _, value in best)
     height = values[0] if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
-    return f"{curve.name} is best after {where} of {curve.length} ({height})"
+    return f"{curve.name} is best after {where} of {curve.length()} ({height})"
 
 
-# Diagnostics of reinforcement: does the reward rise, do groups still differ, how far do updates move the thought.
+# Reinforcement: does the reward rise, do rollouts differ, how far do updates move the thoughts.
 
 
-_REWARD = "reward"
-_EXPLAINED = {
-    "reward": "reward: mean over all rollouts of a step",
-    "clean_reward": "clean_reward: of the rollouts without noise, what the thought earns as it is used later",
-    "dead_groups": "dead_groups: share of groups whose rollouts all earn the same, from which nothing is learned",
-    "shift": "shift: how far a step moves the thoughts, in standard deviations of the noise; far above 1, the rollouts "
-    "said nothing about where the thoughts went",
-    "loss": "loss: the policy's objective in a step's last update; it need not fall",
-}
-
-
-def reinforced(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves of steps that record a reward."""
-    rewarded = {(curve.method, curve.step) for curve in curves if curve.value == _REWARD}
-    return [curve for curve in curves if (curve.method, curve.step) in rewarded]
-
-
-def readings_of_reinforcement(curves: Sequence[Curve], methods: Sequence[str]) -> tuple[str, ...]:
-    """A sentence for each step of each method that records a reward. methods: all runs, by name."""
+def reinforcement_readings(recorded: Sequence[Curve], methods: Sequence[str]) -> tuple[str, ...]:
+    """A sentence for each step of each method that records a reward. methods: all of the page."""
     by_step: dict[tuple[str, str], dict[str, Curve]] = {}
-    for curve in reinforced(curves):
+    for curve in _split(recorded)[1]:
         by_step.setdefault((curve.method, curve.step), {})[curve.value] = curve
-    return by_method(
-        ((method, _words_of_reinforcement(step, values)) for (method, step), values in by_step.items()), methods
-    )
+    return _by_method(((method, _reward_words(values)) for (method, _), values in by_step.items()), methods)
 
 
-def draw_of_reinforcement(curves: Sequence[Curve], methods: Sequence[str]) -> Plot | None:
-    """A panel for each value that reinforcement recorded, None where there was none. methods: all runs, by name."""
-    some = reinforced(curves)
-    if not some:
+def reinforcement_plot(recorded: Sequence[Curve], methods: Sequence[str]) -> Plot | None:
+    """A panel for each value that reinforcement recorded, or None if it recorded none. methods: all of the page."""
+    _, rewarded = _split(recorded)
+    if not rewarded:
         return None
-    recorded = dict.fromkeys(curve.value for curve in some)
-    explained = [_EXPLAINED[value] for value in recorded if value in _EXPLAINED]
-    made = panels(some, methods, lambda curve: f"{curve.name} {trend(curve)}", best=lambda curve: False)
+    values = dict.fromkeys(curve.value for curve in rewarded)
     return Plot(
-        "Reinforcement", made, legend(some, methods), readings_of_reinforcement(curves, methods), tuple(explained)
+        title="Reinforcement",
+        panels=_curve_panels(rewarded, methods, lambda curve: f"{curve.name} {curve.trend()}"),
+        legend=_curve_legend(rewarded, methods),
+        readings=reinforcement_readings(recorded, methods),
+        notes=tuple(_REINFORCED[value] for value in values if value in _REINFORCED),
     )
 
 
-def _words_of_reinforcement(step: str, values: dict[str, Curve]) -> str:
-    reward = values[_REWARD]
+def _reward_words(values: Mapping[str, Curve]) -> str:
+    reward = values["reward"]
+    first, last = reward.ends()
     noise = max(float(points[:, 1].std()) for points in reward.seeds)
-    change = reward.ends - reward.begins
-    verb = "rises" if change > 0 else "falls"
-    within = "less" if abs(change) < noise else "more"
-    said = [
-        f"{step}: the reward {verb}, {trend(reward)}, {within} than single steps differ "
+    verb = "rises" if last > first else "falls"
+    within = "less" if abs(last - first) < noise else "more"
+    words = [
+        f"{reward.step}: the reward {verb}, {reward.trend()}, {within} than single steps differ "
         f"(standard deviation {quantity(noise)})"
     ]
     if "dead_groups" in values:
-        said.append(f"{values['dead_groups'].mean:.0%} of the groups gave no signal".replace("%", " %"))
+        words.append(f"{100 * values['dead_groups'].mean():.0f} % of the groups gave no signal")
     if "shift" in values:
-        said.append(f"a step moves the thoughts by {quantity(values['shift'].mean)} of the noise's deviation")
-    return "; ".join(said)
+        words.append(f"a step moves the thoughts by {quantity(values['shift'].mean())} of the noise's deviation")
+    return "; ".join(words)
 
 
-# Cost against quality: what a run took, and how well it ranks.
-
-
-_METRIC = "NDCG@10"
-_WIDE = 20
-"""Ratio of costs from which on their axis is logarithmic."""
+# Cost against quality.
 
 
 @dataclass(frozen=True)
@@ -423,49 +390,49 @@ class Point:
     quality: float
 
 
-def readings_of_costs(points: Sequence[Point]) -> tuple[str, ...]:
+def cost_readings(points: Sequence[Point]) -> tuple[str, ...]:
     """One sentence: the best run against the cheapest."""
-    best, cheapest = max(points, key=lambda each: each.quality), min(points, key=lambda each: each.minutes)
-    said = f"{best.name} is best: {_METRIC} {number(best.quality)} in {quantity(best.minutes)} minutes"
+    best, cheapest = max(points, key=lambda point: point.quality), min(points, key=lambda point: point.minutes)
+    words = f"{best.name} is best: {METRIC} {number(best.quality)} in {quantity(best.minutes)} minutes"
     if best is cheapest:
-        return (f"{said}, and no run is cheaper",)
+        return (f"{words}, and no run is cheaper",)
     return (
-        f"{said}; {cheapest.name} is cheapest: {number(cheapest.quality)} in {quantity(cheapest.minutes)} minutes, "
+        f"{words}; {cheapest.name} is cheapest: {number(cheapest.quality)} in {quantity(cheapest.minutes)} minutes, "
         f"{number(best.quality - cheapest.quality)} less",
     )
 
 
-def draw_of_costs(points: Sequence[Point], best_floor: tuple[str, float] | None) -> Plot | None:
-    """A point a run and a line at the height of the best floor; None for fewer than two runs."""
+def cost_plot(points: Sequence[Point], best_floor: tuple[str, float] | None) -> Plot | None:
+    """A point for each run and a line at the height of the best floor, or None for fewer than two runs."""
     if len(points) < 2:
         return None
+    floor = floor_look(1)
 
-    def on(axes: Axes) -> None:
-        for place, each in enumerate(points):
-            look = method_look(place)
-            [drawn] = axes.plot([each.minutes], [each.quality], look.marker, color=look.colour, markersize=9)
-            drawn.set_gid(f"series-{place}")
+    def draw(axes: Axes) -> None:
+        for position, point in enumerate(points):
+            look = method_look(position)
+            [drawn] = axes.plot([point.minutes], [point.quality], look.marker, color=look.colour, markersize=9)
+            drawn.set_gid(f"series-{position}")
         if best_floor is not None:
-            grey = floor_look(1)
-            axes.axhline(best_floor[1], color=grey.colour, dashes=grey.dashes, linewidth=1.5)
-        minutes = [each.minutes for each in points]
-        if min(minutes) > 0 and max(minutes) > _WIDE * min(minutes):
+            axes.axhline(best_floor[1], color=floor.colour, dashes=floor.dashes, linewidth=1.5)
+        minutes = [point.minutes for point in points]
+        if 0 < _LOG_RATIO * min(minutes) < max(minutes):
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, _: quantity(value))
         else:
             axes.set_xlim(left=0)
         axes.margins(0.12)
         axes.set_xlabel("minutes")
-        axes.set_ylabel(_METRIC)
+        axes.set_ylabel(METRIC)
 
-    said = readings_of_costs(points)
-    legend = [Entry(each.name, method_look(place)) for place, each in enumerate(points)]
-    legend += [] if best_floor is None else [Entry(f"best floor: {best_floor[0]}", floor_look(1))]
+    readings = cost_readings(points)
+    legend = [Entry(point.name, method_look(position)) for position, point in enumerate(points)]
+    legend += [] if best_floor is None else [Entry(f"best floor: {best_floor[0]}", floor)]
     return Plot(
         title="Cost against quality",
-        panels=(panel(f"{_METRIC} by minutes", f"{len(points)} runs. {said[0]}", on),),
+        panels=(panel(f"{METRIC} by minutes", f"{len(points)} runs. {readings[0]}", draw),),
         legend=tuple(legend),
-        readings=said,
+        readings=readings,
         notes=(
             "minutes: wall time of the steps of one seed, on whatever machine each ran, without data and judging; "
             "steps that runs share count for each",
@@ -476,20 +443,13 @@ def draw_of_costs(points: Sequence[Point], best_floor: tuple[str, float] | None)
 # The map of item vectors: two principal components, coloured by popularity, and how many directions are in use.
 
 
-SHOWN = 1_500
-"""Most items that one map shows."""
-_COLOURS_EMBEDDINGS = 40
-"""So few that matplotlib draws their bar as shapes, not as an image."""
-
-
 @dataclass(frozen=True)
 class Shape:
     """Item vectors in numbers.
 
-    points: (items, 2), their coordinates on the first two principal components. explained: the share of the variance
-    along each. effective_rank: exp of the entropy of the normalised singular values of the centred vectors (Roy and
-    Vetterli, EUSIPCO 2007): how many directions are in use. mean_cosine: over all pairs of different items; 1 where
-    all point the same way.
+    points: (items, 2), coordinates on the first two principal components. explained: share of the variance along each.
+    effective_rank: exp of the entropy of the normalised singular values of the centred vectors (Roy and Vetterli,
+    EUSIPCO 2007), which is how many directions are in use. mean_cosine: over all pairs of different items.
     """
 
     points: Float64
@@ -500,7 +460,7 @@ class Shape:
 
 
 def shape_of(vectors: Vectors) -> Shape:
-    """PCA, effective rank and mean cosine of (items, width) vectors, which are read in blocks; never all at once."""
+    """PCA, effective rank and mean cosine of (items, width) vectors, which are read block by block."""
     items, width = vectors.items, vectors.width
     total, squares, directions = np.zeros(width), np.zeros((width, width)), np.zeros(width)
     unit_squares = 0.0
@@ -520,113 +480,89 @@ def shape_of(vectors: Vectors) -> Shape:
     leading = leading * np.sign(leading[np.abs(leading).argmax(axis=0), range(leading.shape[1])])
     points = np.concatenate([(block.astype(np.float64) - mean) @ leading for block in vectors.blocks()])
     shares = np.append(variances / (variances.sum() or 1.0), 0.0)
+    singular = np.sqrt(variances[variances > 0])
+    spread = singular / singular.sum()
     return Shape(
         points=points if points.shape[1] == 2 else np.pad(points, ((0, 0), (0, 1))),
         explained=(float(shares[0]), float(shares[1])),
-        effective_rank=_effective_rank(variances),
+        effective_rank=float(np.exp(-(spread * np.log(spread)).sum())) if len(singular) else 0.0,
         mean_cosine=float((directions @ directions - unit_squares) / max(items * (items - 1), 1)),
         width=width,
     )
 
 
-def readings_of_embeddings(shapes: Mapping[str, Shape]) -> tuple[str, ...]:
-    """A sentence a map: how many directions its items use, and how alike two of them are."""
+def map_readings(shapes: Mapping[str, Shape]) -> tuple[str, ...]:
+    """A sentence for each map: how many directions its items use, and how alike two of them are."""
     return tuple(
-        f"{name}: as if {quantity(each.effective_rank)} of {each.width} directions were used alike; "
-        f"two items have a cosine of {number(each.mean_cosine)} on average"
-        for name, each in shapes.items()
+        f"{name}: as if {quantity(shape.effective_rank)} of {shape.width} directions were used alike; "
+        f"two items have a cosine of {number(shape.mean_cosine)} on average"
+        for name, shape in shapes.items()
     )
 
 
-def draw_of_embeddings(shapes: Mapping[str, Shape], popularity: Int64, notes: Sequence[str] = ()) -> Plot:
+def map_plot(shapes: Mapping[str, Shape], popularity: Int64, notes: Sequence[str] = ()) -> Plot:
     """A map for each named shape of the same items. popularity: (items,) training interactions."""
-    shown = np.linspace(0, len(popularity) - 1, min(SHOWN, len(popularity))).astype(np.int64)
-    some = f"every map shows {len(shown):,} of {len(popularity):,} items; " if len(shown) < len(popularity) else ""
-    how = (
-        f"{some}each map has axes of its own: the two directions along which its items differ most; "
-        "items close to each other need not be close in the directions that are left out",
-        "effective rank: exp of the entropy of the normalised singular values (Roy and Vetterli, 2007)",
-    )
-    return Plot(
-        title="Map of the item vectors",
-        panels=tuple(_panel(name, each, popularity, shown) for name, each in shapes.items()),
-        legend=(),
-        readings=readings_of_embeddings(shapes),
-        notes=(*how, *notes),
-        numbers=_numbers(shapes),
-    )
-
-
-def _effective_rank(variances: Float64) -> float:
-    singular = np.sqrt(variances)
-    if not singular.sum():
-        return 0.0
-    shares = singular[singular > 0] / singular.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def _panel(name: str, shape: Shape, popularity: Int64, shown: Int64) -> Panel:
-    heat = np.log10(1.0 + popularity)
-
-    def on(axes: Axes) -> None:
-        from matplotlib import colormaps
-        from matplotlib.colors import ListedColormap
-
-        x, y = shape.points[shown].T
-        # Frequent items are drawn last, for they are few.
-        order = np.argsort(heat[shown], kind="stable")
-        limits = {"vmin": heat.min(), "vmax": max(heat.max(), heat.min() + 1e-9)}
-        # The brightest colours would vanish on white.
-        colours = ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, _COLOURS_EMBEDDINGS)))
-        size = float(np.clip(3_000 / len(shown), 9, 30))
-        drawn = axes.scatter(x[order], y[order], c=heat[shown][order], s=size, cmap=colours, linewidths=0, **limits)
-        drawn.set_gid("items")
-        axes.set_xlabel(f"first component ({_percent(shape.explained[0])} of the variance)", fontsize=12)
-        axes.set_ylabel(f"second ({_percent(shape.explained[1])})", fontsize=12)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.grid(visible=False)
-        marks = np.unique(np.rint(10 ** np.linspace(heat.min(), heat.max(), 4) - 1).astype(np.int64))
-        bar = axes.figure.colorbar(drawn, ax=axes, ticks=np.log10(1.0 + marks), pad=0.02)
-        bar.ax.set_yticklabels([quantity(mark) for mark in marks])
-        bar.ax.minorticks_off()
-        # Else the background shines through between the colours.
-        assert bar.solids is not None
-        bar.solids.set_edgecolor("face")
-        bar.set_label("training interactions", fontsize=12)
-
-    reading = readings_of_embeddings({name: shape})[0]
-    alt = f"{len(shown):,} items on two principal components, coloured by popularity. {reading}"
-    return panel(name, alt, on)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
-def _numbers(shapes: Mapping[str, Shape]) -> Table:
+    items = len(popularity)
+    shown = np.linspace(0, items - 1, min(SHOWN, items)).astype(np.int64)
+    readings = map_readings(shapes)
+    what = f"{len(shown):,} items on two principal components, coloured by popularity"
+    some = f"every map shows {len(shown):,} of {items:,} items; " if len(shown) < items else ""
     columns = (
-        Column("width", cost=True),
-        Column("effective rank", cost=True),
-        Column("mean cosine"),
-        Column("variance", "first axis"),
-        Column("variance", "second axis"),
+        *(Column("width", cost=True), Column("effective rank", cost=True), Column("mean cosine")),
+        *(Column("variance", "first axis"), Column("variance", "second axis")),
     )
     rows = [
-        Row(name, tuple(map(Cell, (each.width, each.effective_rank, each.mean_cosine, *each.explained))))
-        for name, each in shapes.items()
+        Row(name, tuple(map(Cell, (shape.width, shape.effective_rank, shape.mean_cosine, *shape.explained))))
+        for name, shape in shapes.items()
     ]
-    return Table("", columns, tuple(rows), ())
+    return Plot(
+        title="Map of the item vectors",
+        panels=tuple(
+            panel(name, f"{what}. {reading}", partial(_draw_map, shape, popularity, shown))
+            for (name, shape), reading in zip(shapes.items(), readings, strict=True)
+        ),
+        legend=(),
+        readings=readings,
+        notes=(
+            f"{some}each map has axes of its own: the two directions along which its items differ most; "
+            "items close to each other need not be close in the directions that are left out",
+            "effective rank: exp of the entropy of the normalised singular values (Roy and Vetterli, 2007)",
+            *notes,
+        ),
+        numbers=Table("", columns, tuple(rows), ()),
+    )
 
 
-# The long-tail curve: how well targets are ranked, by how often each was seen in training.
+def _draw_map(shape: Shape, popularity: Int64, shown: Int64, axes: Axes) -> None:
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    heat = np.log10(1.0 + popularity)
+    x, y = shape.points[shown].T
+    # Popular items are few and are drawn last.
+    order = np.argsort(heat[shown], kind="stable")
+    limits = {"vmin": heat.min(), "vmax": max(heat.max(), heat.min() + 1e-9)}
+    # The brightest colours would vanish on white.
+    colours = ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, _MAP_COLOURS)))
+    size = float(np.clip(3_000 / len(shown), 9, 30))
+    drawn = axes.scatter(x[order], y[order], c=heat[shown][order], s=size, cmap=colours, linewidths=0, **limits)
+    drawn.set_gid("items")
+    axes.set_xlabel(f"first component ({100 * shape.explained[0]:.3g} % of the variance)", fontsize=12)
+    axes.set_ylabel(f"second ({100 * shape.explained[1]:.3g} %)", fontsize=12)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    marks = np.unique(np.rint(10 ** np.linspace(heat.min(), heat.max(), 4) - 1).astype(np.int64))
+    bar = axes.figure.colorbar(drawn, ax=axes, ticks=np.log10(1.0 + marks), pad=0.02)
+    bar.ax.set_yticklabels([quantity(mark) for mark in marks])
+    bar.ax.minorticks_off()
+    # Otherwise the background shines through between the colours.
+    assert bar.solids is not None
+    bar.solids.set_edgecolor("face")
+    bar.set_label("training interactions", fontsize=12)
 
 
-_K = 10
-METRIC = f"NDCG@{_K}"
-_COLD = "cold"
-_LONG = 14
-"""Characters of a bin from which on its label is small."""
+# The long tail: how well targets are ranked, by how often each was seen in training.
 
 
 @dataclass(frozen=True)
@@ -648,7 +584,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class TailCurve:
-    """A method's or a floor's metric in each bin, with its deviation over seeds."""
+    """NDCG@10 of a method or a floor in each bin."""
 
     name: str
     floor: bool
@@ -657,7 +593,7 @@ class TailCurve:
 
 @dataclass(frozen=True)
 class LongTail:
-    """Curves over the same bins, which rise in popularity; the first bin may be that of cold targets."""
+    """Curves over the same bins of rising popularity; the first bin may be that of cold targets."""
 
     bins: tuple[Bin, ...]
     curves: tuple[TailCurve, ...]
@@ -669,46 +605,55 @@ class LongTail:
 
 
 def long_tail(named: Mapping[str, Sequence[Ranks]], floors: Mapping[str, Ranks]) -> LongTail | None:
-    """Means of NDCG@10 by quantile bins of the target's training interactions; None where no user is judged.
+    """NDCG@10 by quantile bins of the target's training interactions, or None if no user is judged.
 
     named: the ranks of each method's seeds, of the same targets of the same users as the floors'.
     """
-    spreads = [(name, False, _spread(seeds)) for name, seeds in named.items()]
-    spreads += [(name, True, _spread([ranks])) for name, ranks in floors.items()]
-    if not spreads:
+    everything = [(name, False, seeds) for name, seeds in named.items()]
+    everything += [(name, True, [ranks]) for name, ranks in floors.items()]
+    if not everything:
         return None
-    first = spreads[0][2]
-    keys = [key.removeprefix("low/") for key in first if key.startswith("low/popularity-")]
-    bins = [Bin(*(int(first[f"{what}/{key}"].mean) for what in ("low", "high", "users"))) for key in keys]
-    if first.get(f"users/{_COLD}", Spread(0, None)).mean:
-        keys, bins = [_COLD, *keys], [Bin(0, 0, int(first[f"users/{_COLD}"].mean)), *bins]
+    first = everything[0][2][0]
+    members, bins = {}, {}
+    if (cold := first.popularity == 0).any():
+        members["cold"], bins["cold"] = cold, Bin(0, 0, int(cold.sum()))
+    for name, quantile in quantile_bins(first.popularity, first.history).items():
+        if name.startswith("popularity-"):
+            members[name] = quantile.members
+            bins[name] = Bin(quantile.low, quantile.high, int(quantile.members.sum()))
     if not bins:
         return None
-    curves = [
-        TailCurve(name, floor, tuple(spread[f"full/ndcg@{_K}/{key}"] for key in keys))
-        for name, floor, spread in spreads
+    lines = [
+        TailCurve(name, floor, tuple(by_bin(seeds, partial(ndcg, k=K), members).values()))
+        for name, floor, seeds in everything
     ]
-    return LongTail(tuple(bins), tuple(curves))
+    return LongTail(tuple(bins.values()), tuple(lines))
 
 
-def readings_of_long_tail(made: LongTail) -> tuple[str, ...]:
-    """One sentence: the best method and the best floor where targets are rarest, and where they are most frequent."""
-    warm = range(1 if made.cold and len(made.bins) > 1 else 0, len(made.bins))
-    ends = dict.fromkeys((warm[0], warm[-1]))
-    return (f"{METRIC}: {'; '.join(_at(made, place) for place in ends)}",)
+def long_tail_readings(tail: LongTail) -> tuple[str, ...]:
+    """One sentence: the best method and the best floor if targets are rarest, and if they are most popular."""
+
+    def best(position: int) -> str:
+        size, words = tail.bins[position], []
+        for floor, kind in ((False, ""), (True, "best floor ")):
+            if lines := [line for line in tail.curves if line.floor is floor]:
+                top = max(lines, key=lambda line: line.points[position].mean)
+                words.append(f"{kind}{top.name} {number(top.points[position].mean)}")
+        return f"where targets have {size.words} training interactions ({size.users:,} users), {', '.join(words)}"
+
+    rarest = 1 if tail.cold and len(tail.bins) > 1 else 0
+    return (f"{METRIC}: {'; '.join(map(best, dict.fromkeys((rarest, len(tail.bins) - 1))))}",)
 
 
-def draw_of_long_tail(made: LongTail) -> Plot:
-    """A line a method and a floor over the bins; cold targets stand apart."""
-    methods = [curve for curve in made.curves if not curve.floor]
-    floors = [curve for curve in made.curves if curve.floor]
-    looks = [
-        *((each, method_look(place)) for place, each in enumerate(methods)),
-        *((each, floor_look(place)) for place, each in enumerate(floors)),
-    ]
+def long_tail_plot(tail: LongTail) -> Plot:
+    """A line for each method and floor over the bins; cold targets stand apart."""
+    methods = [line for line in tail.curves if not line.floor]
+    floors = [line for line in tail.curves if line.floor]
+    looks = [*map(method_look, range(len(methods))), *map(floor_look, range(len(floors)))]
+    lines = list(zip((*methods, *floors), looks, strict=True))
 
-    def on(axes: Axes) -> None:
-        for place, (curve, look) in enumerate(looks):
+    def draw(axes: Axes) -> None:
+        for position, (curve, look) in enumerate(lines):
             heights = [point.mean for point in curve.points]
             style: dict[str, Any] = {
                 "color": look.colour,
@@ -717,53 +662,30 @@ def draw_of_long_tail(made: LongTail) -> Plot:
                 "markersize": 5,
                 "zorder": 2 if curve.floor else 3,
             }
-            start = 1 if made.cold else 0
-            where = range(len(heights))
-            [line] = axes.plot(where[start:], heights[start:], dashes=look.dashes or (None, None), **style)
-            line.set_gid(f"series-{place}")
-            if made.cold:
+            bins, warm = range(len(heights)), 1 if tail.cold else 0
+            [line] = axes.plot(bins[warm:], heights[warm:], dashes=look.dashes or (None, None), **style)
+            line.set_gid(f"series-{position}")
+            if tail.cold:
                 axes.plot([0], heights[:1], **style)
             if any(point.sd is not None for point in curve.points):
-                axes.errorbar(
-                    where, heights, [point.sd or 0 for point in curve.points], fmt="none", color=look.colour, capsize=3
-                )
-        words = [f"{each.words}\n{each.users:,}" for each in made.bins]
-        axes.set_xticks(range(len(words)), words, fontsize=12 if max(map(len, words)) < _LONG else 9)
+                deviations = [point.sd or 0 for point in curve.points]
+                axes.errorbar(bins, heights, deviations, fmt="none", color=look.colour, capsize=3)
+        labels = [f"{size.words}\n{size.users:,}" for size in tail.bins]
+        axes.set_xticks(range(len(labels)), labels, fontsize=12 if max(map(len, labels)) < _LONG_LABEL else 9)
         axes.set_ylim(bottom=0)
         axes.margins(x=0.06)
         axes.set_xlabel("training interactions of the target\n(below: users)")
         axes.set_ylabel(METRIC)
 
-    reading = readings_of_long_tail(made)[0]
-    alt = f"{METRIC} by popularity of the target, {len(made.bins)} bins, {len(made.curves)} lines. {reading}"
+    readings = long_tail_readings(tail)
+    alt = f"{METRIC} by popularity of the target, {len(tail.bins)} bins, {len(lines)} lines. {readings[0]}"
+    columns = tuple(Column(METRIC, size.words) for size in tail.bins)
+    rows = [Row(line.name, tuple(Cell(each.mean, each.sd) for each in line.points), line.floor) for line in tail.curves]
     return Plot(
         title="Long tail",
-        panels=(panel(f"{METRIC} by how often the target was seen in training", alt, on),),
-        legend=tuple(Entry(curve.name, look) for curve, look in looks),
-        readings=readings_of_long_tail(made),
+        panels=(panel(f"{METRIC} by how often the target was seen in training", alt, draw),),
+        legend=tuple(Entry(line.name, look) for line, look in lines),
+        readings=readings,
         notes=("bins hold about equally many users each; users whose targets are equally frequent share a bin",),
-        numbers=_numbers_of_long_tail(made),
+        numbers=Table("", columns, tuple(rows), ()),
     )
-
-
-def _spread(seeds: Sequence[Ranks]) -> dict[str, Spread]:
-    return over_seeds([summarise(ranks, (_K,)) for ranks in seeds])
-
-
-def _at(made: LongTail, place: int) -> str:
-    found = made.bins[place]
-    said = []
-    for floor, kind in ((False, ""), (True, "best floor ")):
-        curves = [curve for curve in made.curves if curve.floor is floor]
-        if curves:
-            best = max(curves, key=lambda curve: curve.points[place].mean)
-            said.append(f"{kind}{best.name} {number(best.points[place].mean)}")
-    return f"where targets have {found.words} training interactions ({found.users:,} users), {', '.join(said)}"
-
-
-def _numbers_of_long_tail(made: LongTail) -> Table:
-    rows = [
-        Row(curve.name, tuple(Cell(point.mean, point.sd) for point in curve.points), curve.floor)
-        for curve in made.curves
-    ]
-    return Table("", tuple(Column(METRIC, each.words) for each in made.bins), tuple(rows), ())

@@ -1,52 +1,86 @@
-"""The tables that people see of a recipe's results."""
+"""The tables of a recipe's results, with warnings if a result means little although all its numbers are finite."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from reaemb_bench.core.artifacts import Corpus, Floors, Ranks, TestTargets
 from reaemb_bench.core.execute import facts_of, fetch, fetch_all
 from reaemb_bench.core.plan import Plan
 from reaemb_bench.core.store import Store
 from reaemb_bench.report.expected import Expected
-from reaemb_bench.report.table import Table
+from reaemb_bench.report.table import Table, number
 
 NOTHING = Expected(())
 """What is expected of a recipe that nobody measured."""
+HIGHEST_COSINE = 0.9999
+"""Mean cosine above which all vectors are one. Frozen language models reach .998 and are well: what their vectors
+share, reducers take away."""
+LEAST_DIMENSIONS = 2.0
+"""Effective dimensions below which vectors of at least `LEAST_WIDTH` lie along a line."""
+LEAST_WIDTH = 16
+MOST_DEAD_GROUPS = 0.5
+"""Share of groups of rollouts without signal above which reinforcement learns from few items."""
 
 
 def tables_of(plans: Sequence[Plan], results: Store, expected: Expected = NOTHING) -> list[Table]:
-    """The tables of executed plans, one a seed of one recipe; none where the recipe ranks nothing."""
+    """The tables of executed plans, one a seed of one recipe; none if the recipe ranks nothing."""
     by_plan = [fetch_all(planned, results, Ranks) for planned in plans]
     if not by_plan[0]:
         return []
-    from reaemb_bench.report.health import health_notes
     from reaemb_bench.report.results import lists_table, results_table
 
-    recipe = plans[0].recipe
+    first = plans[0]
+    recipe = first.recipe
     only = len(by_plan[0]) == 1
-    named = {recipe.name if only else step: [each[step] for each in by_plan] for step in by_plan[0]}
-    floors = fetch(plans[0], results, Floors)
+    named = {recipe.name if only else step: [ranks[step] for ranks in by_plan] for step in by_plan[0]}
+    floors = fetch(first, results, Floors)
+    # If everything that depends on it is cached, the data step's own result may be gone.
+    job = first.job_of(TestTargets)
+    targets = fetch(first, results, TestTargets) if job is not None and results.has(job.key) else None
     table = results_table(
         recipe.title,
         named,
         floors,
-        plans[0].leaks,
-        sampled=_sampled(plans[0], results),
+        first.leaks,
+        sampled=None if targets is None else int(targets.candidates.shape[1]),
         embedder_seed=recipe.embedder_seed,
     )
-    table = expected.noted(table, len(next(iter(by_plan[0].values())).users), facts_of(plans[0], results, Corpus))
+    table = expected.noted(table, len(next(iter(by_plan[0].values())).users), facts_of(first, results, Corpus))
     table = replace(table, notes=(*table.notes, *health_notes(plans, results)))
     lists = lists_table(named, floors)
     return [table] if lists is None else [table, lists]
 
 
-def _sampled(planned: Plan, results: Store) -> int | None:
-    """How many candidates were stored for each user, where that is in the store."""
-    job = planned.job_of(TestTargets)
-    # Where all that depends on it is cached, the data step's own result may be gone.
-    if job is None or not results.has(job.key):
-        return None
-    test_targets = fetch(planned, results, TestTargets)
-    return int(test_targets.candidates.shape[1]) if test_targets is not None else None
+def health_notes(plans: Sequence[Plan], store: Store) -> list[str]:
+    """One line for each sign of illness among the results of plans of one recipe, one plan a seed; usually none."""
+    notes, seen = [], set()
+    for planned in plans:
+        for job in planned.jobs:
+            # If everything that depends on it is cached, the step's own result may be gone.
+            if job.key not in seen and store.has(job.key):
+                seen.add(job.key)
+                seed = f", seed {planned.seed}" if len(plans) > 1 and job.seed is not None else ""
+                notes += [f"warning: {sign}" for sign in _signs(f"{job.name}{seed}", store.manifest(job.key)["facts"])]
+    return notes
+
+
+def _signs(step: str, facts: Mapping[str, Any]) -> Iterator[str]:
+    if facts.keys() >= {"mean_cosine", "effective_dimensions", "width"}:
+        cosine, dimensions, width = facts["mean_cosine"], facts["effective_dimensions"], facts["width"]
+        if cosine > HIGHEST_COSINE or (width >= LEAST_WIDTH and dimensions < LEAST_DIMENSIONS):
+            yield (
+                f"the vectors of {step} have nearly collapsed (mean cosine {number(cosine)}, {dimensions:.1f} "
+                f"effective dimensions of {width}; limits {number(HIGHEST_COSINE)} and {LEAST_DIMENSIONS:g}): items "
+                "can hardly be told apart; train the encoder with fewer steps or a lower learning rate, or look at its "
+                "texts"
+            )
+    dead = facts.get("dead_groups", 0.0)
+    if dead > MOST_DEAD_GROUPS:
+        yield (
+            f"{100 * dead:.0f} % of the groups of {step} gave no signal, because all rollouts of an item had the same "
+            f"reward (limit {100 * MOST_DEAD_GROUPS:.0f} %): raise its noise or candidates, or take a smooth reward "
+            "such as softmax-likelihood"
+        )

@@ -1,4 +1,4 @@
-"""A table of results as a rich table; it fits a terminal of 80 columns."""
+"""Tables in every format: terminal, Markdown, LaTeX, SVG and HTML to read, JSON and CSV to compute with."""
 
 from __future__ import annotations
 
@@ -12,114 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import write_atomically
-from reaemb_bench.report.html import as_html
-from reaemb_bench.report.table import LEAK, MISSING, SIGNIFICANT, Cell, Column, Row, Table
+from reaemb_bench.report.html import page
+from reaemb_bench.report.table import LEAK, MISSING, SIGNIFICANT, Cell, Column, Markup, Row, Table, row_texts
 
-_BESIDE = "not bold not underline dim"
-"""Style of what stands below a number and belongs to it."""
-
-
-def render_terminal(table: Table) -> RichTable:
-    """Deviations, intervals, verdicts and parts stand on lines of their own, so that columns stay narrow; the best
-    numbers are bold, the second best of a suite's table underlined."""
-    made = RichTable(
-        title=Text(table.title, style="bold"),
-        caption=Text("\n".join(table.notes), style="dim"),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-    )
-    made.add_column("", overflow="fold", vertical="top")
-    for column in table.columns:
-        made.add_column(_heading(column), justify="right", vertical="top", no_wrap=True)
-    for row, after in zip(table.rows, (*table.rows[1:], None), strict=True):
-        ends_methods = after is not None and after.floor and not row.floor
-        cells = zip(table.columns, row.cells, strict=True)
-        made.add_row(_name(row), *(_cell(column, cell) for column, cell in cells), end_section=ends_methods)
-    return made
-
-
-def _heading(column: Column) -> Text:
-    metric = column.metric.replace("@", "\n@")
-    part = column.part.replace("-", "\n-")
-    return Text(f"{metric}\n{part}".strip(), style="bold", justify="right")
-
-
-def _name(row: Row) -> Text:
-    style = "dim" if row.floor else ""
-    return Text(f"{row.name} {LEAK}" if row.leaks else row.name, style=style)
-
-
-def _cell(column: Column, cell: Cell) -> Text:
-    if cell.value is None:
-        return Text(MISSING, style="dim")
-    shown = Text(column.shown(cell.value), style="bold" if cell.best else "underline" if cell.second else "")
-    if cell.significant:
-        shown.append(SIGNIFICANT, style="not underline")
-    if cell.sd is not None:
-        shown.append(f"\n±{column.shown(cell.sd)}", style=_BESIDE)
-    if cell.interval is not None:
-        shown.append(f"\n({' '.join(map(column.shown, cell.interval))})", style=_BESIDE)
-    if cell.verdict:
-        shown.append(f"\n{cell.verdict}", style="not bold not underline")
-    return shown
-
-
-# A table of results as Markdown.
-
-
-def render_markdown(table: Table) -> str:
-    """A heading, a pipe table with the best numbers in bold, and the notes as a list."""
-    names = [_safe(column.name) for column in table.columns]
-    lines = [f"### {_safe(table.title)}", ""] if table.title else []
-    lines += [_line(["method", *names]), _line(["---", *("---:" for _ in names)])]
-    for row in table.rows:
-        cells = zip(table.columns, row.cells, strict=True)
-        lines.append(_line([_name_of_markdown(row), *(_cell_of_markdown(column, cell) for column, cell in cells)]))
-    if table.notes:
-        lines += ["", *(f"- {note}" for note in table.notes)]
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _safe(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _name_of_markdown(row: Row) -> str:
-    name = f"{row.name} {LEAK}" if row.leaks else row.name
-    return f"*{_safe(name)}*" if row.floor else _safe(name)
-
-
-def _cell_of_markdown(column: Column, cell: Cell) -> str:
-    if cell.value is None:
-        return MISSING
-    value = column.shown(cell.value)
-    if cell.best or cell.second:
-        value = f"**{value}**" if cell.best else f"<u>{value}</u>"
-    if cell.significant:
-        value += f"\\{SIGNIFICANT}"
-    if cell.sd is not None:
-        value += f" ± {column.shown(cell.sd)}"
-    if cell.interval is not None:
-        value += f" ({' to '.join(map(column.shown, cell.interval))})"
-    return f"{value} {cell.verdict}".rstrip()
-
-
-# A table of results as LaTeX, for the package booktabs.
-
-
-_ESCAPED = {
+_SVG_COLUMNS = 80
+_SVG_FONT = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)
+_LATEX = {
     "\\": r"\textbackslash{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",
@@ -127,7 +31,7 @@ _ESCAPED = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    # After the end of a row they would be read as its options.
+    # After the end of a row, LaTeX would read these as its options.
     **{character: f"{{{character}}}" for character in "[]*"},
     '"': "''",
     LEAK: r"\textdagger{}",
@@ -137,159 +41,190 @@ _ESCAPED = {
     "—": "---",
     "…": r"\dots{}",
 }
-_ABSENT = "---"
+
+
+def latex_text(text: str) -> str:
+    """The text as LaTeX prints it: special characters escaped, a space for what cannot be printed."""
+    return "".join(_LATEX.get(character, character if character.isprintable() else " ") for character in text)
+
+
+def _latex_cell(text: str) -> str:
+    # A hyphen is too short for a minus.
+    return f"$-${latex_text(text[1:])}" if text.startswith("-") else latex_text(text)
+
+
+def _markdown_text(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+# In the terminal, all but the number stands on lines of its own, so that columns stay narrow.
+TERMINAL = Markup(
+    best="[bold]{}[/]",
+    second="[underline]{}[/]",
+    significant=SIGNIFICANT,
+    sd="\n[dim]±{}[/]",
+    interval="\n[dim]({} {})[/]",
+    verdict="\n{}",
+    missing=f"[dim]{MISSING}[/]",
+    text=escape,
+)
+MARKDOWN = Markup(
+    best="**{}**",
+    second="<u>{}</u>",
+    significant=f"\\{SIGNIFICANT}",
+    sd=" ± {}",
+    interval=" ({} to {})",
+    verdict=" {}",
+)
+LATEX = Markup(
+    best=r"\textbf{{{}}}",
+    second=r"\underline{{{}}}",
+    significant=f"$^{{{SIGNIFICANT}}}$",
+    sd=r" {{\scriptsize $\pm$ {}}}",
+    interval=r" {{\scriptsize ({} to {})}}",
+    verdict=" {}",
+    missing="---",
+    text=_latex_cell,
+)
+
+
+def render_terminal(table: Table) -> RichTable:
+    """A rich table that fits 80 columns; the best numbers are bold, the second best underlined."""
+    rendered = RichTable(
+        title=Text(table.title, style="bold"),
+        caption=Text("\n".join(table.notes), style="dim"),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
+    rendered.add_column("", overflow="fold", vertical="top")
+    for column in table.columns:
+        heading = "\n".join((column.metric.replace("@", "\n@"), column.part.replace("-", "\n-"))).strip()
+        rendered.add_column(Text(heading, style="bold", justify="right"), justify="right", vertical="top", no_wrap=True)
+    for row, after in zip(table.rows, (*table.rows[1:], None), strict=True):
+        rendered.add_row(
+            Text(row.label, style="dim" if row.floor else ""),
+            *map(Text.from_markup, row_texts(table, row, TERMINAL)),
+            end_section=_ends_methods(row, after),
+        )
+    return rendered
+
+
+def _ends_methods(row: Row, after: Row | None) -> bool:
+    """Whether a rule divides these two rows: methods stand above it, floors below."""
+    return after is not None and after.floor and not row.floor
+
+
+def render_markdown(table: Table) -> str:
+    """A heading, a pipe table with the best numbers in bold, and the notes as a list."""
+    lines = [f"### {_markdown_text(table.title)}", ""] if table.title else []
+    rows = [
+        [table.rows_are, *(_markdown_text(column.name) for column in table.columns)],
+        ["---", *("---:" for _ in table.columns)],
+    ]
+    for row in table.rows:
+        name = _markdown_text(row.label)
+        rows.append([f"*{name}*" if row.floor else name, *row_texts(table, row, MARKDOWN)])
+    lines += [f"| {' | '.join(cells)} |" for cells in rows]
+    if table.notes:
+        lines += ["", *(f"- {note}" for note in table.notes)]
+    return "\n".join(lines) + "\n"
 
 
 def render_latex(table: Table) -> str:
-    """A `table` environment: caption, rules, the best numbers bold and the second best underlined, notes below.
+    """A `table` environment for the package booktabs, the best numbers bold, the second best underlined, notes below.
 
-    Parts of metrics stand in a heading line of their own, so that columns stay narrow.
+    Parts of metrics stand in a second line of headings, so that columns stay narrow.
     """
+
+    def line(cells: Sequence[str]) -> str:
+        return f"{' & '.join(cells).strip()} \\\\"
+
     lines = [r"\begin{table}[htbp]", r"\centering"]
     if table.title:
-        lines.append(rf"\caption{{{escaped(table.title)}}}")
+        lines.append(rf"\caption{{{latex_text(table.title)}}}")
     lines += [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule"]
-    lines += [*_headings(table.columns), r"\midrule"]
+    lines.append(line(["", *(latex_text(column.metric) for column in table.columns)]))
+    if any(column.part for column in table.columns):
+        lines.append(line(["", *(latex_text(column.part) for column in table.columns)]))
+    lines.append(r"\midrule")
     for row, after in zip(table.rows, (*table.rows[1:], None), strict=True):
-        lines.append(_line_of_latex([_name_of_latex(row), *map(_cell_of_latex, table.columns, row.cells)]))
-        if after is not None and after.floor and not row.floor:
-            lines.append(r"\midrule")
+        name = latex_text(row.label)
+        lines.append(line([rf"\textit{{{name}}}" if row.floor else name, *row_texts(table, row, LATEX)]))
+        lines += [r"\midrule"] if _ends_methods(row, after) else []
     lines += [r"\bottomrule", r"\end{tabular}"]
     if table.notes:
-        notes = "\\\\\n".join(escaped(note) for note in table.notes)
+        notes = "\\\\\n".join(map(latex_text, table.notes))
         lines += ["", rf"\smallskip\parbox{{\linewidth}}{{\footnotesize {notes}}}"]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
-def escaped(text: str) -> str:
-    """The text as LaTeX prints it: every special character escaped, a space for what cannot be printed."""
-    return "".join(_ESCAPED.get(each, each if each.isprintable() else " ") for each in text)
+def as_markdown(title: str, tables: Sequence[Table]) -> str:
+    """A heading, then the pipe tables."""
+    return "\n".join([f"## {title}\n", *map(render_markdown, tables)])
 
 
-def _headings(columns: Sequence[Column]) -> list[str]:
-    lines = [_line_of_latex(["", *(escaped(column.metric) for column in columns)])]
-    if any(column.part for column in columns):
-        lines.append(_line_of_latex(["", *(escaped(column.part) for column in columns)]))
-    return lines
-
-
-def _line_of_latex(cells: Sequence[str]) -> str:
-    return " & ".join(cells).strip() + r" \\"
-
-
-def _name_of_latex(row: Row) -> str:
-    name = escaped(f"{row.name} {LEAK}" if row.leaks else row.name)
-    return rf"\textit{{{name}}}" if row.floor else name
-
-
-def _cell_of_latex(column: Column, cell: Cell) -> str:
-    if cell.value is None:
-        return _ABSENT
-    made = _number(column, cell.value)
-    if cell.best or cell.second:
-        made = rf"\{'textbf' if cell.best else 'underline'}{{{made}}}"
-    if cell.significant:
-        made += f"$^{{{SIGNIFICANT}}}$"
-    if cell.sd is not None:
-        made += rf" {{\scriptsize $\pm$ {_number(column, cell.sd)}}}"
-    if cell.interval is not None:
-        made += rf" {{\scriptsize ({' to '.join(_number(column, bound) for bound in cell.interval)})}}"
-    return f"{made} {escaped(cell.verdict)}".rstrip()
-
-
-def _number(column: Column, value: float) -> str:
-    shown = column.shown(value)
-    # A hyphen is too short for a minus.
-    return f"$-${shown[1:]}" if shown.startswith("-") else shown
-
-
-# Tables as a picture of a terminal.
-
-
-_COLUMNS = 80
-_FONT = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)
+def as_latex(title: str, tables: Sequence[Table]) -> str:
+    """A comment with the title and the package that the document needs, then the tables."""
+    return "\n".join([f"% {' '.join(title.split())}; needs \\usepackage{{booktabs}}\n", *map(render_latex, tables)])
 
 
 def as_svg(title: str, tables: Sequence[Table]) -> str:
-    """The tables as a terminal shows them, in whatever monospaced font there is; nothing is fetched from a network."""
+    """The tables as the terminal shows them, in any monospaced font; the picture fetches nothing from a network."""
     from rich._export_format import CONSOLE_SVG_FORMAT
     from rich.console import Console
     from rich.terminal_theme import MONOKAI
 
-    screen = Console(width=_COLUMNS, record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    screen = Console(width=_SVG_COLUMNS, record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     for table in tables:
         screen.print(render_terminal(table))
-    settings: dict[str, Any] = {"theme": MONOKAI, "code_format": _FONT.sub("", CONSOLE_SVG_FORMAT)}
-    return screen.export_svg(title=title, unique_id="tables", **settings)
-
-
-# Tables as files: Markdown and LaTeX to read, JSON and CSV to compute with.
-
-
-def as_markdown(title: str, tables: Sequence[Table]) -> str:
-    """A heading, then one pipe table after the other."""
-    return "\n".join([f"## {title}\n", *(render_markdown(table) for table in tables)])
+    code_format = _SVG_FONT.sub("", CONSOLE_SVG_FORMAT)
+    return screen.export_svg(title=title, unique_id="tables", theme=MONOKAI, code_format=code_format)
 
 
 def as_json(title: str, tables: Sequence[Table]) -> str:
-    """All numbers in full: `tables` of `rows` whose `cells` are named by column, null where there is none."""
-    made = {"title": title, "tables": [_plain(table) for table in tables]}
-    return json.dumps(made, ensure_ascii=False, indent=1) + "\n"
+    """All numbers in full: `tables` of `rows` whose `cells` are named by column, null if there is no number."""
+
+    def plain(table: Table) -> dict[str, Any]:
+        names = [column.name for column in table.columns]
+        rows = [
+            {
+                "method": row.name,
+                "floor": row.floor,
+                "leaks": row.leaks,
+                "cells": dict(zip(names, map(asdict, row.cells), strict=True)),
+            }
+            for row in table.rows
+        ]
+        return {"title": table.title, "columns": names, "rows": rows, "notes": list(table.notes)}
+
+    return json.dumps({"title": title, "tables": list(map(plain, tables))}, ensure_ascii=False, indent=1) + "\n"
 
 
 def as_csv(title: str, tables: Sequence[Table]) -> str:
-    """A line a row of any table, each number followed by its deviation over seeds; notes are left out.
+    """One line for each row of any table, numbers in full, without notes.
 
-    A difference is followed by the bounds of its interval and its verdict instead.
+    A number is followed by its deviation over seeds, a difference by the bounds of its interval and its verdict.
     """
-    lines = io.StringIO()
-    numbers = dict.fromkeys(
-        heading for table in tables for column in table.columns for heading in _in_columns(column, Cell(None))
+    headings = dict.fromkeys(
+        name for table in tables for column in table.columns for name in _fields(column, Cell(None))
     )
-    writer = csv.DictWriter(lines, ["title", "table", "method", "floor", "leaks", *numbers], lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["title", "table", "method", "floor", "leaks", *headings], lineterminator="\n")
     writer.writeheader()
     for table in tables:
         for row in table.rows:
-            made = {"title": title, "table": table.title, "method": row.name, "floor": row.floor, "leaks": row.leaks}
+            line = {"title": title, "table": table.title, "method": row.name, "floor": row.floor, "leaks": row.leaks}
             for column, cell in zip(table.columns, row.cells, strict=True):
-                made |= _in_columns(column, cell)
-            writer.writerow(made)
-    return lines.getvalue()
+                line |= _fields(column, cell)
+            writer.writerow(line)
+    return text.getvalue()
 
 
-def as_latex(title: str, tables: Sequence[Table]) -> str:
-    """A comment with the title and the package that the document needs, then one table after the other."""
-    heading = f"% {' '.join(title.split())}; needs \\usepackage{{booktabs}}\n"
-    return "\n".join([heading, *(render_latex(table) for table in tables)])
-
-
-FORMATS: dict[str, Callable[[str, Sequence[Table]], str]] = {
-    ".md": as_markdown,
-    ".tex": as_latex,
-    ".json": as_json,
-    ".csv": as_csv,
-    ".html": as_html,
-    ".svg": as_svg,
-}
-"""File ending -> what makes the text of such a file from a title and tables."""
-
-
-def check_ending(file: Path) -> None:
-    """Raises UserError where no format has the file's ending."""
-    if file.suffix not in FORMATS:
-        raise UserError(f"--out {file}: the ending says the format; give one of {', '.join(FORMATS)}")
-
-
-def write_tables(file: Path, title: str, tables: Sequence[Table]) -> None:
-    """Write the tables in the format that the file's ending names. Raises UserError."""
-    check_ending(file)
-    try:
-        write_atomically(file, FORMATS[file.suffix](title, tables).encode())
-    except OSError as error:
-        raise UserError(f"{file} cannot be written ({error.strerror}); choose another --out") from None
-
-
-def _in_columns(column: Column, cell: Cell) -> dict[str, float | str | None]:
+def _fields(column: Column, cell: Cell) -> dict[str, float | str | None]:
+    """A cell by the headings of its CSV columns."""
     name = column.name
     if not column.difference:
         return {name: cell.value, f"{name} sd": cell.sd}
@@ -297,15 +232,27 @@ def _in_columns(column: Column, cell: Cell) -> dict[str, float | str | None]:
     return {name: cell.value, f"{name} low": low, f"{name} high": high, f"{name} verdict": cell.verdict}
 
 
-def _plain(table: Table) -> dict[str, Any]:
-    names = [column.name for column in table.columns]
-    rows = [
-        {
-            "method": row.name,
-            "floor": row.floor,
-            "leaks": row.leaks,
-            "cells": dict(zip(names, map(asdict, row.cells), strict=True)),
-        }
-        for row in table.rows
-    ]
-    return {"title": table.title, "columns": names, "rows": rows, "notes": list(table.notes)}
+FORMATS: dict[str, Callable[[str, Sequence[Table]], str]] = {
+    ".md": as_markdown,
+    ".tex": as_latex,
+    ".json": as_json,
+    ".csv": as_csv,
+    ".html": page,
+    ".svg": as_svg,
+}
+"""File ending -> the function that turns a title and tables into the text of such a file."""
+
+
+def check_ending(file: Path) -> None:
+    """Raises UserError if no format has the file's ending."""
+    if file.suffix not in FORMATS:
+        raise UserError(f"--out {file}: the ending says the format; give one of {', '.join(FORMATS)}")
+
+
+def write_tables(file: Path, title: str, tables: Sequence[Table]) -> None:
+    """Writes the tables in the format that the file's ending names. Raises UserError."""
+    check_ending(file)
+    try:
+        write_atomically(file, FORMATS[file.suffix](title, tables).encode())
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror}); choose another --out") from None

@@ -1,93 +1,24 @@
-"""Which method beats which, in sentences."""
+"""Tables computed from ranks: results of methods and floors, their lists, bins of users; and verdicts in words."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
 from reaemb_bench.core.artifacts import Floors, Ranks
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.evaluation.groups import SHORT, TAIL, user_groups
-from reaemb_bench.evaluation.metrics import MetricName, metric_function, metric_heading, ndcg
+from reaemb_bench.evaluation.groups import SHORT, TAIL, Mask, quantile_bins, user_groups
+from reaemb_bench.evaluation.metrics import Metric, MetricName, metric_function, metric_heading, ndcg
 from reaemb_bench.evaluation.significance import Comparison, MethodValues, compare, method_values
-from reaemb_bench.evaluation.summary import over_seeds, summarise
+from reaemb_bench.evaluation.summary import Spread, over_seeds, summarise
 from reaemb_bench.report.table import LEAK, Cell, Column, Row, Table, mark_best, number, signed
 
-
-def verdicts(
-    methods: Mapping[str, Sequence[Ranks]], floors: Mapping[str, Ranks], k: int, metric: MetricName = "ndcg"
-) -> list[str]:
-    """A sentence for each method against the best floor, then for the best method against each other one, by a metric.
-
-    methods: the ranks of each method's seeds. Empty where there is nothing to compare, or nobody to judge by. The
-    family of Holm's correction is every method against the best floor and every pair of methods, for which of the
-    pairs are shown is decided by the same users.
-    """
-    values = metric_function(metric, k)
-    trained = [method_values(name, seeds, values) for name, seeds in methods.items()]
-    counted = [method_values(name, [ranks], values) for name, ranks in floors.items()]
-    if any(len(each.users) < 2 for each in (*trained, *counted)):
-        return []
-    pairs = [(each, _best(counted)) for each in trained if counted]
-    family = len(pairs) + len(trained) * (len(trained) - 1) // 2
-    pairs += [(_best(trained), each) for each in trained if each is not _best(trained)]
-    return [sentence(each) for each in compare(pairs, metric_heading(metric, k), family=family)]
-
-
-def against_best(
-    methods: Mapping[str, Sequence[Ranks]], floors: Mapping[str, Ranks], proposed: Collection[str], k: int
-) -> tuple[Comparison, ...]:
-    """Each proposed method against the best of the other methods and floors, by NDCG@k.
-
-    Where none is proposed, the best of all is compared with the next. The family of Holm's correction is every pair
-    that could have met, for which of the others is the best is decided by the same users. Empty where there is nothing
-    to compare, or nobody to judge by.
-    """
-    metric = partial(ndcg, k=k)
-    trained = [method_values(name, seeds, metric) for name, seeds in methods.items()]
-    everyone = [*trained, *(method_values(name, [ranks], metric) for name, ranks in floors.items())]
-    if len(everyone) < 2 or any(len(each.users) < 2 for each in everyone):
-        return ()
-    ours = [each for each in trained if each.name in proposed]
-    family = len(ours) * (len(everyone) - len(ours))
-    if not ours:
-        ours, family = [_best(everyone)], len(everyone) * (len(everyone) - 1) // 2
-    others = [each for each in everyone if not any(each is one for one in ours)]
-    if not others:
-        return ()
-    return compare([(each, _best(others)) for each in ours], f"NDCG@{k}", family=family)
-
-
-def sentence(comparison: Comparison) -> str:
-    """What the comparison shows, or how small a difference it could have shown."""
-    first, second, on = comparison.first, comparison.second, f"on {comparison.metric}"
-    users = f"{comparison.users:,} users"
-    if comparison.difference == comparison.low == comparison.high == 0:
-        return f"{first} and {second} are equal {on} for every one of {users}"
-    size = f"{signed(comparison.difference)} ({_evidence(comparison)}"
-    if not comparison.shown:
-        could = f"{users} could have shown {number(comparison.detectable)}"
-        return f"no difference shown between {first} and {second} {on}: {size}); {could}"
-    verb = "beats" if comparison.difference > 0 else "loses to"
-    return f"{first} {verb} {second} {on}: {size}, {users})"
-
-
-def _evidence(comparison: Comparison) -> str:
-    interval = f"95 % interval {signed(comparison.low)} to {signed(comparison.high)}"
-    correction = f" after Holm over {comparison.family} comparisons" if comparison.family > 1 else ""
-    return f"{interval}, p = {number(comparison.adjusted_p)}{correction}"
-
-
-def _best(methods: Sequence[MethodValues]) -> MethodValues:
-    return max(methods, key=lambda each: each.mean)
-
-
-# The table of results: methods and floors by metric, overall and by group.
-
-
 K = 10
+By = Literal["popularity", "history", "cold"]
 
 _LISTS = {
     f"full/coverage@{K}": Column("coverage"),
@@ -95,6 +26,13 @@ _LISTS = {
     f"full/popularity@{K}": Column("popularity"),
     f"full/tail_share@{K}": Column("tail share"),
 }
+_POPULARITY_EDGES = (0, 1, 5, 20, 100, np.inf)
+_BINS = {
+    "popularity": "training interactions of the target",
+    "history": "items in the history, bins of about equal size",
+    "cold": "cold targets have no training interaction",
+}
+_UNFAIR = f"{LEAK} looks at held-out data on purpose"
 
 
 def results_table(
@@ -112,37 +50,40 @@ def results_table(
     metric: MetricName = "ndcg",
     compared: bool = True,
 ) -> Table:
-    """A row a method, each from the ranks of its seeds, then a row a floor; below them what differs from what.
+    """A row for each method, from the ranks of its seeds, then one for each floor; verdicts stand below.
 
-    leaks: names of the steps that looked at held-out data on purpose; where there are any, all methods are marked, or
-    those of `leaking` alone. k: cut-off of the columns. metric: what the verdicts are about.
-    tail, short: thresholds of the groups, see `reaemb_bench.evaluation.groups`. sampled: how many candidates were
-    stored for each user, where that is known. embedder_seed: the embedder's seed, where all seeds share one.
-    compared: whether sentences below say what differs, for which another table may be the better place.
-    Raises UserError where the methods did not rank the same targets of the same users.
+    leaks: names of the steps that looked at held-out data on purpose, which mark the methods in `leaking`, or all.
+    tail, short: thresholds of the groups, see `reaemb_bench.evaluation.groups`. sampled: candidates stored for each
+    user, if known. embedder_seed: the embedder's seed, if all seeds share one. k: cut-off of the columns. metric: what
+    the verdicts are about; compared: whether there are any.
+    Raises UserError if the methods did not rank the same targets of the same users.
     """
-    by_floor = floors.by_name if floors is not None else {}
-    everything = [ranks for seeds in named.values() for ranks in seeds] + list(by_floor.values())
+    everything = ranks_in(named, floors)
     check_comparable(everything)
     marked = {name for name in named if leaks and (leaking is None or name in leaking)}
-    columns = _columns(k, sampled)
-    rows = [row_of(name, seeds, tail, short, leaks=name in marked, of=columns, k=k) for name, seeds in named.items()]
-    rows += [row_of(name, [ranks], tail, short, floor=True, of=columns, k=k) for name, ranks in by_floor.items()]
+    candidates = "sampled" if sampled is None else f"sampled-{sampled}"
+    columns = {
+        f"full/hr@{k}": Column(f"HR@{k}"),
+        f"full/ndcg@{k}": Column(f"NDCG@{k}"),
+        "full/mrr": Column("MRR"),
+        **{f"full/ndcg@{k}/{group}": Column(f"NDCG@{k}", group) for group in ("tail", "head", "short", "long", "cold")},
+        f"sampled/hr@{k}": Column(f"HR@{k}", candidates),
+        f"sampled/ndcg@{k}": Column(f"NDCG@{k}", candidates),
+    }
+    rows = _rows(named, floors, lambda seeds: summary_cells(seeds, columns, tail, short, k), marked)
     notes = _notes(everything[0], tail, short, sampled) if everything else []
     notes += seeds_note([len(seeds) for seeds in named.values()], embedder_seed)
     if compared:
         shown = {f"{name} {LEAK}" if name in marked else name: seeds for name, seeds in named.items()}
-        notes += verdicts(shown, by_floor, k, metric)
+        notes += verdicts(shown, floors.by_name if floors is not None else {}, k, metric)
     if leaks:
-        notes.append(f"{LEAK} looks at held-out data on purpose ({', '.join(leaks)}): no fair comparison")
+        notes.append(f"{_UNFAIR} ({', '.join(leaks)}): no fair comparison")
     return Table(title, tuple(columns.values()), mark_best(rows), tuple(notes))
 
 
 def lists_table(named: Mapping[str, Sequence[Ranks]], floors: Floors | None, tail: int = TAIL) -> Table | None:
-    """What the methods of `results_table` recommend, whether or not it was wanted; None where no lists are stored."""
-    by_floor = floors.by_name if floors is not None else {}
-    rows = [row_of(name, seeds, tail, SHORT, of=_LISTS) for name, seeds in named.items()]
-    rows += [row_of(name, [ranks], tail, SHORT, floor=True, of=_LISTS) for name, ranks in by_floor.items()]
+    """What the methods of `results_table` recommend, whether or not users wanted it; None if no lists are stored."""
+    rows = _rows(named, floors, lambda seeds: summary_cells(seeds, _LISTS, tail))
     if all(cell.missing for row in rows for cell in row.cells):
         return None
     notes = (
@@ -152,25 +93,70 @@ def lists_table(named: Mapping[str, Sequence[Ranks]], floors: Floors | None, tai
     return Table(f"Lists of {K}", tuple(_LISTS.values()), tuple(rows), notes)
 
 
-def check_comparable(everything: Sequence[Ranks]) -> None:
-    """Raises UserError where not all ranks are of the same targets of the same users."""
-    for ranks in everything[1:]:
-        first = everything[0]
-        if not (np.array_equal(ranks.users, first.users) and np.array_equal(ranks.targets, first.targets)):
-            raise UserError("these results rank different users or targets, so they cannot stand in one table")
+def bins_table(
+    title: str,
+    named: Mapping[str, Sequence[Ranks]],
+    floors: Floors | None,
+    by: By,
+    *,
+    metric: MetricName = "ndcg",
+    k: int = K,
+    leaks: Collection[str] = (),
+) -> Table:
+    """A row for each method, then each floor: the metric of all users, then of those in each bin.
+
+    popularity: training interactions of the target, none, 1 to 4, 5 to 19, 20 to 99, 100 and more. history: items in
+    the user's history, five bins of about equal size. cold: targets without a training interaction, and the others.
+    leaks: names of methods that looked at held-out data on purpose.
+    Raises UserError if the methods did not rank the same targets of the same users.
+    """
+    everything = ranks_in(named, floors)
+    check_comparable(everything)
+    bins = _bins(everything[0], by)
+
+    def cells(seeds: Sequence[Ranks]) -> list[Cell]:
+        spread = by_bin(seeds, metric_function(metric, k), bins)
+        return [_cell(spread.get(part)) for part in bins]
+
+    sizes = ", ".join(f"{part or 'all'} ({int(members.sum()):,})" for part, members in bins.items())
+    notes = [f"users by {_BINS[by]}: {sizes}", *seeds_note([len(seeds) for seeds in named.values()], None)]
+    notes += [f"{_UNFAIR}: no fair comparison"] if set(named) & set(leaks) else []
+    columns = tuple(Column(metric_heading(metric, k), part) for part in bins)
+    return Table(title, columns, mark_best(_rows(named, floors, cells, leaks)), tuple(notes))
 
 
-def _columns(k: int, sampled: int | None) -> dict[str, Column]:
-    """By the names of `summarise`."""
-    candidates = "sampled" if sampled is None else f"sampled-{sampled}"
-    return {
-        f"full/hr@{k}": Column(f"HR@{k}"),
-        f"full/ndcg@{k}": Column(f"NDCG@{k}"),
-        "full/mrr": Column("MRR"),
-        **{f"full/ndcg@{k}/{group}": Column(f"NDCG@{k}", group) for group in ("tail", "head", "short", "long", "cold")},
-        f"sampled/hr@{k}": Column(f"HR@{k}", candidates),
-        f"sampled/ndcg@{k}": Column(f"NDCG@{k}", candidates),
-    }
+def _bins(ranks: Ranks, by: By) -> dict[str, Mask]:
+    """By name, which users (n,) are in each bin; the first, without a name, has all."""
+    everybody = np.ones(len(ranks.users), dtype=np.bool_)
+    if by == "cold":
+        return {"": everybody, "cold": ranks.popularity == 0, "warm": ranks.popularity > 0}
+    bins = {"": everybody}
+    if by == "history":
+        for name, quantile in quantile_bins(ranks.popularity, ranks.history).items():
+            if name.startswith("history-"):
+                bins[f"{quantile.low} to {quantile.high}"] = quantile.members
+        return bins
+    for low, high in pairwise(_POPULARITY_EDGES):
+        name = f"{low:g} up" if high == np.inf else "none" if high == 1 else f"{low:g} to {high - 1:g}"
+        bins[name] = (ranks.popularity >= low) & (ranks.popularity < high)
+    return bins
+
+
+def by_bin(seeds: Sequence[Ranks], metric: Metric, bins: Mapping[str, Mask]) -> dict[str, Spread]:
+    """Mean of a metric over the users of each bin that has any, and its spread over seeds."""
+    values = [metric(ranks.better, ranks.tied) for ranks in seeds]
+    means = [
+        {name: float(gains[members].mean()) for name, members in bins.items() if members.any()} for gains in values
+    ]
+    return over_seeds(means)
+
+
+def summary_cells(
+    seeds: Sequence[Ranks], columns: Collection[str], tail: int = TAIL, short: int = SHORT, k: int = K
+) -> list[Cell]:
+    """Cells from the ranks of a method's seeds. columns: names of `summarise`. k: their cut-off."""
+    spread = over_seeds([summarise(ranks, (k,), tail, short) for ranks in seeds])
+    return [_cell(spread.get(name)) for name in columns]
 
 
 def row_of(
@@ -181,29 +167,58 @@ def row_of(
     *,
     floor: bool = False,
     leaks: bool = False,
-    of: Mapping[str, Column],
+    of: Collection[str],
     k: int = K,
 ) -> Row:
-    """A row from the ranks of a method's seeds. of: the columns, by the names of `summarise`. k: their cut-off."""
-    spread = over_seeds([summarise(ranks, (k,), tail, short) for ranks in seeds])
-    cells = tuple(Cell(spread[key].mean, spread[key].sd) if key in spread else Cell(None) for key in of)
-    return Row(name, cells, floor, leaks)
+    """A row from the ranks of a method's seeds. of: names of `summarise`. k: their cut-off."""
+    return Row(name, tuple(summary_cells(seeds, of, tail, short, k)), floor, leaks)
+
+
+def _cell(spread: Spread | None) -> Cell:
+    return Cell(None) if spread is None else Cell(spread.mean, spread.sd)
+
+
+def _rows(
+    named: Mapping[str, Sequence[Ranks]],
+    floors: Floors | None,
+    cells: Callable[[Sequence[Ranks]], list[Cell]],
+    leaks: Collection[str] = (),
+) -> list[Row]:
+    rows = [Row(name, tuple(cells(seeds)), leaks=name in leaks) for name, seeds in named.items()]
+    by_floor = floors.by_name if floors is not None else {}
+    return rows + [Row(name, tuple(cells([ranks])), floor=True) for name, ranks in by_floor.items()]
+
+
+def ranks_in(named: Mapping[str, Sequence[Ranks]], floors: Floors | None) -> list[Ranks]:
+    """The ranks of all seeds of all methods, then those of the floors."""
+    by_floor = floors.by_name if floors is not None else {}
+    return [*(ranks for seeds in named.values() for ranks in seeds), *by_floor.values()]
+
+
+def check_comparable(everything: Sequence[Ranks]) -> None:
+    """Raises UserError if not all ranks are of the same targets of the same users."""
+    for ranks in everything[1:]:
+        first = everything[0]
+        if not (np.array_equal(ranks.users, first.users) and np.array_equal(ranks.targets, first.targets)):
+            raise UserError("these results rank different users or targets, so they cannot stand in one table")
+
+
+# Notes below tables.
 
 
 def _notes(ranks: Ranks, tail: int, short: int, sampled: int | None) -> list[str]:
     if not len(ranks.users):
         return ["no test user"]
     candidates = "stored candidates" if sampled is None else f"{sampled} stored candidates"
-    return [
-        *users_notes(ranks, tail, short),
-        f"sampled: against {candidates} a user, for comparison with papers only; such metrics can reverse an order"
-        if (ranks.sampled_better >= 0).any()
-        else "sampled: no candidates were stored",
-    ]
+    if (ranks.sampled_better >= 0).any():
+        protocol = f"against {candidates} a user, for comparison with papers only; such metrics can reverse an order"
+    else:
+        protocol = "no candidates were stored"
+    return [*users_notes(ranks, tail, short), f"sampled: {protocol}"]
 
 
 def users_notes(ranks: Ranks, tail: int, short: int) -> list[str]:
-    """How many users are judged, against how many items, and how many of them each group has."""
+    """How many users are method_values, against how many items, and how many users each group has."""
     least, most = int(ranks.catalogue.min()), int(ranks.catalogue.max())
     against = f"{most:,} items" if least == most else f"{least:,} to {most:,} items"
     sizes = {
@@ -219,10 +234,80 @@ def users_notes(ranks: Ranks, tail: int, short: int) -> list[str]:
 
 
 def seeds_note(counts: Sequence[int], embedder_seed: int | None) -> list[str]:
-    """What stands behind ±: nothing where each of the methods has one seed. counts: seeds of each method."""
+    """What follows ±, or nothing if every method has one seed. counts: seeds of each method."""
     least, most = min(counts, default=1), max(counts, default=1)
     if most == 1:
         return []
     seeds = f"{most} seeds" if least == most else f"{least} to {most} seeds"
     shared = "" if embedder_seed is None else f" of the recommender, the embedder's being {embedder_seed} in all"
     return [f"mean ± standard deviation over {seeds}{shared}"]
+
+
+# Verdicts: which method beats which, in sentences.
+
+
+def verdicts(
+    methods: Mapping[str, Sequence[Ranks]], floors: Mapping[str, Ranks], k: int, metric: MetricName = "ndcg"
+) -> list[str]:
+    """A sentence for each method against the best floor, then for the best method against each other one.
+
+    methods: the ranks of each method's seeds. Empty if there is nothing to compare, or fewer than two users. Holm's
+    family is every method against the best floor and every pair of methods, because the same users decide which pairs
+    are shown.
+    """
+    trained, counted = _judge(methods, floors, metric_function(metric, k))
+    if any(len(method.users) < 2 for method in (*trained, *counted)):
+        return []
+    pairs = [(method, _best(counted)) for method in trained if counted]
+    family = len(pairs) + len(trained) * (len(trained) - 1) // 2
+    pairs += [(_best(trained), method) for method in trained if method is not _best(trained)]
+    return [sentence(comparison) for comparison in compare(pairs, metric_heading(metric, k), family=family)]
+
+
+def against_best(
+    methods: Mapping[str, Sequence[Ranks]], floors: Mapping[str, Ranks], proposed: Collection[str], k: int
+) -> tuple[Comparison, ...]:
+    """Each proposed method against the best of the other methods and floors, by NDCG@k.
+
+    If none is proposed, the best of all is compared with the next. Holm's family is every pair that could have met,
+    because the same users decide which is the best. Empty if there is nothing to compare, or fewer than two users.
+    """
+    trained, counted = _judge(methods, floors, partial(ndcg, k=k))
+    everyone = [*trained, *counted]
+    if len(everyone) < 2 or any(len(method.users) < 2 for method in everyone):
+        return ()
+    ours = [method for method in trained if method.name in proposed]
+    family = len(ours) * (len(everyone) - len(ours))
+    if not ours:
+        ours, family = [_best(everyone)], len(everyone) * (len(everyone) - 1) // 2
+    others = [method for method in everyone if not any(method is own for own in ours)]
+    return compare([(method, _best(others)) for method in ours], f"NDCG@{k}", family=family) if others else ()
+
+
+def _judge(
+    methods: Mapping[str, Sequence[Ranks]], floors: Mapping[str, Ranks], metric: Metric
+) -> tuple[list[MethodValues], list[MethodValues]]:
+    trained = [method_values(name, seeds, metric) for name, seeds in methods.items()]
+    return trained, [method_values(name, [ranks], metric) for name, ranks in floors.items()]
+
+
+def _best(methods: Sequence[MethodValues]) -> MethodValues:
+    return max(methods, key=lambda method: method.mean)
+
+
+def sentence(comparison: Comparison) -> str:
+    """What the comparison shows, or how small a difference it could have shown."""
+    first, second, on = comparison.first, comparison.second, f"on {comparison.metric}"
+    users = f"{comparison.users:,} users"
+    if comparison.difference == comparison.low == comparison.high == 0:
+        return f"{first} and {second} are equal {on} for every one of {users}"
+    correction = f" after Holm over {comparison.family} comparisons" if comparison.family > 1 else ""
+    size = (
+        f"{signed(comparison.difference)} (95 % interval {signed(comparison.low)} to {signed(comparison.high)}, "
+        f"p = {number(comparison.adjusted_p)}{correction}"
+    )
+    if not comparison.shown:
+        could = f"{users} could have shown {number(comparison.detectable)}"
+        return f"no difference shown between {first} and {second} {on}: {size}); {could}"
+    verb = "beats" if comparison.difference > 0 else "loses to"
+    return f"{first} {verb} {second} {on}: {size}, {users})"

@@ -1,4 +1,4 @@
-"""A table of numbers, before anybody decides how it looks."""
+"""A table of numbers, and the strings that every format prints of its cells."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 DECIMALS = 4
+MISSING = "—"
+"""Printed if there is no number."""
+LEAK = "†"
+"""Follows the name of a method that saw held-out data on purpose."""
+SIGNIFICANT = "*"
+"""Follows a number that beats the best baseline."""
+_SUFFIXES = ("", "k", "M", "G", "T")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers: a metric, and whose or which protocol's it is; empty for all users and the whole catalogue.
+    """A column of numbers: a metric, and the group of users or the protocol that it is for; empty for all users.
 
-    Higher is better, but for a cost, which is shown with three digits and never marked. difference: of two methods,
-    shown with its sign.
+    cost: printed with three digits and never marked, because higher is not better. difference: of two methods, printed
+    with its sign.
     """
 
     metric: str
@@ -27,7 +34,7 @@ class Column:
         return f"{self.metric} {self.part}".strip()
 
     def shown(self, value: float) -> str:
-        """A number of this column as people read it."""
+        """A number of this column as it is printed."""
         if self.difference:
             return signed(value)
         return quantity(value) if self.cost else number(value)
@@ -35,10 +42,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number, its standard deviation over seeds, and whether it is the best of its column; None: there is none.
+    """A number, or None if there is none (a group may be empty), and what is known of it.
 
-    second: the next best where a table marks it. significant: a test shows that it beats the best baseline.
-    interval: its lower and upper bound, where it has one. verdict: what a test says of it, in a word or two.
+    sd: standard deviation over seeds. best, second: the highest of its column and the next. significant: a test shows
+    that it beats the best baseline. interval: lower and upper bound. verdict: what a test says of it, in a word or two.
     """
 
     value: float | None
@@ -51,37 +58,75 @@ class Cell:
 
     @property
     def missing(self) -> bool:
-        """There is no such number, for example because a group is empty."""
+        """Whether there is no number."""
         return self.value is None
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method and its numbers, one cell a column; floor: it learns nothing; leaks: it saw held-out data on purpose."""
+    """A method and its numbers, one cell a column. floor: it learns nothing. leaks: it saw held-out data on purpose."""
 
     name: str
     cells: tuple[Cell, ...]
     floor: bool = False
     leaks: bool = False
 
+    @property
+    def label(self) -> str:
+        """The name, marked if the method saw held-out data."""
+        return f"{self.name} {LEAK}" if self.leaks else self.name
+
 
 @dataclass(frozen=True)
 class Table:
-    """What every renderer takes: `columns` of numbers beside the rows' names, and `notes` that stand below."""
+    """What every format renders: rows of numbers, and notes below them. rows_are: heading of the first column."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    rows_are: str = "method"
 
 
-MISSING = "—"
-"""Stands where there is no number."""
-LEAK = "†"
-"""Stands behind the name of a row that saw held-out data on purpose."""
-SIGNIFICANT = "*"
-"""Stands behind a number that beats the best baseline."""
-_SUFFIXES = ("", "k", "M", "G", "T")
+@dataclass(frozen=True)
+class Markup:
+    """How one format writes a cell: `{}` stands for a number or a verdict that `text` has escaped."""
+
+    best: str
+    second: str
+    significant: str
+    sd: str
+    interval: str
+    verdict: str
+    missing: str = MISSING
+    text: Callable[[str], str] = str
+
+
+def cell_text(column: Column, cell: Cell, markup: Markup) -> str:
+    """Everything a cell says, in one format's markup."""
+    if cell.value is None:
+        return markup.missing
+
+    def shown(value: float) -> str:
+        return markup.text(column.shown(value))
+
+    text = shown(cell.value)
+    if cell.best or cell.second:
+        text = (markup.best if cell.best else markup.second).format(text)
+    if cell.significant:
+        text += markup.significant
+    if cell.sd is not None:
+        text += markup.sd.format(shown(cell.sd))
+    if cell.interval is not None:
+        text += markup.interval.format(*map(shown, cell.interval))
+    if cell.verdict:
+        text += markup.verdict.format(markup.text(cell.verdict))
+    return text
+
+
+def row_texts(table: Table, row: Row, markup: Markup) -> list[str]:
+    """The texts of a row's cells."""
+    return [cell_text(column, cell, markup) for column, cell in zip(table.columns, row.cells, strict=True)]
 
 
 def number(value: float) -> str:
@@ -103,29 +148,27 @@ def quantity(value: float) -> str:
 
 
 def mark_best(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The same rows with the highest number of each column marked, and whatever prints the same; a lone row is not."""
+    """The same rows with the highest number of each column marked, and all that print the same; not in a lone row."""
     return _marked(rows, 0, lambda cell: replace(cell, best=True))
 
 
 def mark_second(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The same rows with the next number below the highest of each column marked, and whatever prints the same."""
+    """The same rows with the second highest number of each column marked, and all that print the same."""
     return _marked(rows, 1, lambda cell: replace(cell, second=True))
 
 
-def _marked(rows: Sequence[Row], place: int, mark: Callable[[Cell], Cell]) -> tuple[Row, ...]:
+def _marked(rows: Sequence[Row], rank: int, mark: Callable[[Cell], Cell]) -> tuple[Row, ...]:
     if len(rows) < 2:
         return tuple(rows)
-    wanted = []
-    for cells in zip(*(row.cells for row in rows), strict=True):
-        shown = sorted({round(cell.value, DECIMALS) for cell in cells if cell.value is not None}, reverse=True)
-        wanted.append(shown[place] if place < len(shown) else None)
-    return tuple(
-        replace(
-            row,
-            cells=tuple(
-                mark(cell) if cell.value is not None and round(cell.value, DECIMALS) == value else cell
-                for cell, value in zip(row.cells, wanted, strict=True)
-            ),
-        )
-        for row in rows
-    )
+
+    def marked(column: tuple[Cell, ...]) -> list[Cell]:
+        printed = [None if cell.value is None else round(cell.value, DECIMALS) for cell in column]
+        ranked = sorted({value for value in printed if value is not None}, reverse=True)
+        wanted = ranked[rank] if rank < len(ranked) else None
+        return [
+            mark(cell) if value is not None and value == wanted else cell
+            for cell, value in zip(column, printed, strict=True)
+        ]
+
+    columns = [marked(column) for column in zip(*(row.cells for row in rows), strict=True)]
+    return tuple(replace(row, cells=tuple(column[position] for column in columns)) for position, row in enumerate(rows))

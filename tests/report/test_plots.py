@@ -14,11 +14,7 @@ import pytest
 
 from reaemb_bench.core.artifacts import Ranks, Vectors
 from reaemb_bench.evaluation.metrics import ndcg
-from reaemb_bench.report import plots as costs
-from reaemb_bench.report import plots as embeddings
-from reaemb_bench.report import plots as learning
-from reaemb_bench.report import plots as long_tail
-from reaemb_bench.report import plots as reinforcement
+from reaemb_bench.report import plots
 from reaemb_bench.report.plots import Curve, Panel, Plot, Point, curves_of, running_mean
 
 
@@ -49,10 +45,10 @@ def words(drawn: Panel) -> list[str]:
 POPULARITY = [1, 2, 3, 4, 50, 60, 70, 80, 900, 1900]
 
 
-def tail(cold: bool = False) -> long_tail.LongTail:
+def tail(cold: bool = False) -> plots.LongTail:
     popularity = [0, *POPULARITY[1:]] if cold else POPULARITY
     ours = [ranks(range(10), popularity), ranks(range(1, 11), popularity)]
-    made = long_tail.long_tail({"ours": ours}, {"floor": ranks([0] * 5 + [30] * 5, popularity)})
+    made = plots.long_tail({"ours": ours}, {"floor": ranks([0] * 5 + [30] * 5, popularity)})
     assert made is not None
     return made
 
@@ -76,7 +72,7 @@ def test_the_long_tail_is_the_mean_over_the_users_of_each_bin_and_over_seeds() -
 
 
 def test_the_long_tail_draws_a_line_a_method_and_names_bins_and_users() -> None:
-    drawn = long_tail.draw_of_long_tail(tail())
+    drawn = plots.long_tail_plot(tail())
     (one,) = drawn.panels
     assert series(one) == 2
     assert [entry.name for entry in drawn.legend] == ["ours", "floor"]
@@ -93,16 +89,16 @@ def test_cold_targets_are_a_bin_of_their_own_and_no_end_of_the_tail() -> None:
     assert made.bins[0].words == "none"
     assert made.bins[0].users == 1
     assert sum(each.users for each in made.bins) == 10
-    assert "have none" not in long_tail.readings_of_long_tail(made)[0]
-    assert "none" in words(long_tail.draw_of_long_tail(made).panels[0])
+    assert "have none" not in plots.long_tail_readings(made)[0]
+    assert "none" in words(plots.long_tail_plot(made).panels[0])
 
 
 def test_nobody_judged_is_no_long_tail() -> None:
-    assert long_tail.long_tail({"ours": [ranks([], [])]}, {}) is None
-    assert long_tail.long_tail({}, {}) is None
-    cold = long_tail.long_tail({"ours": [ranks([0, 1], [0, 0])]}, {})
+    assert plots.long_tail({"ours": [ranks([], [])]}, {}) is None
+    assert plots.long_tail({}, {}) is None
+    cold = plots.long_tail({"ours": [ranks([0, 1], [0, 0])]}, {})
     assert cold is not None
-    assert "none training interactions (2 users)" in long_tail.readings_of_long_tail(cold)[0]
+    assert "none training interactions (2 users)" in plots.long_tail_readings(cold)[0]
 
 
 def ticks(unit: str, values: Mapping[str, Sequence[float]]) -> list[dict[str, object]]:
@@ -132,7 +128,7 @@ def curves(method: str = "ours") -> list[Curve]:
 
 def test_learning_curves_say_where_they_begin_and_end_and_where_validation_is_best() -> None:
     first, last = np.linspace(4, 1, 60)[:6].mean(), np.linspace(4, 1, 60)[-6:].mean()
-    assert learning.readings(curves(), ["ours"]) == (
+    assert plots.learning_readings(curves(), ["ours"]) == (
         f"lrcl: loss {first:.3g} → {last:.3g} in 60 steps",
         "lrcl: temperature 0.05 → 0.05 in 60 steps",
         "train: loss 5 → 3.75 in 2 to 3 epochs",
@@ -141,7 +137,7 @@ def test_learning_curves_say_where_they_begin_and_end_and_where_validation_is_be
 
 
 def test_learning_curves_have_a_panel_a_value_and_a_line_a_seed_without_the_rewarded_steps() -> None:
-    drawn = learning.draw(curves(), ["ours"])
+    drawn = plots.learning_plot(curves(), ["ours"])
     assert drawn is not None
     assert [each.heading for each in drawn.panels] == [
         "lrcl: loss",
@@ -157,33 +153,33 @@ def test_learning_curves_have_a_panel_a_value_and_a_line_a_seed_without_the_rewa
 def test_methods_that_say_the_same_are_named_together_and_keep_their_colours() -> None:
     methods = ["untrained", "ours", "theirs"]
     both = [*curves("ours"), *curves("theirs")]
-    assert learning.readings(both, methods)[0].startswith("ours and theirs, lrcl: loss ")
-    plots = [learning.draw(both, methods), reinforcement.draw_of_reinforcement(curves("theirs"), methods)]
-    looks = [{entry.name: entry.look for entry in each.legend} for each in plots if each is not None]
+    assert plots.learning_readings(both, methods)[0].startswith("ours and theirs, lrcl: loss ")
+    drawn = [plots.learning_plot(both, methods), plots.reinforcement_plot(curves("theirs"), methods)]
+    looks = [{entry.name: entry.look for entry in each.legend} for each in drawn if each is not None]
     assert [list(each) for each in looks] == [["ours", "theirs"], ["theirs"]]
     assert looks[0]["theirs"] == looks[1]["theirs"] != looks[0]["ours"]
-    assert plots[0] is not None
-    assert series(plots[0].panels[0]) == 2
+    assert drawn[0] is not None
+    assert series(drawn[0].panels[0]) == 2
 
 
 def test_reinforcement_says_whether_the_reward_rose_beyond_its_noise() -> None:
-    (said,) = reinforcement.readings_of_reinforcement(curves(), ["ours"])
+    (said,) = plots.reinforcement_readings(curves(), ["ours"])
     noise = np.std([-2, -1, -2, -1.5])
     assert said == (
         "crrl: the reward rises, -2 → -1.5 in 4 steps, more than single steps differ "
         f"(standard deviation {noise:.3g}); 25 % of the groups gave no signal; "
         "a step moves the thoughts by 1 of the noise's deviation"
     )
-    drawn = reinforcement.draw_of_reinforcement(curves(), ["ours"])
+    drawn = plots.reinforcement_plot(curves(), ["ours"])
     assert drawn is not None
     assert [each.heading for each in drawn.panels] == ["crrl: reward", "crrl: dead_groups", "crrl: shift"]
     assert [note.partition(":")[0] for note in drawn.notes] == ["reward", "dead_groups", "shift"]
 
 
 def test_what_no_step_recorded_is_not_drawn() -> None:
-    assert learning.draw([], ["ours"]) is None
-    assert learning.draw(curves_of("ours", "crrl", [CRRL]), ["ours"]) is None
-    assert reinforcement.draw_of_reinforcement(curves_of("ours", "lrcl", [LRCL]), ["ours"]) is None
+    assert plots.learning_plot([], ["ours"]) is None
+    assert plots.learning_plot(curves_of("ours", "crrl", [CRRL]), ["ours"]) is None
+    assert plots.reinforcement_plot(curves_of("ours", "lrcl", [LRCL]), ["ours"]) is None
     assert curves_of("ours", "rank", [[], []]) == []
 
 
@@ -196,12 +192,12 @@ def test_a_running_mean_keeps_the_length_and_the_mean_of_a_line() -> None:
 def test_a_map_knows_the_directions_that_are_in_use() -> None:
     rng = np.random.default_rng(0)
     width, items = 8, 4_000
-    even = embeddings.shape_of(Vectors(rng.normal(size=(items, width)).astype(np.float32)))
+    even = plots.shape_of(Vectors(rng.normal(size=(items, width)).astype(np.float32)))
     assert even.effective_rank == pytest.approx(width, rel=0.01)
     assert even.mean_cosine == pytest.approx(0, abs=0.01)
     line = np.zeros((items, width), dtype=np.float32)
     line[:, 3] = np.linspace(-1, 3, items)
-    flat = embeddings.shape_of(Vectors(line))
+    flat = plots.shape_of(Vectors(line))
     assert flat.effective_rank == pytest.approx(1, abs=1e-6)
     assert flat.explained == pytest.approx((1, 0))
     assert flat.points[:, 0] == pytest.approx(line[:, 3] - line[:, 3].mean(), abs=1e-6)
@@ -210,7 +206,7 @@ def test_a_map_knows_the_directions_that_are_in_use() -> None:
 def test_a_map_of_files_in_blocks_is_that_of_the_whole_and_its_axes_are_the_principal_ones() -> None:
     rng = np.random.default_rng(1)
     rows = (rng.normal(size=(500, 6)) @ rng.normal(size=(6, 6)) + 2).astype(np.float32)
-    made = embeddings.shape_of(Vectors(rows[:300], rows[300:]))
+    made = plots.shape_of(Vectors(rows[:300], rows[300:]))
     centred = rows - rows.mean(axis=0)
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
     assert np.abs(made.points) == pytest.approx(np.abs(centred @ axes[:2].T), abs=1e-3)
@@ -222,23 +218,23 @@ def test_a_map_of_files_in_blocks_is_that_of_the_whole_and_its_axes_are_the_prin
 
 @pytest.mark.parametrize("rows", [np.zeros((5, 3)), np.ones((1, 3)), np.ones((4, 1))])
 def test_a_map_of_equal_few_or_narrow_vectors_is_still_a_map(rows: np.ndarray) -> None:
-    shape = embeddings.shape_of(Vectors(rows.astype(np.float32)))
+    shape = plots.shape_of(Vectors(rows.astype(np.float32)))
     assert shape.points.shape == (len(rows), 2)
-    drawn = embeddings.draw_of_embeddings({"it": shape}, np.arange(len(rows)))
+    drawn = plots.map_plot({"it": shape}, np.arange(len(rows)))
     assert len(drawn.panels) == 1
     assert "nan" not in "".join(drawn.readings)
 
 
 def test_a_map_shows_every_item_once_or_says_how_many() -> None:
     rng = np.random.default_rng(2)
-    shape = embeddings.shape_of(Vectors(rng.normal(size=(1_600, 4)).astype(np.float32)))
-    drawn = embeddings.draw_of_embeddings({"before": shape, "after": shape}, np.arange(1_600), ["a remark"])
+    shape = plots.shape_of(Vectors(rng.normal(size=(1_600, 4)).astype(np.float32)))
+    drawn = plots.map_plot({"before": shape, "after": shape}, np.arange(1_600), ["a remark"])
     assert [each.heading for each in drawn.panels] == ["before", "after"]
     assert drawn.notes[0].startswith("every map shows 1,500 of 1,600 items")
     assert drawn.notes[-1] == "a remark"
     (group,) = re.findall(r'<g id="p\w+-items">(.*?)</g>\s*<g id', drawn.panels[0].svg, re.DOTALL)
     assert group.count("<use ") == 1_500
-    few = embeddings.draw_of_embeddings({"it": replace(shape, points=shape.points[:30])}, np.arange(30))
+    few = plots.map_plot({"it": replace(shape, points=shape.points[:30])}, np.arange(30))
     assert "shows" not in few.notes[0]
 
 
@@ -246,27 +242,27 @@ POINTS = [Point("slow", 90.0, 0.31), Point("quick", 1.5, 0.3)]
 
 
 def test_costs_need_two_runs_and_name_the_best_and_the_cheapest() -> None:
-    assert costs.draw_of_costs(POINTS[:1], None) is None
-    drawn = costs.draw_of_costs(POINTS, ("item-knn", 0.2))
+    assert plots.cost_plot(POINTS[:1], None) is None
+    drawn = plots.cost_plot(POINTS, ("item-knn", 0.2))
     assert drawn is not None
     assert drawn.readings == (
         "slow is best: NDCG@10 .3100 in 90 minutes; quick is cheapest: .3000 in 1.5 minutes, .0100 less",
     )
     assert series(drawn.panels[0]) == 2
     assert [entry.name for entry in drawn.legend] == ["slow", "quick", "best floor: item-knn"]
-    assert costs.readings_of_costs([Point("both", 1, 0.4), POINTS[0]]) == (
+    assert plots.cost_readings([Point("both", 1, 0.4), POINTS[0]]) == (
         "both is best: NDCG@10 .4000 in 1 minutes, and no run is cheaper",
     )
 
 
 def all_plots() -> list[Plot]:
-    shape = embeddings.shape_of(Vectors(np.random.default_rng(3).normal(size=(20, 4)).astype(np.float32)))
+    shape = plots.shape_of(Vectors(np.random.default_rng(3).normal(size=(20, 4)).astype(np.float32)))
     made = [
-        long_tail.draw_of_long_tail(tail()),
-        learning.draw(curves(), ["ours"]),
-        reinforcement.draw_of_reinforcement(curves(), ["ours"]),
-        embeddings.draw_of_embeddings({"ours": shape}, np.arange(20)),
-        costs.draw_of_costs(POINTS, None),
+        plots.long_tail_plot(tail()),
+        plots.learning_plot(curves(), ["ours"]),
+        plots.reinforcement_plot(curves(), ["ours"]),
+        plots.map_plot({"ours": shape}, np.arange(20)),
+        plots.cost_plot(POINTS, None),
     ]
     return [each for each in made if each is not None]
 
@@ -294,9 +290,9 @@ def test_pictures_carry_no_date_no_address_and_no_id_of_another_picture() -> Non
 def test_no_label_of_the_long_tail_lies_on_another() -> None:
     wide = replace(
         tail(),
-        bins=tuple(long_tail.Bin(low, 2 * low, 100_000) for low in (1_234, 2_345, 34_567, 45_678, 567_891)),
+        bins=tuple(plots.Bin(low, 2 * low, 100_000) for low in (1_234, 2_345, 34_567, 45_678, 567_891)),
     )
-    (drawn,) = long_tail.draw_of_long_tail(wide).panels
+    (drawn,) = plots.long_tail_plot(wide).panels
     found = [
         (float(x), float(x) + 0.55 * len(text) * float(size))
         for size, x, text in re.findall(
