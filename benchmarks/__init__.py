@@ -1,1 +1,1 @@
-"""Benchmarks: what they measure and how they are run is told in the READMEs beside them."""
+"""Benchmarks; the READMEs next to them say what they measure and how to run them."""

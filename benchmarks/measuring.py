@@ -20,7 +20,7 @@ MIB = 2**20
 
 @dataclass
 class Spent:
-    """Seconds by the clock on the wall and of all this process's threads; filled when the measured block ends."""
+    """Wall-clock seconds and processor seconds of all threads; filled when the measured block ends."""
 
     wall: float = 0.0
     cpu: float = 0.0
@@ -38,12 +38,12 @@ def clocked() -> Iterator[Spent]:
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds now, its peak so far where the system does not tell."""
+    """Bytes of memory that this process holds now, or its peak so far if the system does not say."""
     return _status("VmRSS") or _peak_of_life()
 
 
 def forget_peak() -> None:
-    """Make `peak` count from here, where the system can (Linux)."""
+    """Make `peak` count from here, if the system can (Linux)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -100,7 +100,7 @@ def _processor() -> str:
 
 
 def written(result: dict[str, Any], file: Path | None) -> str:
-    """The result as JSON, also written to `file` where one is given."""
+    """The result as JSON, also written to `file` if one is given."""
     text = json.dumps(result, indent=1, ensure_ascii=False)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)

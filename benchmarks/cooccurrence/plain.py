@@ -13,8 +13,8 @@ def count(histories: Sequence[Sequence[int]], items: int) -> Met:
     """How often each item met each other: pairs of positions of two different items in a history."""
     met: Met = [defaultdict(int) for _ in range(items)]
     for history in histories:
-        for place, first in enumerate(history):
-            for second in history[place + 1 :]:
+        for position, first in enumerate(history):
+            for second in history[position + 1 :]:
                 if first != second:
                     met[first][second] += 1
                     met[second][first] += 1

@@ -36,21 +36,21 @@ T = TypeVar("T")
 
 def main() -> None:
     """Measure both sizes and print Markdown, or, for a process that this one started, one component at one size."""
-    told = arguments()
+    options = arguments()
     limit_threads(1)
-    if told.one:
-        print(json.dumps(one(told.one, told.users, told.items, told.interactions)))
+    if options.one:
+        print(json.dumps(one(options.one, options.users, options.items, options.interactions)))
         return
-    games = {"users": told.users, "items": told.items, "interactions": told.interactions}
-    larger = {name: round(count * told.large / told.interactions) for name, count in games.items()}
+    games = {"users": options.users, "items": options.items, "interactions": options.interactions}
+    larger = {name: round(count * options.large / options.interactions) for name, count in games.items()}
     result = {
         "machine": {**machine(), "threads": 1},
         "seed": SEED,
         "lists": {"positives": POSITIVES, "candidates": CANDIDATES},
-        "games": {**games, **against_plain(games, told.repeats)},
+        "games": {**games, **against_plain(games, options.repeats)},
         "large": {**larger, "components": {name: in_a_process(name, larger) for name in COMPONENTS}},
     }
-    written(result, told.out)
+    written(result, options.out)
     print(markdown(result))
 
 
@@ -108,7 +108,7 @@ def against_plain(size: dict[str, int], repeats: int) -> Measured:
         )
         for _ in range(repeats)
     ]
-    medians = [statistics.median(each) for each in zip(*taken, strict=True)]
+    medians = [statistics.median(timing) for timing in zip(*taken, strict=True)]
     counting, drawing, rejecting, our_counting, our_drawing = medians
     ours = {"counting_seconds": our_counting, "drawing_seconds": our_drawing}
     by_plain = {"counting_seconds": counting, "drawing_seconds": drawing, "drawing_by_rejection_seconds": rejecting}
@@ -140,12 +140,12 @@ def one(component: str, users: int, items: int, interactions: int) -> Measured:
     from reaemb_bench.core.registry import build
     from reaemb_bench.rl.candidates import draw_candidates
 
-    made: Any = build("cooccurrence", component)
+    component: Any = build("cooccurrence", component)
     sequences = simulated(users, items, interactions)
-    pairs, counting = seconds(lambda: made.counts(sequences, items))
+    pairs, counting = seconds(lambda: component.counts(sequences, items))
     drawn, drawing = seconds(lambda: draw_candidates(pairs, POSITIVES, CANDIDATES, SEED))
     return {
-        "settings": made.spec(),
+        "settings": component.spec(),
         "pairs": int(pairs.nnz),
         "lists": len(drawn.items),
         "without_neighbours": drawn.without_neighbours,
@@ -168,8 +168,8 @@ def in_a_process(component: str, size: dict[str, int]) -> Measured:
 def seconds(work: Callable[[], T]) -> tuple[T, float]:
     """What `work` gives, and the processor seconds that it took."""
     with clocked() as spent:
-        made = work()
-    return made, spent.cpu
+        answer = work()
+    return answer, spent.cpu
 
 
 def markdown(result: Measured) -> str:
@@ -191,9 +191,9 @@ def markdown(result: Measured) -> str:
         "| | pairs of items | counting (s) | lists (s) | peak memory (10^9 bytes) |",
         "|---|---|---|---|---|",
     ]
-    for name, each in large["components"].items():
-        took = f"{each['counting_seconds']:.1f} | {each['drawing_seconds']:.1f} | {each['peak_bytes'] / 1e9:.1f}"
-        lines.append(f"| {name} | {each['pairs']:,} | {took} |")
+    for name, size in large["components"].items():
+        took = f"{size['counting_seconds']:.1f} | {size['drawing_seconds']:.1f} | {size['peak_bytes'] / 1e9:.1f}"
+        lines.append(f"| {name} | {size['pairs']:,} | {took} |")
     machine_line = f"{where['processor']}, 1 of {where['cores']} cores, processor seconds, {where['date']}"
     return "\n".join([*lines, "", machine_line])
 

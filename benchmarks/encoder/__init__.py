@@ -1,1 +1,1 @@
-"""How much the language-model steps cost, beside the released code's way of computing the same numbers."""
+"""The cost of the language model's steps, compared with the released code's way to compute the same numbers."""

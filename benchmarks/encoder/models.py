@@ -52,10 +52,10 @@ def model(
     parts = Parts(SmolLM2(layers=layers), LatentThought(), pooling, Template())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        made = assemble(parts, _loaded(name, corpus, machine, layers, vocabulary))
-    if made.reasoner is not None:
-        made.reasoner.to(made.device)
-    return made.eval().requires_grad_(False)
+        thought_model = assemble(parts, _loaded(name, corpus, machine, layers, vocabulary))
+    if thought_model.reasoner is not None:
+        thought_model.reasoner.to(thought_model.device)
+    return thought_model.eval().requires_grad_(False)
 
 
 def _loaded(name: Name, corpus: Corpus, machine: Machine, layers: int | None, vocabulary: int | None) -> Loaded:
@@ -83,10 +83,10 @@ def _random(name: Name, shape: dict[str, Any], machine: Machine) -> Any:
 
     common = {"tie_word_embeddings": True, "max_position_embeddings": 8192, "bos_token_id": None, "pad_token_id": None}
     with quiet():
-        made: Any
+        causal_lm: Any
         if name == "smollm2-135m-random":
-            made = LlamaForCausalLM(LlamaConfig(**shape, **common))
+            causal_lm = LlamaForCausalLM(LlamaConfig(**shape, **common))
         else:
-            made = Qwen2ForCausalLM(Qwen2Config(**shape, **common))
-    pack(made)
-    return made.to(machine.torch_device(), machine.torch_dtype()).eval()
+            causal_lm = Qwen2ForCausalLM(Qwen2Config(**shape, **common))
+    pack(causal_lm)
+    return causal_lm.to(machine.torch_device(), machine.torch_dtype()).eval()

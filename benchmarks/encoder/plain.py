@@ -63,15 +63,15 @@ class Plain:
             thoughts = thoughts + noise
         embedded = model.causal_lm.get_input_embeddings()(ids)
         before = embedded[:, : -model.thoughts - 1]
-        made = model.causal_lm(
+        outputs = model.causal_lm(
             inputs_embeds=torch.cat([before, thoughts.to(embedded.dtype), embedded[:, -1:]], dim=1),
             attention_mask=mask,
             position_ids=indices,
             output_hidden_states=True,
             use_cache=False,
         )
-        vectors = model.pooling.pool(made.hidden_states[-1].float(), mask, model.thoughts)
-        return Passed(vectors, thoughts, made.logits, ids, mask)
+        vectors = model.pooling.pool(outputs.hidden_states[-1].float(), mask, model.thoughts)
+        return Passed(vectors, thoughts, outputs.logits, ids, mask)
 
     @torch.no_grad()
     def vectors(self, rows: Rows, noise: Tensor | None = None) -> Tensor:
@@ -83,7 +83,7 @@ class Plain:
         )
 
     def contrast(self, first: Rows, second: Rows, loss: Loss, temperature: Tensor) -> Tensor:
-        """The loss of a step on pairs of views, with gradient: one batch a view, whatever memory that takes."""
+        """The loss of a step on pairs of views, with gradient: one batch per view, even if that takes much memory."""
         return loss.loss(self.two_passes(first).vectors, self.two_passes(second).vectors, temperature)
 
     def reinforce(
@@ -104,10 +104,10 @@ class Plain:
         """
         group = settings.group
         copies = [row for row in rows for _ in range(group)]
-        beside = [row for each in candidates for _ in range(group) for row in each]
+        alternatives = [row for rows_of_item in candidates for _ in range(group) for row in rows_of_item]
         with torch.no_grad():
             rolled = self.vectors(copies, noise)
-            ranked = self.vectors(beside).view(len(copies), -1, rolled.shape[1])
+            ranked = self.vectors(alternatives).view(len(copies), -1, rolled.shape[1])
             scores = (ranked @ rolled.unsqueeze(2)).view(len(rows), group, -1)
             rewards = settings.reward.reward(scores, weights.unsqueeze(1))
             advantages = settings.advantage.advantage(rewards)
@@ -149,14 +149,14 @@ class Plain:
         """Thoughts (n, j, d) by the first pass, which has no gradient."""
         model = self.model
         with torch.no_grad():
-            made = model.causal_lm(
+            outputs = model.causal_lm(
                 input_ids=ids, attention_mask=mask, position_ids=indices, output_hidden_states=True, use_cache=False
             )
         end = ids.shape[1] - model.thoughts - 1
         columns = torch.arange(end, device=ids.device).expand(len(ids), -1)
         positions = indices[:, :end] if model.template.padding == "right" else columns
         assert model.reasoner is not None
-        thoughts: Tensor = model.reasoner(made.hidden_states[-1][:, :end].float(), mask[:, :end], positions)
+        thoughts: Tensor = model.reasoner(outputs.hidden_states[-1][:, :end].float(), mask[:, :end], positions)
         return thoughts
 
     def _padded(self, rows: Rows) -> tuple[Tensor, Tensor]:

@@ -40,30 +40,30 @@ Measured = dict[str, Any]
 
 def main() -> None:
     """Measure, write the result file, print the table."""
-    told = arguments()
-    limit_threads(told.threads)
+    options = arguments()
+    limit_threads(options.threads)
     import torch
 
     from reaemb_bench.core.machine import Machine
 
-    torch.set_num_threads(told.threads)
-    device = Machine(device=told.device, precision=told.precision, micro_batch=told.micro_batch)
+    torch.set_num_threads(options.threads)
+    device = Machine(device=options.device, precision=options.precision, micro_batch=options.micro_batch)
     result: Measured = {
         "machine": {**machine(), "device": _device_name(device)},
         "settings": {
-            name: getattr(told, name)
+            name: getattr(options, name)
             for name in ("items", "pairs", "groups", "layers", "vocabulary", "batch", "micro_batch", "precision")
         }
-        | {"repeats": told.repeats, "G": 8, "N": 10, "iterations": 2},
+        | {"repeats": options.repeats, "G": 8, "N": 10, "iterations": 2},
         "rows": [],
     }
-    for folder in [*([None] if told.movielens else []), *told.data]:
+    for folder in [*([None] if options.movielens else []), *options.data]:
         corpus = texts(folder)
-        for name in told.models:
-            for stage in told.stages:
-                result["rows"].append(row(stage, name, corpus, device, told))
-                written(result, told.out)
-    if told.markdown:
+        for name in options.models:
+            for stage in options.stages:
+                result["rows"].append(row(stage, name, corpus, device, options))
+                written(result, options.out)
+    if options.markdown:
         print(*markdown(result), sep="\n")
     else:
         show(result)
@@ -103,18 +103,18 @@ def texts(folder: Path | None) -> Corpus:
     return (prepared({"use": "movielens-100k"}) if folder is None else table(folder, "title", "categories"))[0]
 
 
-def row(stage: Stage, name: Name, corpus: Corpus, device: Machine, told: argparse.Namespace) -> Measured:
+def row(stage: Stage, name: Name, corpus: Corpus, device: Machine, options: argparse.Namespace) -> Measured:
     """One row of the table: what both ways cost, and how far apart their numbers are."""
     checked = device.model_copy(update={"precision": "float32"})
-    apart = agreement(pair(stage, name, corpus, checked, told))
-    two = pair(stage, name, corpus, device, told)
+    apart = agreement(pair(stage, name, corpus, checked, options))
+    two = pair(stage, name, corpus, device, options)
     work = {side: _flops(run) for side, run in (("plain", two.plain), ("ours", two.ours))}
     times: dict[str, list[tuple[float, float]]] = {"plain": [], "ours": []}
-    for repeat in range(told.repeats):
+    for repeat in range(options.repeats):
         for side, run in (("plain", two.plain), ("ours", two.ours)):
             two.settle()
             times[side].append(_timed(run, device))
-            print(f"{repeat + 1}/{told.repeats} {stage} {name} {side}: {times[side][-1][0]:.2f} s", file=sys.stderr)
+            print(f"{repeat + 1}/{options.repeats} {stage} {name} {side}: {times[side][-1][0]:.2f} s", file=sys.stderr)
     sides = {side: _middle(times[side], work[side]) for side in times}
     return {
         "stage": stage,
@@ -127,7 +127,7 @@ def row(stage: Stage, name: Name, corpus: Corpus, device: Machine, told: argpars
     }
 
 
-def pair(stage: Stage, name: Name, corpus: Corpus, device: Machine, told: argparse.Namespace) -> Pair:
+def pair(stage: Stage, name: Name, corpus: Corpus, device: Machine, options: argparse.Namespace) -> Pair:
     """Both ways of a step, from fresh weights."""
     from benchmarks.encoder import stages
     from benchmarks.encoder.models import model
@@ -136,18 +136,18 @@ def pair(stage: Stage, name: Name, corpus: Corpus, device: Machine, told: argpar
 
     # Behind a mean over all tokens, random thoughts change rewards by little more than rounding does.
     pooling = Thought() if stage.startswith("crrl") else Mean()
-    made = model(name, corpus, device, told.layers if name != "tiny" else None, told.vocabulary, pooling)
+    thought_model = model(name, corpus, device, options.layers if name != "tiny" else None, options.vocabulary, pooling)
     if stage == "encode":
-        return stages.encode(made, corpus, device, told.items, told.batch)
+        return stages.encode(thought_model, corpus, device, options.items, options.batch)
     if stage == "lrcl":
-        return stages.lrcl(made, corpus, device, told.pairs)
+        return stages.lrcl(thought_model, corpus, device, options.pairs)
     policy = TokenLogprobPaper() if stage == "crrl-paper" else Gaussian()
     first = stage == "crrl-first"
-    return stages.crrl(made, corpus, device, told.groups, told.batch, policy=policy, first=first)
+    return stages.crrl(thought_model, corpus, device, options.groups, options.batch, policy=policy, first=first)
 
 
 def agreement(two: Pair) -> Measured:
-    """How far apart the numbers of both ways are. Raises SystemExit where they are not the same."""
+    """How far apart the numbers of both ways are. Raises SystemExit if they are not the same."""
     two.settle()
     plain = two.plain()
     two.settle()
@@ -252,8 +252,8 @@ def markdown(result: Measured) -> Iterator[str]:
     """The table and its notes."""
     yield "| " + " | ".join(HEADINGS) + " |"
     yield "|" + "---|" * 3 + "---:|" * (len(HEADINGS) - 3)
-    for each in result["rows"]:
-        yield "| " + " | ".join(cells(each)) + " |"
+    for row in result["rows"]:
+        yield "| " + " | ".join(cells(row)) + " |"
     yield ""
     yield "; ".join(notes(result)) + "."
 
@@ -265,10 +265,10 @@ def show(result: Measured) -> None:
     from rich.table import Table
 
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for place, heading in enumerate(HEADINGS):
-        grid.add_column(heading, justify="left" if place < 3 else "right", no_wrap=True)
-    for each in result["rows"]:
-        grid.add_row(*cells(each))
+    for column, heading in enumerate(HEADINGS):
+        grid.add_column(heading, justify="left" if column < 3 else "right", no_wrap=True)
+    for row in result["rows"]:
+        grid.add_row(*cells(row))
     console = Console()
     console.width = max(console.width, 130)
     console.print(grid)

@@ -30,7 +30,7 @@ NOISE = 3.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of a step gives: values (vectors, rewards or losses), and the gradients behind them."""
+    """What a run of a step gives: values (vectors, rewards or losses), and the gradients that led to them."""
 
     values: Tensor
     gradients: tuple[Tensor, ...] = ()
@@ -51,7 +51,7 @@ class Pair:
 
 
 def context(machine: Machine, folder: Path) -> Context:
-    """What a step is handed: the machine, the seed, a folder, and nobody who listens."""
+    """What a step is handed: the machine, the seed, a folder; progress and facts are dropped."""
     return Context(seed=SEED, machine=machine, report=lambda tick: None, note=lambda facts: None, scratch=folder)
 
 
@@ -146,7 +146,7 @@ def crrl(
     def plainly() -> Outcome:
         judged = plain.reinforce(
             [rows[item] for item in places],
-            [[rows[item] for item in each] for each in lists],
+            [[rows[item] for item in row] for row in lists],
             weights,
             noise,
             settings,
@@ -172,11 +172,11 @@ def _learned(parameters: Sequence[nn.Parameter], rewards: Tensor, losses: Iterat
 
 
 def _gradients(parameters: Sequence[nn.Parameter]) -> tuple[Tensor, ...]:
-    return tuple(each.grad.detach().clone() for each in parameters if each.grad is not None)
+    return tuple(parameter.grad.detach().clone() for parameter in parameters if parameter.grad is not None)
 
 
 def _wake(parameters: Sequence[nn.Parameter]) -> None:
-    """LoRA starts at zero, where half of its gradients are zero too; start beside it."""
+    """Starts LoRA away from zero, where half of its gradients would be zero."""
     generator = torch.Generator(parameters[0].device).manual_seed(SEED)
     with torch.no_grad():
         for parameter in parameters:

@@ -26,39 +26,39 @@ _KINDS = ("puzzle", "racing", "strategy", "sports", "music", "cards", "quiz")
 
 def main() -> None:
     """Measure, and print the result as JSON."""
-    told = arguments()
-    limit_threads(told.threads)
-    print(written(measure(told), told.out))
+    options = arguments()
+    limit_threads(options.threads)
+    print(written(measure(options), options.out))
 
 
-def measure(told: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and growth of memory in both steps, beside the size of what they do not hold."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        encoder = tiny_encoder(told.hidden, folder)
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and growth of memory in both steps, and the size of what they do not hold."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        encoder = tiny_encoder(options.hidden, folder)
         before = resident()
-        corpus = simulated(told.items)
+        corpus = simulated(options.items)
         held = resident() - before
         encode(simulated(_WARM_UP), encoder, folder / "warm")
         reduce(folder / "warm")
-        if told.limit_mib is not None:
-            limit = mapped() + told.limit_mib * MIB
+        if options.limit_mib is not None:
+            limit = mapped() + options.limit_mib * MIB
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         facts: dict[str, Any] = {}
         encoding = spent(lambda: facts.update(encode(corpus, encoder, folder / "all")))
         reducing = spent(lambda: reduce(folder / "all"))
         return {
-            "items": told.items,
+            "items": options.items,
             "width": Vectors.load(folder / "all" / "encoded").width,
             "tokens": facts["tokens"],
-            "encode": {**encoding, "items_per_second": round(told.items / encoding["seconds"])},
+            "encode": {**encoding, "items_per_second": round(options.items / encoding["seconds"])},
             "reduce": reducing,
             "sizes_mib": {
                 "corpus": round(held / MIB),
                 # A list of Python's numbers holds a pointer of 8 bytes for each, and most token ids take 28 more.
                 "token_ids": round(facts["tokens"] * 36 / MIB),
-                "vectors": round(told.items * told.hidden * 4 / MIB),
-                "reduced": round(told.items * _DIMENSIONS * 4 / MIB),
+                "vectors": round(options.items * options.hidden * 4 / MIB),
+                "reduced": round(options.items * _DIMENSIONS * 4 / MIB),
             },
             "machine": machine(),
         }

@@ -33,7 +33,7 @@ def prepare(reviews: Path, metadata: Path, minimum: int, candidates: int) -> Mad
     items = {item for _, item, _ in rows}
     users = sorted(histories, key=natural)
     ordered = sorted(items, key=natural)
-    number = {item: place for place, item in enumerate(ordered)}
+    number = {item: position for position, item in enumerate(ordered)}
     texts = read_texts(metadata, items)
     drawn = 0
     for user in users:
@@ -83,7 +83,7 @@ def in_time_order(rows: list[Row]) -> dict[str, History]:
 
 def natural(key: str) -> tuple[list[str | int], str]:
     """A key under which "9" comes before "10", and "07" and "7" have an order too."""
-    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", key))], key
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+)", key))], key
 
 
 def read_texts(file: Path, items: set[str]) -> dict[str, str]:
@@ -107,7 +107,7 @@ def text(item: dict[str, Any]) -> str:
             features.append(short)
     values = {
         "title": item["title"],
-        "category": ", ".join([main, *(each for each in item["categories"] if each.lower() != main.lower())]),
+        "category": ", ".join([main, *(name for name in item["categories"] if name.lower() != main.lower())]),
         "price": "" if item["price"] is None else f"{item['price']:g}",
         "store": item["store"],
         "features": ", ".join(features[:4]),

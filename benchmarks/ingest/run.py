@@ -26,23 +26,23 @@ Measured = dict[str, Any]
 
 def main() -> None:
     """Measure, write the result file, print the table; or, for a process that this one started, run one side."""
-    told = arguments()
-    if told.one:
+    options = arguments()
+    if options.one:
         from benchmarks.ingest import sides
 
-        run = sides.plain if told.one == "plain" else sides.ours
-        print(json.dumps(run(told.folder / "reviews.jsonl", told.folder / "metadata.jsonl")))
+        run = sides.plain if options.one == "plain" else sides.ours
+        print(json.dumps(run(options.folder / "reviews.jsonl", options.folder / "metadata.jsonl")))
         return
-    with tempfile.TemporaryDirectory(dir=told.folder) as folder:
-        sizes = simulate(Path(folder), told.lines)
-        rows = compared(Path(folder), told)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        sizes = simulate(Path(folder), options.lines)
+        rows = compared(Path(folder), options)
     result = {
-        "machine": {**machine(), "threads": told.threads, "polars": importlib.metadata.version("polars")},
+        "machine": {**machine(), "threads": options.threads, "polars": importlib.metadata.version("polars")},
         "data": sizes,
-        "repeats": told.repeats,
+        "repeats": options.repeats,
         "rows": rows,
     }
-    written(result, told.out)
+    written(result, options.out)
     show(result)
 
 
@@ -70,26 +70,26 @@ def simulate(folder: Path, lines: int) -> Measured:
     return {"reviews": lines, "items": items, **sizes}
 
 
-def compared(folder: Path, told: argparse.Namespace) -> list[Measured]:
+def compared(folder: Path, options: argparse.Namespace) -> list[Measured]:
     """One row for each side and number of threads, with the median of its times. Raises where the sides differ."""
-    settings = [("plain", 1), *(("ours", threads) for threads in told.threads)]
-    runs: dict[tuple[str, int], list[Measured]] = {each: [] for each in settings}
-    for _ in range(told.repeats):
+    settings = [("plain", 1), *(("ours", threads) for threads in options.threads)]
+    runs: dict[tuple[str, int], list[Measured]] = {setting: [] for setting in settings}
+    for _ in range(options.repeats):
         for side, threads in settings:
             runs[side, threads].append(one(folder, side, threads))
-    made = [run["made"] for each in runs.values() for run in each]
-    if any(each != made[0] for each in made):
-        raise SystemExit(f"the two sides do not make the same: {made}")
+    corpora = [run["made"] for repeats in runs.values() for run in repeats]
+    if any(corpus != corpora[0] for corpus in corpora):
+        raise SystemExit(f"the two sides do not make the same: {corpora}")
     return [
         {
             "side": side,
             "threads": threads,
-            "wall_seconds": statistics.median(run["wall_seconds"] for run in each),
-            "cpu_seconds": statistics.median(run["cpu_seconds"] for run in each),
-            "peak_bytes": max(run["peak_bytes"] for run in each),
-            "made": each[0]["made"],
+            "wall_seconds": statistics.median(run["wall_seconds"] for run in repeats),
+            "cpu_seconds": statistics.median(run["cpu_seconds"] for run in repeats),
+            "peak_bytes": max(run["peak_bytes"] for run in repeats),
+            "made": repeats[0]["made"],
         }
-        for (side, threads), each in runs.items()
+        for (side, threads), repeats in runs.items()
     ]
 
 
@@ -108,7 +108,7 @@ def one(folder: Path, side: str, threads: int) -> Measured:
 
 def show(result: Measured) -> None:
     """The table in Markdown, with how many times more the plain loop takes."""
-    plain, made = result["rows"][0], result["rows"][0]["made"]
+    plain, size = result["rows"][0], result["rows"][0]["made"]
     print("| side | threads | wall, s | | CPU, s | | peak, GB | |\n|---|---:|---:|---:|---:|---:|---:|---:|")
     for row in result["rows"]:
         cells = [row["side"], str(row["threads"])]
@@ -118,8 +118,8 @@ def show(result: Measured) -> None:
     data, where = result["data"], result["machine"]
     print(
         f"\n{data['reviews']:,} reviews ({data['reviews_bytes'] / 1e9:.2f} GB) of {data['items']:,} items "
-        f"({data['metadata_bytes'] / 1e9:.2f} GB) to {made['interactions']:,} interactions of {made['users']:,} users "
-        f"with {made['items']:,} items; {where['processor']}, {where['cores']} cores, polars {where['polars']}, "
+        f"({data['metadata_bytes'] / 1e9:.2f} GB) to {size['interactions']:,} interactions of {size['users']:,} users "
+        f"with {size['items']:,} items; {where['processor']}, {where['cores']} cores, polars {where['polars']}, "
         f"{where['date']}"
     )
 

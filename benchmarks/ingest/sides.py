@@ -20,14 +20,14 @@ def plain(reviews: Path, metadata: Path) -> dict[str, Any]:
 
     forget_peak()
     with clocked() as spent:
-        made = prepare(reviews, metadata, MINIMUM, CANDIDATES)
+        corpus = prepare(reviews, metadata, MINIMUM, CANDIDATES)
     held = peak()
-    sequences = [made.users, made.training, made.validation, made.test]
+    sequences = [corpus.users, corpus.training, corpus.validation, corpus.test]
     return {
         "wall_seconds": spent.wall,
         "cpu_seconds": spent.cpu,
         "peak_bytes": held,
-        "made": facts(sequences, made.texts, made.candidates),
+        "made": facts(sequences, corpus.texts, corpus.candidates),
     }
 
 

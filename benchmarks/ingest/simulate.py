@@ -67,7 +67,7 @@ def _reviews(rng: np.random.Generator, count: int, users: int, items: int, texts
 
 
 def _metadata(rng: np.random.Generator, item: int, texts: list[str]) -> dict[str, Any]:
-    said = [texts[place] for place in rng.integers(len(texts), size=8)]
+    said = [texts[index] for index in rng.integers(len(texts), size=8)]
     return {
         "main_category": "Video Games",
         "title": f"{said[0][:60]} {item}",

@@ -66,10 +66,10 @@ def histories(file: Path) -> dict[str, list[str]]:
 
 def gains(ranks: list[int], users: int) -> dict[str, float]:
     """NDCG@10 and HR@10 of the targets' ranks (0 is the best); users who are missing from `ranks` count as misses."""
-    found = [rank for rank in ranks if rank < 10]
+    hits = [rank for rank in ranks if rank < 10]
     return {
-        "ndcg@10": sum(1 / math.log2(rank + 2) for rank in found) / users,
-        "hr@10": len(found) / users,
+        "ndcg@10": sum(1 / math.log2(rank + 2) for rank in hits) / users,
+        "hr@10": len(hits) / users,
     }
 
 
@@ -83,7 +83,7 @@ class Best:
         self.kept: Any = None
 
     def offer(self, value: float, keep: Callable[[], Any]) -> None:
-        """Count an epoch; where it is the best so far, keep what `keep` gives."""
+        """Count an epoch; if it is the best so far, keep what `keep` returns."""
         self.epochs += 1
         if value > self.value:
             self.value, self.epoch, self.kept = value, self.epochs, keep()
@@ -97,8 +97,8 @@ def epoch(spent: list[Spent], timed_steps: int, steps: int, *, holds: str) -> di
     """The mean epoch, extrapolated from `timed_steps` of its `steps` where the epoch was cut."""
     scale = steps / timed_steps / len(spent)
     return {
-        "wall_seconds": sum(each.wall for each in spent) * scale,
-        "cpu_seconds": sum(each.cpu for each in spent) * scale,
+        "wall_seconds": sum(timing.wall for timing in spent) * scale,
+        "cpu_seconds": sum(timing.cpu for timing in spent) * scale,
         "epochs_timed": len(spent),
         "steps_timed": timed_steps,
         "steps_in_epoch": steps,
@@ -128,13 +128,13 @@ def answer(
     test: dict[str, float],
 ) -> dict[str, Any]:
     """The result file. Test metrics are left out where epochs were cut short, for the model is not trained then."""
-    told = asdict(settings) | {"interactions": settings.interactions.name}
-    del told["out"]
+    options = asdict(settings) | {"interactions": settings.interactions.name}
+    del options["out"]
     return {
         "peer": peer,
         "version": version,
         "machine": machine(),
-        "settings": told,
+        "settings": options,
         "epoch": training,
         "evaluation": testing,
         "test": test if settings.max_steps is None else None,

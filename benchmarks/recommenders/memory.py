@@ -15,12 +15,12 @@ from benchmarks.measuring import forget_peak, limit_threads, peak, resident
 
 def main() -> None:
     """Read the stored data, train, evaluate, and print `{"training": bytes, "evaluation": bytes}`."""
-    told = arguments()
-    limit_threads(told.threads)
-    print(json.dumps(measure(told)))
+    options = arguments()
+    limit_threads(options.threads)
+    print(json.dumps(measure(options)))
 
 
-def measure(told: argparse.Namespace) -> dict[str, int]:
+def measure(options: argparse.Namespace) -> dict[str, int]:
     """The peaks of a part of an epoch and of an evaluation; the plain loop's do not grow after its first batches."""
     import torch
 
@@ -28,19 +28,19 @@ def measure(told: argparse.Namespace) -> dict[str, int]:
     from benchmarks.recommenders.plain import Settings
     from benchmarks.recommenders.sides import runner
 
-    torch.set_num_threads(told.threads)
-    data = read(told.folder)
-    settings = Settings(max_length=told.max_length, batch_size=told.batch_size, dropout=told.dropout)
-    tiny = runner(told.side, told.head, simulated(users=20, items=20, mean_length=6), settings, 1, 20)
+    torch.set_num_threads(options.threads)
+    data = read(options.folder)
+    settings = Settings(max_length=options.max_length, batch_size=options.batch_size, dropout=options.dropout)
+    tiny = runner(options.side, options.head, simulated(users=20, items=20, mean_length=6), settings, 1, 20)
     tiny.train()
     tiny.evaluate()
     before = resident()
-    made = runner(told.side, told.head, data, settings, told.steps, told.evaluation_users)
+    side = runner(options.side, options.head, data, settings, options.steps, options.evaluation_users)
     forget_peak()
-    made.train()
+    side.train()
     training = peak() - before
     forget_peak()
-    made.evaluate()
+    side.evaluate()
     return {"training": training, "evaluation": peak() - before}
 
 

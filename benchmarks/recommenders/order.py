@@ -28,17 +28,17 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of interactions.csv and items.jsonl")
     parser.add_argument("--last", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="interactions that are shuffled")
     parser.add_argument("--times", type=int, default=5, help="shuffles of which the mean is taken")
-    told = parser.parse_args()
+    options = parser.parse_args()
     print("| shuffled | HR@10 | NDCG@10 |", "|---:|---:|---:|", sep="\n")
-    for last in told.last:
-        hits, gains = np.mean([scores(told.data, last, seed) for seed in range(told.times)], axis=0)
+    for last in options.last:
+        hits, gains = np.mean([scores(options.data, last, seed) for seed in range(options.times)], axis=0)
         print(f"| {last} | {hits:.4f} | {gains:.4f} |")
 
 
 def scores(folder: Path, last: int, seed: int) -> tuple[float, float]:
     """Popularity's HR@10 and NDCG@10 where each user's last `last` interactions come in random order."""
-    with tempfile.TemporaryDirectory() as place:
-        changed = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        changed = Path(temporary)
         shuffled(polars.read_csv(folder / "interactions.csv"), last, seed).write_csv(changed / "interactions.csv")
         shutil.copy(folder / "items.jsonl", changed)
         corpus, _, test_targets = table(changed)

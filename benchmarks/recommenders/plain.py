@@ -2,7 +2,7 @@
 
 Every history is padded to one length, rows and negatives are made in Python one user at a time, attention reads all
 positions, and evaluation draws its candidates in Python. The setting of ReaEmb's released code is the default: length
-200, 1,024 users a batch, hidden 128, dropout 0.5, Adam at 1e-3, 100 candidates beside the target.
+200, 1,024 users a batch, hidden 128, dropout 0.5, Adam at 1e-3, 100 candidates in addition to the target.
 """
 
 from __future__ import annotations
@@ -98,5 +98,5 @@ def _first(loader: DataLoader[Any], steps: int | None) -> Iterator[tuple[Tensor,
 
 def _histories(sequences: Sequences, items: int, max_length: int, at_least: int = 0) -> Histories:
     lists = [(sequences.of(user) + 1).tolist() for user in range(sequences.users)]
-    kept = [each for each in lists if len(each) >= at_least]
-    return Histories(kept, [set(each) for each in kept], items, max_length)
+    kept = [history for history in lists if len(history) >= at_least]
+    return Histories(kept, [set(history) for history in kept], items, max_length)

@@ -39,9 +39,9 @@ def padded(sequence: list[int], max_length: int) -> tuple[npt.NDArray[np.int64],
     items = np.zeros(max_length, dtype=np.int64)
     positions = np.zeros(max_length, dtype=np.int64)
     kept = sequence[-max_length:]
-    for place, item in enumerate(kept):
-        items[max_length - len(kept) + place] = item
-        positions[max_length - len(kept) + place] = place + 1
+    for position, item in enumerate(kept):
+        items[max_length - len(kept) + position] = item
+        positions[max_length - len(kept) + position] = position + 1
     return items, positions
 
 
@@ -56,13 +56,13 @@ class NextItems(Dataset[Row]):
 
     def __getitem__(self, user: int) -> Row:
         """Sequence, positions, targets, negatives, (max_length,) each."""
-        told, history = self.histories, self.histories.sequences[user]
-        sequence, positions = padded(history[:-1], told.max_length)
-        positive, _ = padded(history[1:], told.max_length)
-        negative = np.zeros(told.max_length, dtype=np.int64)
-        for place in range(told.max_length):
-            if positive[place] != 0:
-                negative[place] = untouched(told.items, told.touched[user])
+        histories, history = self.histories, self.histories.sequences[user]
+        sequence, positions = padded(history[:-1], histories.max_length)
+        positive, _ = padded(history[1:], histories.max_length)
+        negative = np.zeros(histories.max_length, dtype=np.int64)
+        for position in range(histories.max_length):
+            if positive[position] != 0:
+                negative[position] = untouched(histories.items, histories.touched[user])
         return sequence, positions, positive, negative
 
 
@@ -77,9 +77,9 @@ class LastItem(Dataset[Row]):
 
     def __getitem__(self, user: int) -> Row:
         """Sequence and positions (max_length,), the target, the negative (1,)."""
-        told, history = self.histories, self.histories.sequences[user]
-        sequence, positions = padded(history[:-1], told.max_length)
-        return sequence, positions, history[-1], np.array([untouched(told.items, told.touched[user])])
+        histories, history = self.histories, self.histories.sequences[user]
+        sequence, positions = padded(history[:-1], histories.max_length)
+        return sequence, positions, history[-1], np.array([untouched(histories.items, histories.touched[user])])
 
 
 class MaskedItems(Dataset[Row]):
@@ -93,18 +93,18 @@ class MaskedItems(Dataset[Row]):
 
     def __getitem__(self, row: int) -> Row:
         """Masked sequence, positions, targets, negatives, (max_length,) each; targets are 0 where nothing is masked."""
-        told = self.histories
-        user, only_last = row % len(told.sequences), row >= len(told.sequences)
-        sequence, positions = padded(told.sequences[user], told.max_length)
-        positive = np.zeros(told.max_length, dtype=np.int64)
-        negative = np.zeros(told.max_length, dtype=np.int64)
-        for place in range(told.max_length):
-            if sequence[place] == 0:
+        histories = self.histories
+        user, only_last = row % len(histories.sequences), row >= len(histories.sequences)
+        sequence, positions = padded(histories.sequences[user], histories.max_length)
+        positive = np.zeros(histories.max_length, dtype=np.int64)
+        negative = np.zeros(histories.max_length, dtype=np.int64)
+        for position in range(histories.max_length):
+            if sequence[position] == 0:
                 continue
-            if place == told.max_length - 1 if only_last else random.random() < MASKED:
-                positive[place] = sequence[place]
-                negative[place] = untouched(told.items, told.touched[user])
-                sequence[place] = told.items + 1 if only_last else self._disguised(int(sequence[place]))
+            if position == histories.max_length - 1 if only_last else random.random() < MASKED:
+                positive[position] = sequence[position]
+                negative[position] = untouched(histories.items, histories.touched[user])
+                sequence[position] = histories.items + 1 if only_last else self._disguised(int(sequence[position]))
         return sequence, positions, positive, negative
 
     def _disguised(self, item: int) -> int:
@@ -128,17 +128,17 @@ class Candidates(Dataset[Row]):
 
     def __getitem__(self, user: int) -> Row:
         """Sequence and positions (max_length,), candidates (1 + sample,), the target first."""
-        told = self.histories
-        sequence, positions = padded(told.sequences[user], told.max_length)
+        histories = self.histories
+        sequence, positions = padded(histories.sequences[user], histories.max_length)
         candidates = np.zeros(1 + self.sample, dtype=np.int64)
         candidates[0] = self.targets[user]
-        for place in range(self.sample):
-            candidates[place + 1] = untouched(told.items, told.touched[user])
+        for position in range(self.sample):
+            candidates[position + 1] = untouched(histories.items, histories.touched[user])
         return sequence, positions, candidates
 
 
 def training_set(head: Head, histories: Histories) -> NextItems | LastItem | MaskedItems:
     """The rows from which a head is trained."""
-    made: type[NextItems | LastItem | MaskedItems]
-    made = {"sasrec": NextItems, "gru4rec": LastItem, "bert4rec": MaskedItems}[head]  # type: ignore[assignment]
-    return made(histories)
+    kinds: dict[Head, type[NextItems | LastItem | MaskedItems]]
+    kinds = {"sasrec": NextItems, "gru4rec": LastItem, "bert4rec": MaskedItems}
+    return kinds[head](histories)

@@ -49,8 +49,8 @@ class FeedForward(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """(users, L, hidden) -> the same shape."""
         inner = F.relu(self.dropout1(self.conv1(states.transpose(1, 2))))
-        made: Tensor = states + self.dropout2(self.conv2(inner)).transpose(1, 2)
-        return made
+        updated: Tensor = states + self.dropout2(self.conv2(inner)).transpose(1, 2)
+        return updated
 
 
 class Backbone(nn.Module):
@@ -98,8 +98,8 @@ class _SelfAttentive(nn.Module):
         """(users, L) -> (users, L, hidden)."""
         real = (sequence != 0).unsqueeze(-1)
         vectors = self.item_emb(sequence) * math.sqrt(self.item_emb.embedding_dim) + self.pos_emb(positions)
-        made: Tensor = self.backbone(self.dropout(vectors) * real, real)
-        return made
+        states: Tensor = self.backbone(self.dropout(vectors) * real, real)
+        return states
 
     def loss(self, sequence: Tensor, positions: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         """Targets and negatives (users, L), 0 where a position predicts nothing."""

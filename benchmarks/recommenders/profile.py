@@ -18,21 +18,21 @@ def main() -> None:
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--top", type=int, default=4, help="functions to print")
-    told = parser.parse_args()
-    limit_threads(told.threads)
+    options = parser.parse_args()
+    limit_threads(options.threads)
 
     from benchmarks.recommenders import ours
     from benchmarks.recommenders.data import simulated, table
 
-    corpus, validation_targets, _ = table(told.data) if told.data else simulated(22_363, 12_101, 8.9)
+    corpus, validation_targets, _ = table(options.data) if options.data else simulated(22_363, 12_101, 8.9)
     shared = {"hidden": 64, "max_length": 50, "dropout": 0.3}
-    for head in told.heads:
+    for head in options.heads:
         step = ours.training(head, "sound", shared=shared, batch_size=128, epochs=1)
         profile = cProfile.Profile()
         profile.runcall(ours.train, step, corpus, validation_targets)
         total, own = own_times(profile)
         print(f"{head}: {total:.1f} s with the profiler")
-        for name, seconds in own[: told.top]:
+        for name, seconds in own[: options.top]:
             print(f"  {seconds / total:6.2%}  {name}")
 
 
@@ -44,7 +44,7 @@ def own_times(profile: cProfile.Profile) -> tuple[float, list[tuple[str, float]]
         for (file, _, name), row in stats.stats.items()  # type: ignore[attr-defined]
         if "reaemb_bench" in file
     ]
-    return stats.total_tt, sorted(own, key=lambda each: -each[1])  # type: ignore[attr-defined]
+    return stats.total_tt, sorted(own, key=lambda entry: -entry[1])  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -32,26 +32,26 @@ Measured = dict[str, Any]
 
 def main() -> None:
     """Measure, write the result file, print the table."""
-    told = arguments()
-    limit_threads(told.threads)
+    options = arguments()
+    limit_threads(options.threads)
     import torch
 
     from benchmarks.recommenders.data import simulated, table
     from benchmarks.recommenders.plain import Settings
 
-    torch.set_num_threads(told.threads)
-    data = table(told.data) if told.data else simulated(told.users, told.items, told.mean_length)
-    settings = Settings(max_length=told.max_length, batch_size=told.batch_size, dropout=told.dropout)
-    rows = timed(data, settings, told)
-    if told.memory:
-        remember(rows, data, told)
+    torch.set_num_threads(options.threads)
+    data = table(options.data) if options.data else simulated(options.users, options.items, options.mean_length)
+    settings = Settings(max_length=options.max_length, batch_size=options.batch_size, dropout=options.dropout)
+    rows = timed(data, settings, options)
+    if options.memory:
+        remember(rows, data, options)
     result = {
         "machine": machine(),
         "data": facts(data),
-        "settings": vars(settings) | {"steps": told.steps, "repeats": told.repeats},
+        "settings": vars(settings) | {"steps": options.steps, "repeats": options.repeats},
         "rows": rows,
     }
-    written(result, told.out)
+    written(result, options.out)
     show(result)
 
 
@@ -89,19 +89,19 @@ def facts(data: Prepared) -> dict[str, Any]:
     }
 
 
-def timed(data: Prepared, settings: Settings, told: argparse.Namespace) -> list[Measured]:
+def timed(data: Prepared, settings: Settings, options: argparse.Namespace) -> list[Measured]:
     """One row for each head and side, with the median of its times."""
     from benchmarks.recommenders.sides import SIDES, runner
 
-    pairs: list[tuple[Head, Side]] = [(head, side) for head in told.heads for side in SIDES]
+    pairs: list[tuple[Head, Side]] = [(head, side) for head in options.heads for side in SIDES]
     runners = {
-        (head, side): runner(side, head, data, settings, told.steps, told.evaluation_users) for head, side in pairs
+        pair: runner(pair[1], pair[0], data, settings, options.steps, options.evaluation_users) for pair in pairs
     }
     times: dict[tuple[Head, Side], list[tuple[Timed, Timed]]] = {pair: [] for pair in pairs}
-    for repeat in range(told.repeats):
+    for repeat in range(options.repeats):
         for pair in pairs:
             times[pair].append((runners[pair].train(), runners[pair].evaluate()))
-            print(f"{repeat + 1}/{told.repeats} {' '.join(pair)}: {_said(times[pair][-1])}", file=sys.stderr)
+            print(f"{repeat + 1}/{options.repeats} {' '.join(pair)}: {_said(times[pair][-1])}", file=sys.stderr)
     return [
         {
             "head": head,
@@ -116,14 +116,14 @@ def timed(data: Prepared, settings: Settings, told: argparse.Namespace) -> list[
 def middle(times: list[Timed]) -> Measured:
     """Median seconds, their range, and which share of the work was run."""
     return {
-        "wall_seconds": statistics.median(each.wall for each in times),
-        "wall_seconds_range": [min(each.wall for each in times), max(each.wall for each in times)],
-        "cpu_seconds": statistics.median(each.cpu for each in times),
+        "wall_seconds": statistics.median(timing.wall for timing in times),
+        "wall_seconds_range": [min(timing.wall for timing in times), max(timing.wall for timing in times)],
+        "cpu_seconds": statistics.median(timing.cpu for timing in times),
         "share_run": times[0].share,
     }
 
 
-def remember(rows: list[Measured], data: Prepared, told: argparse.Namespace) -> None:
+def remember(rows: list[Measured], data: Prepared, options: argparse.Namespace) -> None:
     """Add to each row what its side needs of memory."""
     from benchmarks.recommenders.data import write
 
@@ -132,7 +132,7 @@ def remember(rows: list[Measured], data: Prepared, told: argparse.Namespace) -> 
         for row in rows:
             command = [sys.executable, "-m", "benchmarks.recommenders.memory", row["side"], row["head"], folder]
             for name in ("threads", "max_length", "batch_size", "steps", "evaluation_users", "dropout"):
-                command += [f"--{name.replace('_', '-')}", str(getattr(told, name))]
+                command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
             said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
             row["memory_bytes"] = json.loads(said)
 
@@ -152,7 +152,7 @@ def show(result: Measured) -> None:
         grid.add_column(heading, justify="right", no_wrap=True)
         grid.add_column("", justify="right", no_wrap=True)
     for row in result["rows"]:
-        against = next(each for each in result["rows"] if each["head"] == row["head"] and each["side"] == "plain")
+        against = next(plain for plain in result["rows"] if (plain["head"], plain["side"]) == (row["head"], "plain"))
         cells = [cell for pair in zip(numbers(row), numbers(against), strict=True) for cell in compared(*pair)]
         grid.add_row(row["head"], NAMES[row["side"]], *cells, end_section=row["side"] == "sound")
     console = Console()

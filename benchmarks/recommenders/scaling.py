@@ -25,22 +25,22 @@ Measured = dict[str, Any]
 
 def main() -> None:
     """Measure every size, or, for a process that this one started, the one size it was given."""
-    told = arguments()
-    limit_threads(told.threads)
-    if told.one:
-        interactions, items = told.one
-        print(json.dumps(one(interactions, items, told)))
+    options = arguments()
+    limit_threads(options.threads)
+    if options.one:
+        interactions, items = options.one
+        print(json.dumps(one(interactions, items, options)))
         return
-    by_interactions = [(interactions, told.fixed_items) for interactions in told.interactions]
-    by_items = [(told.fixed_interactions, items) for items in told.items]
+    by_interactions = [(interactions, options.fixed_items) for interactions in options.interactions]
+    by_items = [(options.fixed_interactions, items) for items in options.items]
     result = {
         "machine": machine(),
-        "settings": {"head": told.head, "batch_size": told.batch_size, "exact_up_to": told.exact_up_to},
-        "threads": told.threads,
-        "interactions": series(by_interactions, told),
-        "items": series(by_items, told),
+        "settings": {"head": options.head, "batch_size": options.batch_size, "exact_up_to": options.exact_up_to},
+        "threads": options.threads,
+        "interactions": series(by_interactions, options),
+        "items": series(by_items, options),
     }
-    written(result, told.out)
+    written(result, options.out)
     show(result)
 
 
@@ -64,34 +64,34 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def series(sizes: list[Size], told: argparse.Namespace) -> list[Measured]:
+def series(sizes: list[Size], options: argparse.Namespace) -> list[Measured]:
     """Each size's numbers until one exceeds the budget."""
     rows: list[Measured] = []
     for size in sizes:
-        rows.append(in_a_process(size, told))
+        rows.append(in_a_process(size, options))
         print(json.dumps(rows[-1]), file=sys.stderr)
         if "stopped" in rows[-1]:
             break
     return rows
 
 
-def in_a_process(size: Size, told: argparse.Namespace) -> Measured:
+def in_a_process(size: Size, options: argparse.Namespace) -> Measured:
     """One size's numbers, or that it was stopped and when."""
     interactions, items = size
     command = [sys.executable, "-m", "benchmarks.recommenders.scaling", "--one", str(interactions), str(items)]
     for name in ("head", "threads", "batch_size", "exact_up_to", "evaluation_users"):
-        command += [f"--{name.replace('_', '-')}", str(getattr(told, name))]
+        command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     try:
-        said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=told.budget).stdout
+        said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=options.budget).stdout
     except subprocess.TimeoutExpired:
-        return {"interactions": interactions, "items": items, "stopped": f"after {told.budget:.0f} s"}
+        return {"interactions": interactions, "items": items, "stopped": f"after {options.budget:.0f} s"}
     except subprocess.CalledProcessError as error:
         return {"interactions": interactions, "items": items, "stopped": f"with exit code {error.returncode}"}
     measured: Measured = json.loads(said)
     return measured
 
 
-def one(interactions: int, items: int, told: argparse.Namespace) -> Measured:
+def one(interactions: int, items: int, options: argparse.Namespace) -> Measured:
     """One epoch and the evaluation of some users, with the memory of each."""
     import torch
 
@@ -99,13 +99,13 @@ def one(interactions: int, items: int, told: argparse.Namespace) -> Measured:
     from benchmarks.recommenders.data import synthetic
     from reaemb_bench.recommender.fit import TrainIds
 
-    torch.set_num_threads(told.threads)
-    objective = "cross-entropy" if items <= told.exact_up_to else "sampled-softmax"
-    step = TrainIds(head=told.head, objective=objective, batch_size=told.batch_size, epochs=1)
+    torch.set_num_threads(options.threads)
+    objective = "cross-entropy" if items <= options.exact_up_to else "sampled-softmax"
+    step = TrainIds(head=options.head, objective=objective, batch_size=options.batch_size, epochs=1)
     tiny = synthetic(1_000, 200)
     ours.evaluate(tiny[0], tiny[2], ours.train(step, tiny[0], tiny[1]))
     corpus, validation_targets, test_targets = synthetic(interactions, items)
-    users = min(told.evaluation_users, len(test_targets.users))
+    users = min(options.evaluation_users, len(test_targets.users))
     before = resident()
     forget_peak()
     with clocked() as trained:
@@ -142,8 +142,8 @@ def show(result: Measured) -> None:
     for heading in ("epoch\nseconds", "evaluation\nseconds", "training\nMiB", "evaluation\nMiB"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for rows in (result["interactions"], result["items"]):
-        for place, row in enumerate(rows):
-            grid.add_row(*cells(row), end_section=place == len(rows) - 1)
+        for index, row in enumerate(rows):
+            grid.add_row(*cells(row), end_section=index == len(rows) - 1)
     console = Console()
     console.width = max(console.width, 100)
     console.print(grid)

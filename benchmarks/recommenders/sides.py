@@ -78,8 +78,8 @@ def _ours(variant: ours.Variant, head: Head, data: Prepared, settings: Settings)
 
     def train() -> Timed:
         with clocked() as spent:
-            made = ours.train(step, corpus, validation_targets)
-        trained[:] = [made]
+            ranker = ours.train(step, corpus, validation_targets)
+        trained[:] = [ranker]
         return _scaled(spent, 1.0)
 
     def evaluate() -> Timed:

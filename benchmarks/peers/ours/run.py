@@ -102,7 +102,7 @@ def step(settings: Settings, *, epochs: int) -> TrainIds:
         "attention_heads": settings.heads,
         "dropout": settings.dropout,
     }
-    told = {
+    options = {
         "head": head,
         "objective": "cross-entropy",
         "batch_size": settings.batch_size,
@@ -110,7 +110,7 @@ def step(settings: Settings, *, epochs: int) -> TrainIds:
         "epochs": epochs,
         "patience": settings.patience,
     }
-    return TrainIds(**told)
+    return TrainIds(**options)
 
 
 def validated(

@@ -57,7 +57,7 @@ def write_atomic_file(interactions: Path, folder: Path) -> None:
     with (folder / NAME / f"{NAME}.inter").open("w", encoding="utf-8") as lines:
         lines.write("user_id:token\titem_id:token\ttimestamp:float\n")
         for user, items in histories(interactions).items():
-            lines.writelines(f"{user}\t{item}\t{place}\n" for place, item in enumerate(items))
+            lines.writelines(f"{user}\t{item}\t{position}\n" for position, item in enumerate(items))
 
 
 def configuration(settings: Settings, folder: Path) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def timed_epochs(trainer: Any) -> list[Spent]:
 def ranks_without_seen(model: Any, test: Any, users: int) -> dict[str, float]:
     """NDCG@10 and HR@10 under our protocol: the items of the history that RecBole reads leave the catalogue.
 
-    Items that score exactly as the target does are counted behind it.
+    Items with exactly the target's score are ranked below it.
     """
     import torch
 

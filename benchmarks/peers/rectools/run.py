@@ -103,7 +103,7 @@ def rows_before(all_items: dict[str, list[str]], *, last: int) -> pd.DataFrame:
     from rectools import Columns
 
     kept = {user: items[:-last] if len(items) > 2 else items for user, items in all_items.items()}
-    flat = [(user, item, place) for user, items in kept.items() for place, item in enumerate(items)]
+    flat = [(user, item, position) for user, items in kept.items() for position, item in enumerate(items)]
     frame = pd.DataFrame(flat, columns=[Columns.User, Columns.Item, Columns.Datetime])
     frame[Columns.Datetime] = pd.to_datetime(frame[Columns.Datetime], unit="D")
     frame[Columns.Weight] = 1.0
