@@ -68,13 +68,13 @@ class SumOfScores(Component):
         """The two networks, over a table of joined item vectors (items, 2 · the head's width)."""
         return Joined(self.head, table)
 
-    def examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
+    def training_examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
         """What the head asks."""
-        return self.head.examples(sequences, items, generator)
+        return self.head.training_examples(sequences, items, generator)
 
-    def question(self, histories: Sequences, items: int, device: torch.device) -> Packed:
+    def scoring_input(self, histories: Sequences, items: int, device: torch.device) -> Packed:
         """What the head asks."""
-        return self.head.question(histories, items, device)
+        return self.head.scoring_input(histories, items, device)
 
 
 class Joined(nn.Module):

@@ -54,7 +54,7 @@ class TrainDistilled(TrainSettings):
 
         def states(network: nn.Module, table: Tensor, users: Int64) -> Tensor:
             histories = corpus.training.select(users)
-            asked = self.head.question(histories, corpus.items, table.device)
+            asked = self.head.scoring_input(histories, corpus.items, table.device)
             made: Tensor = network(asked, table, asked.last)
             return made
 
@@ -138,13 +138,13 @@ class DualView(Component):
         """The network over a table of joined views (items, hidden)."""
         return DualNetwork(self.view, table, self.attention_heads)
 
-    def examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
+    def training_examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
         """What the encoder asks."""
-        return self.view.examples(sequences, items, generator)
+        return self.view.training_examples(sequences, items, generator)
 
-    def question(self, histories: Sequences, items: int, device: torch.device) -> Packed:
+    def scoring_input(self, histories: Sequences, items: int, device: torch.device) -> Packed:
         """What the encoder asks."""
-        return self.view.question(histories, items, device)
+        return self.view.scoring_input(histories, items, device)
 
 
 class DualNetwork(nn.Module):

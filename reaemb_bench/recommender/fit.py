@@ -211,10 +211,10 @@ def training_loss(
     def loss(users: Int64) -> Tensor:
         # Neighbours of similar length share a grid in attention.
         users = users[np.argsort(read[users], kind="stable")]
-        asked = head.examples(corpus.training.select(users), corpus.items, generator)
+        asked = head.training_examples(corpus.training.select(users), corpus.items, generator)
         table = network.table()  # type: ignore[operator]
         packed = pack(asked.inputs, head.max_length, device)
-        outputs = network(packed, table, torch.from_numpy(asked.places).to(device))
+        outputs = network(packed, table, torch.from_numpy(asked.indices).to(device))
         negatives = None
         if untouched is not None:
             drawn = untouched.draw(users[asked.rows], objective.negatives, generator)

@@ -1,4 +1,4 @@
-"""The modules of item tables."""
+"""Item tables: trainable ids, frozen vectors with an adapter, the sum of both, or vectors as a start."""
 
 from __future__ import annotations
 
@@ -13,15 +13,92 @@ from reaemb_bench.core.artifacts import Float32
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
 
+Adapter = Literal["linear", "mlp", "none"]
+
+
+class Ids(Component):
+    """One trainable vector per item, drawn from N(0, 1/hidden)."""
+
+    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
+        """forward() -> (items, hidden)."""
+        return IdTable(items, hidden)
+
+
+class Frozen(Component):
+    """Frozen item vectors, mapped to the head's width by a trained adapter."""
+
+    adapter: Adapter = "linear"
+    """`linear`: two linear layers without an activation between them, as in the paper; `mlp`: with GELU; `none`:
+    vectors as they are, whose width must then be the head's."""
+    inner: int = Field(default=256, ge=1)
+    """Width between the adapter's two layers."""
+    unit_rms: bool = True
+    """Whether all vectors are divided by one number so that their entries have a root mean square of 1; the scale at
+    which a language model happens to write would otherwise act as a learning rate."""
+    zero_last: bool = False
+    """Whether the last item's vector is zero, as in the paper's code, which inserts the padding row one place too
+    early (defect D3)."""
+
+    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
+        """forward() -> (items, hidden). Raises UserError if vectors are missing or their width does not fit."""
+        checked = _checked(items, hidden, vectors, self.adapter)
+        if self.zero_last:
+            checked = checked.copy()
+            checked[-1] = 0
+        return FrozenTable(checked, hidden, adapter=self.adapter, inner=self.inner, unit_rms=self.unit_rms)
+
+
+class Initialised(Component):
+    """Trainable vectors that start from given ones, scaled to the spread of `ids` (LLM2X, Harte et al. 2023)."""
+
+    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
+        """forward() -> (items, hidden). Raises UserError if vectors are missing or their width is not `hidden`."""
+        return IdTable(items, hidden, _checked(items, hidden, vectors, "none"))
+
+
+class IdsAndFrozen(Component):
+    """The sum of a trainable id vector and the adapted frozen vector of each item."""
+
+    adapter: Adapter = "linear"
+    """As in `frozen`."""
+    inner: int = Field(default=256, ge=1)
+    """Width between the adapter's two layers."""
+    unit_rms: bool = True
+    """As in `frozen`."""
+
+    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
+        """forward() -> (items, hidden). Raises UserError if vectors are missing or their width does not fit."""
+        checked = _checked(items, hidden, vectors, self.adapter)
+        frozen = FrozenTable(checked, hidden, adapter=self.adapter, inner=self.inner, unit_rms=self.unit_rms)
+        return SumTable(IdTable(items, hidden), frozen)
+
+
+def given_vectors(items: int, vectors: Float32 | None) -> Float32:
+    """The vectors that a table was given. Raises UserError if there are none, or not one per item."""
+    if vectors is None:
+        raise UserError("the item table reads vectors, and this step is given none; use `train`, or the table `ids`")
+    if len(vectors) != items:
+        raise UserError(f"there are {len(vectors)} item vectors for {items} items; encode the same corpus again")
+    return vectors
+
+
+def _checked(items: int, hidden: int, vectors: Float32 | None, adapter: Adapter) -> Float32:
+    checked = given_vectors(items, vectors)
+    if adapter == "none" and checked.shape[1] != hidden:
+        raise UserError(
+            f"without an adapter vectors must have the head's width {hidden}, not {checked.shape[1]}; reduce them"
+        )
+    return checked
+
 
 class IdTable(nn.Module):
     """Trainable item vectors, random or started from given ones, with entries of root mean square 1/sqrt(hidden)."""
 
     def __init__(self, items: int, hidden: int, start: Float32 | None = None) -> None:
         super().__init__()
-        begun = torch.randn(items, hidden) if start is None else _unit_rms(torch.from_numpy(start))
+        initial = torch.randn(items, hidden) if start is None else _unit_rms(torch.from_numpy(start))
         # Self-attentive heads multiply by sqrt(hidden), which brings these to unit variance.
-        self.weight = nn.Parameter(begun / math.sqrt(hidden))
+        self.weight = nn.Parameter(initial / math.sqrt(hidden))
 
     def forward(self) -> Tensor:
         """(items, hidden)."""
@@ -29,22 +106,18 @@ class IdTable(nn.Module):
 
 
 class FrozenTable(nn.Module):
-    """Frozen vectors behind an adapter; the vectors themselves are no part of the saved state."""
+    """Frozen vectors and an adapter; the vectors themselves are not part of the saved state."""
 
     vectors: Tensor
 
-    def __init__(self, vectors: Float32, hidden: int, *, adapter: str, inner: int, unit_rms: bool) -> None:
+    def __init__(self, vectors: Float32, hidden: int, *, adapter: Adapter, inner: int, unit_rms: bool) -> None:
         super().__init__()
         frozen = torch.from_numpy(vectors)
-        if unit_rms:
-            frozen = _unit_rms(frozen)
-        self.register_buffer("vectors", frozen, persistent=False)
-        width = vectors.shape[1]
-        if adapter == "none":
-            self.adapter: nn.Module = nn.Identity()
-        else:
+        self.register_buffer("vectors", _unit_rms(frozen) if unit_rms else frozen, persistent=False)
+        self.adapter: nn.Module = nn.Identity()
+        if adapter != "none":
             between = [nn.GELU()] if adapter == "mlp" else []
-            self.adapter = nn.Sequential(nn.Linear(width, inner), *between, nn.Linear(inner, hidden))
+            self.adapter = nn.Sequential(nn.Linear(vectors.shape[1], inner), *between, nn.Linear(inner, hidden))
 
     def forward(self) -> Tensor:
         """(items, hidden)."""
@@ -68,88 +141,3 @@ class SumTable(nn.Module):
 
 def _unit_rms(vectors: Tensor) -> Tensor:
     return vectors / vectors.square().mean().sqrt().clamp(min=1e-12)
-
-
-# Item tables: trainable ids, frozen vectors behind an adapter, the sum of both, or vectors as a start.
-
-
-Adapter = Literal["linear", "mlp", "none"]
-
-
-class Ids(Component):
-    """One trainable vector an item, drawn from N(0, 1/hidden)."""
-
-    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
-        """forward() -> (items, hidden)."""
-
-        return IdTable(items, hidden)
-
-
-class Frozen(Component):
-    """Frozen item vectors, mapped to the head's width by a trained adapter."""
-
-    adapter: Adapter = "linear"
-    """`linear`: two linear layers without an activation between, as in the paper; `mlp`: with GELU; `none`: vectors as
-    they are, whose width must then be the head's."""
-    inner: int = Field(default=256, ge=1)
-    """Width between the adapter's two layers."""
-    unit_rms: bool = True
-    """Whether all vectors are divided by one number so that their entries have a root mean square of 1; the scale at
-    which a language model happens to speak would otherwise act as a learning rate."""
-    zero_last: bool = False
-    """Whether the last item's vector is zero, as in the paper's code, which inserts the padding row one place too
-    early (defect D3)."""
-
-    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
-        """forward() -> (items, hidden). Raises UserError where there are no vectors, or their width does not fit."""
-
-        checked = _checked(items, hidden, vectors, self.adapter)
-        if self.zero_last:
-            checked = checked.copy()
-            checked[-1] = 0
-        return FrozenTable(checked, hidden, adapter=self.adapter, inner=self.inner, unit_rms=self.unit_rms)
-
-
-class Initialised(Component):
-    """Trainable vectors that start from given ones, scaled to the spread of `ids` (LLM2X, Harte et al. 2023)."""
-
-    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
-        """forward() -> (items, hidden). Raises UserError where there are no vectors, or their width is not `hidden`."""
-
-        return IdTable(items, hidden, _checked(items, hidden, vectors, "none"))
-
-
-class IdsAndFrozen(Component):
-    """The sum of a trainable id vector and the adapted frozen vector of each item."""
-
-    adapter: Adapter = "linear"
-    """As in `frozen`."""
-    inner: int = Field(default=256, ge=1)
-    """Width between the adapter's two layers."""
-    unit_rms: bool = True
-    """As in `frozen`."""
-
-    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
-        """forward() -> (items, hidden). Raises UserError where there are no vectors, or their width does not fit."""
-
-        checked = _checked(items, hidden, vectors, self.adapter)
-        frozen = FrozenTable(checked, hidden, adapter=self.adapter, inner=self.inner, unit_rms=self.unit_rms)
-        return SumTable(IdTable(items, hidden), frozen)
-
-
-def given_vectors(items: int, vectors: Float32 | None) -> Float32:
-    """The vectors that a table was given. Raises UserError where there are none, or not one an item."""
-    if vectors is None:
-        raise UserError("the item table reads vectors, and this step is given none; use `train`, or the table `ids`")
-    if len(vectors) != items:
-        raise UserError(f"there are {len(vectors)} item vectors for {items} items; encode the same corpus again")
-    return vectors
-
-
-def _checked(items: int, hidden: int, vectors: Float32 | None, adapter: Adapter) -> Float32:
-    checked = given_vectors(items, vectors)
-    if adapter == "none" and checked.shape[1] != hidden:
-        raise UserError(
-            f"without an adapter vectors must have the head's width {hidden}, not {checked.shape[1]}; reduce them"
-        )
-    return checked

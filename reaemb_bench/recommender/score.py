@@ -1,4 +1,4 @@
-"""A trained recommender as a scorer of the whole catalogue."""
+"""A trained recommender as a scorer of the whole catalogue, and the step that ranks the test targets with it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from reaemb_bench.core.component import Context, DataAccess, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import build
+from reaemb_bench.evaluation.ranking import rank_targets
 from reaemb_bench.recommender.kinds import Head
 
 
 @dataclass(frozen=True)
 class NetworkScorer:
-    """Scores items by the inner product with the state at the last position that the head's question has."""
+    """Scores items by the inner product of their vectors with the state at the last position of the head's input."""
 
     head: Head
     network: nn.Module
@@ -28,21 +29,21 @@ class NetworkScorer:
 
     @torch.inference_mode()
     def scores(self, histories: Sequences) -> Float32:
-        """(users, items); users without a history get zeros, which ranks at chance."""
+        """(users, items); users without a history get zeros, which rank at chance."""
         items, device = len(self.vectors), self.vectors.device
         lengths = np.minimum(histories.lengths, self.head.max_length)
         # Sorted by length the histories fall into the fewest grids.
         users = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]
         states = torch.zeros(histories.users, self.vectors.shape[1], device=device)
         if len(users):
-            asked = self.head.question(histories.select(users), items, device)
-            states[torch.from_numpy(users).to(device)] = self.network(asked, self.vectors, asked.last)
+            packed = self.head.scoring_input(histories.select(users), items, device)
+            states[torch.from_numpy(users).to(device)] = self.network(packed, self.vectors, packed.last)
         scored: Float32 = (states @ self.vectors.T).cpu().numpy()
         return scored
 
 
 def open_ranker(ranker: Ranker, machine: Machine) -> NetworkScorer:
-    """The scorer that a `train` step saved. Raises UserError where the tensors do not fit the head."""
+    """The scorer that a `train` step saved. Raises UserError if the tensors do not fit the head."""
     device = machine.torch_device()
     tensors = {name: torch.from_numpy(array) for name, array in ranker.tensors.items()}
     vectors = tensors.pop("vectors").to(device)
@@ -58,9 +59,6 @@ def open_ranker(ranker: Ranker, machine: Machine) -> NetworkScorer:
     return NetworkScorer(head, network.to(device).eval(), vectors)
 
 
-# Judge a trained recommender by the test targets.
-
-
 class Rank(Step):
     """Rank each user's test target against the whole catalogue and against the stored sample."""
 
@@ -70,9 +68,7 @@ class Rank(Step):
     """Length of the lists of recommended items that are kept, for coverage, Gini index and the like; 0 keeps none."""
 
     def run(self, corpus: Corpus, test_targets: TestTargets, ranker: Ranker, context: Context) -> Ranks:
-        """One row a test user. Raises UserError where a score is not finite."""
-        from reaemb_bench.evaluation.ranking import rank_targets
-
+        """One row per test user. Raises UserError if a score is not finite."""
         return rank_targets(
             open_ranker(ranker, context.machine),
             test_targets.histories,

@@ -1,4 +1,4 @@
-"""Recommend anything."""
+"""Floors: methods that learn nothing but counts, and the step that ranks them like trained recommenders."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import numpy as np
 from pydantic import Field
 
-from reaemb_bench.core.artifacts import Corpus, Float32, Float64, Floors, Ranks, Sequences, TestTargets
+from reaemb_bench.core.artifacts import Corpus, Float32, Floors, Ranks, Sequences, TestTargets
 from reaemb_bench.core.component import Component, Context, DataAccess, Progress, Step
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.evaluation.ranking import UInt64, mix32, mix64
+from reaemb_bench.data.cooccurrence import cooccurrence
+from reaemb_bench.evaluation.ranking import UInt64, mix32, mix64, rank_targets
 from reaemb_bench.recommender.kinds import ManyFloors
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Random(Component):
-    """Score items at random: what a metric is worth when nothing is known.
+    """Score items at random: the value of a metric if nothing is known.
 
     A score is a hash of the seed, the user's history and the item, so it does not depend on which users are scored
     together or in which order, and users with different histories get independent scores.
@@ -54,19 +55,16 @@ class RandomScorer:
 
 def _hash_histories(histories: Sequences) -> UInt64:
     """A number for each history (users,), decided by its items and their order; 0 for an empty one."""
-    place = np.arange(len(histories.items)) - np.repeat(histories.offsets[:-1], histories.lengths)
-    each = mix64((place.astype(np.uint64) << np.uint64(32)) + histories.items.astype(np.uint64) + np.uint64(1))
+    position = np.arange(len(histories.items)) - np.repeat(histories.offsets[:-1], histories.lengths)
+    hashed = mix64((position.astype(np.uint64) << np.uint64(32)) + histories.items.astype(np.uint64) + np.uint64(1))
     # Unsigned sums wrap around, so differences of running sums are exact.
-    total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(each, dtype=np.uint64)])
+    total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(hashed, dtype=np.uint64)])
     hashes: UInt64 = total[histories.offsets[1:]] - total[histories.offsets[:-1]]
     return hashes
 
 
-# Recommend what is popular.
-
-
 class Popularity(Component):
-    """Score each item by its training interactions, the same for everybody."""
+    """Score each item by its training interactions, the same for all users."""
 
     def fit(self, corpus: Corpus) -> PopularityScorer:
         """Count; held-out interactions are not in the corpus."""
@@ -80,89 +78,65 @@ class PopularityScorer:
     counts: Float32
 
     def scores(self, histories: Sequences) -> Float32:
-        """(users, items): one row seen once a user, not copied."""
+        """(users, items): one row shown once per user, not copied."""
         return np.broadcast_to(self.counts, (histories.users, len(self.counts)))
-
-
-# Recommend what is bought together with the history.
 
 
 class ItemKNN(Component):
     """Score each item by the sum of its cosine similarities to all items of the history.
 
     Items are compared by their columns of the user-item matrix of training counts: co-occurrences over the product
-    of the columns' norms. Nothing is similar to itself here, and an item that stands twice in a history counts twice.
+    of the columns' norms. No item is similar to itself here, and an item that is twice in a history counts twice.
     Source: Sarwar et al., WWW 2001, without a limit on neighbours.
     """
 
     def fit(self, corpus: Corpus) -> ItemKNNScorer:
         """Count co-occurrences in the training sequences."""
-        return ItemKNNScorer(cosines(corpus))
+        return ItemKNNScorer(cosines(corpus), last_only=False)
 
 
 class LastItemKNN(Component):
-    """Score each item by its cosine similarity to the last item of the history, and to no other: as `item-knn` does.
+    """Score each item by its cosine similarity to the last item of the history alone, as computed by `item-knn`.
 
-    What it lacks against `item-knn` is the worth of the older history; what beats both has learned more than pairs.
+    The difference to `item-knn` is the worth of the older history; a method that beats both has learned more than
+    pairs.
     """
 
-    def fit(self, corpus: Corpus) -> LastItemKNNScorer:
+    def fit(self, corpus: Corpus) -> ItemKNNScorer:
         """Count co-occurrences in the training sequences."""
-        return LastItemKNNScorer(cosines(corpus))
+        return ItemKNNScorer(cosines(corpus), last_only=True)
 
 
 def cosines(corpus: Corpus) -> csr_array:
     """Cosines (items, items), symmetric, float32, of the columns of the user-item matrix; the diagonal is empty."""
-    from reaemb_bench.data.cooccurrence import cooccurrence
-
     pairs = cooccurrence(corpus.training, corpus.items).astype(np.float64).tocoo()
-    inverse = 1.0 / np.maximum(_column_norms(corpus.training, corpus.items), 1.0)
+    cells, counts = np.unique(corpus.training.owners * corpus.items + corpus.training.items, return_counts=True)
+    squares = np.bincount(cells % corpus.items, weights=counts.astype(np.float64) ** 2, minlength=corpus.items)
+    inverse = 1.0 / np.maximum(np.sqrt(squares), 1.0)
     pairs.data *= inverse[pairs.row] * inverse[pairs.col]
     return pairs.astype(np.float32).tocsr()
 
 
 @dataclass(frozen=True)
 class ItemKNNScorer:
-    """similarity: (items, items), symmetric, float32."""
+    """similarity: (items, items), symmetric, float32. last_only: whether only the last item of a history counts."""
 
     similarity: csr_array
+    last_only: bool
 
     def scores(self, histories: Sequences) -> Float32:
-        """(users, items); 0 for items that met nothing of the history, and so for all where there is no history."""
-        return _summed(histories, self.similarity)
+        """(users, items); 0 for items that never met the history, and for all items if there is no history."""
+        from scipy.sparse import csr_array
 
-
-@dataclass(frozen=True)
-class LastItemKNNScorer:
-    """similarity: (items, items), symmetric, float32."""
-
-    similarity: csr_array
-
-    def scores(self, histories: Sequences) -> Float32:
-        """(users, items); 0 for items that never met the last one, and so for all where there is no history."""
-        some = histories.lengths > 0
-        last = histories.items[histories.offsets[1:][some] - 1]
-        return _summed(Sequences(last, np.concatenate([[0], np.cumsum(some)])), self.similarity)
-
-
-def _summed(histories: Sequences, similarity: csr_array) -> Float32:
-    """Sums (users, items) of the rows of `similarity` that belong to each history's items."""
-    from scipy.sparse import csr_array
-
-    ones = np.ones(len(histories.items), dtype=np.float32)
-    shape = (histories.users, similarity.shape[0])
-    summed: Float32 = (csr_array((ones, histories.items, histories.offsets), shape=shape) @ similarity).toarray()
-    return summed
-
-
-def _column_norms(sequences: Sequences, items: int) -> Float64:
-    """Euclidean norms (items,) of the columns of the user-item matrix of counts."""
-    places, counts = np.unique(sequences.owners * items + sequences.items, return_counts=True)
-    norms: Float64 = np.sqrt(np.bincount(places % items, weights=counts.astype(np.float64) ** 2, minlength=items))
-    return norms
-
-
-# Judge the methods that learn nothing by the same test targets.
+        items, offsets = histories.items, histories.offsets
+        if self.last_only:
+            has_history = histories.lengths > 0
+            items = items[offsets[1:][has_history] - 1]
+            offsets = np.concatenate([[0], np.cumsum(has_history)])
+        ones = np.ones(len(items), dtype=np.float32)
+        shape = (histories.users, self.similarity.shape[0])
+        scores: Float32 = (csr_array((ones, items, offsets), shape=shape) @ self.similarity).toarray()
+        return scores
 
 
 class RankFloors(Step):
@@ -176,17 +150,16 @@ class RankFloors(Step):
     """Length of the lists of recommended items that are kept, for coverage, Gini index and the like; 0 keeps none."""
 
     def run(self, corpus: Corpus, test_targets: TestTargets, context: Context) -> Floors:
-        """Ranks of each floor. Raises UserError where two have the same name or a score is not finite."""
-        from reaemb_bench.evaluation.ranking import rank_targets
-
+        """Ranks of each floor. Raises UserError if two have the same name or a score is not finite."""
         by_name: dict[str, Ranks] = {}
-        for place, floor in enumerate(self.floors):
+        for number, floor in enumerate(self.floors):
             name = cast("Component", floor).use
             if name in by_name:
                 raise UserError(f"the floor '{name}' is named twice; a table could not tell its two rows apart")
 
-            def report(tick: Progress, before: int = place) -> None:
-                context.report(Progress(before * tick.total + tick.done, len(self.floors) * tick.total, tick.unit))
+            def report(progress: Progress, before: int = number) -> None:
+                total = progress.total * len(self.floors)
+                context.report(Progress(before * progress.total + progress.done, total, progress.unit))
 
             by_name[name] = rank_targets(
                 floor.fit(corpus),

@@ -30,7 +30,7 @@ def network_and_vectors() -> tuple[Any, nn.Module, Tensor]:
 
 def states(network: nn.Module, head: Any, vectors: Tensor, row: list[int]) -> Tensor:
     with torch.no_grad():
-        return everywhere(network, head.question(sequences([row]), ITEMS, CPU), vectors)
+        return everywhere(network, head.scoring_input(sequences([row]), ITEMS, CPU), vectors)
 
 
 def test_the_collaborative_view_starts_at_the_principal_components_and_the_text_stays() -> None:
@@ -69,7 +69,7 @@ def test_both_views_go_through_one_encoder() -> None:
 def test_batch_mates_change_nothing() -> None:
     head, network, vectors = network_and_vectors()
     rows = [[1], [2, 3, 4], [5, 6, 7, 8, 9], [3, 3]]
-    asked = head.question(sequences(rows), ITEMS, CPU)
+    asked = head.scoring_input(sequences(rows), ITEMS, CPU)
     with torch.no_grad():
         together = network(asked, vectors, asked.last)
     alone = torch.stack([states(network, head, vectors, row)[-1] for row in rows])
@@ -145,7 +145,7 @@ def test_distillation_brings_similar_users_together(tmp_path: Path) -> None:
             held, validation_targets, wide, context(tmp_path / str(weight))
         )
         scorer: Any = open_ranker(ranker, Machine(device="cpu"))
-        asked = scorer.head.question(Sequences(held.training.items, held.training.offsets), 20, CPU)
+        asked = scorer.head.scoring_input(Sequences(held.training.items, held.training.offsets), 20, CPU)
         with torch.no_grad():
             found = scorer.network(asked, scorer.vectors, asked.last).view(5, 6, -1)
         spread.append(float(found.std(dim=1).mean() / found.std()))

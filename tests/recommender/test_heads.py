@@ -1,6 +1,7 @@
 """What holds for every head: what a position may see, whose company changes nothing, what a question reads."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reaemb_bench.core.registry import build
-from reaemb_bench.recommender.attention import SelfAttentive
+from reaemb_bench.recommender.attention import SelfAttentive, share_after_dropout
 from reaemb_bench.recommender.heads.bert4rec import BERT4Rec
 from reaemb_bench.recommender.heads.gru4rec import GRU4Rec
 from reaemb_bench.recommender.heads.sasrec import SASRec
 from reaemb_bench.recommender.kinds import Head
-from reaemb_bench.recommender.packing import Copies, Packed, pack
+from reaemb_bench.recommender.packing import Packed, pack
 from tests.heads_helpers import CPU, everywhere, sequences
 
 ITEMS = 20
@@ -41,7 +42,7 @@ def made(name: str) -> tuple[Head, nn.Module, Tensor]:
 def asked(name: str, rows: list[list[int]]) -> Tensor:
     """The state (users, hidden) from which each row's next item is scored."""
     head, network, vectors = made(name)
-    packed = head.question(sequences(rows), ITEMS, CPU)
+    packed = head.scoring_input(sequences(rows), ITEMS, CPU)
     with torch.no_grad():
         answer: Tensor = network(packed, vectors, packed.last)
     return answer
@@ -91,31 +92,33 @@ def test_without_a_causal_mask_every_position_sees_the_last(name: str) -> None:
 @given(ROWS, st.integers(1, 8))
 def test_next_items_are_the_ones_behind_each_input(rows: list[list[int]], max_length: int) -> None:
     rows = [row for row in rows if len(row) > 1] or [[1, 2]]
-    made = SASRec(max_length=max_length).examples(sequences(rows), ITEMS, np.random.default_rng(0))
-    last = GRU4Rec(max_length=max_length, targets="last").examples(sequences(rows), ITEMS, np.random.default_rng(0))
+    made = SASRec(max_length=max_length).training_examples(sequences(rows), ITEMS, np.random.default_rng(0))
+    last = GRU4Rec(max_length=max_length, targets="last").training_examples(
+        sequences(rows), ITEMS, np.random.default_rng(0)
+    )
     for user, row in enumerate(rows):
         short = row[-max_length - 1 :]
         assert made.inputs.of(user).tolist() == short[:-1]
         assert made.targets[made.rows == user].tolist() == short[1:]
-        assert made.places[made.rows == user].tolist() == list(range(*made.inputs.offsets[user : user + 2].tolist()))
+        assert made.indices[made.rows == user].tolist() == list(range(*made.inputs.offsets[user : user + 2].tolist()))
     assert np.array_equal(last.inputs.items, made.inputs.items)
     assert last.targets.tolist() == [row[-1] for row in rows]
-    assert last.inputs.items[last.places].tolist() == [row[-2] for row in rows]
+    assert last.inputs.items[last.indices].tolist() == [row[-2] for row in rows]
 
 
 @given(ROWS, st.integers(2, 8), st.floats(0.01, 1.0), st.sampled_from(["none", "last", "prefix"]), st.integers(1, 3))
 def test_masked_items_are_asked_for_where_they_stood(
-    rows: list[list[int]], max_length: int, probability: float, copies: Copies, prefixes: int
+    rows: list[list[int]], max_length: int, probability: float, copies: Any, prefixes: int
 ) -> None:
     head = BERT4Rec(
         max_length=max_length, mask_probability=probability, kept=0, replaced=0, copies=copies, prefixes=prefixes
     )
     again = {"none": 0, "last": 1, "prefix": prefixes}[copies]
-    made = head.examples(sequences(rows), ITEMS, np.random.default_rng(len(rows)))
-    assert (made.inputs.items[made.places] == ITEMS).all()
-    assert (made.inputs.items == ITEMS).sum() == len(made.places)
+    made = head.training_examples(sequences(rows), ITEMS, np.random.default_rng(len(rows)))
+    assert (made.inputs.items[made.indices] == ITEMS).all()
+    assert (made.inputs.items == ITEMS).sum() == len(made.indices)
     restored = made.inputs.items.copy()
-    restored[made.places] = made.targets
+    restored[made.indices] = made.targets
     wanted = [row[-max_length:] for row in rows] * (1 + again)
     assert made.inputs.users == len(wanted)
     for row, target in zip(made.rows, made.targets, strict=True):
@@ -124,14 +127,14 @@ def test_masked_items_are_asked_for_where_they_stood(
     for row, expected in enumerate(wanted):
         start, stop = made.inputs.offsets[row : row + 2]
         if row >= len(rows) and copies == "prefix":
-            expected = wanted[made.rows[made.places == stop - 1].item()]
+            expected = wanted[made.rows[made.indices == stop - 1].item()]
             assert min(2, len(expected)) <= stop - start <= len(expected)
             expected = expected[: stop - start]
         assert restored[start:stop].tolist() == expected
-        chosen = made.places[(made.places >= start) & (made.places < stop)] - start
+        chosen = made.indices[(made.indices >= start) & (made.indices < stop)] - start
         assert len(chosen), "a sequence asks for nothing"
         if row >= len(rows):
-            owners.append(made.rows[made.places == stop - 1].item())
+            owners.append(made.rows[made.indices == stop - 1].item())
             assert chosen.tolist() == [len(expected) - 1]
     assert sorted(owners) == sorted(list(range(len(rows))) * again)
 
@@ -139,9 +142,9 @@ def test_masked_items_are_asked_for_where_they_stood(
 def test_shares_of_masked_kept_and_replaced_items() -> None:
     head = BERT4Rec(max_length=50, mask_probability=0.4, kept=0.3, replaced=0.2, copies="none")
     rows = [[7] * 50] * 400
-    made = head.examples(sequences(rows), ITEMS, np.random.default_rng(0))
-    shown = made.inputs.items[made.places]
-    assert len(made.places) / 20_000 == pytest.approx(0.4, abs=0.02)
+    made = head.training_examples(sequences(rows), ITEMS, np.random.default_rng(0))
+    shown = made.inputs.items[made.indices]
+    assert len(made.indices) / 20_000 == pytest.approx(0.4, abs=0.02)
     assert (shown == ITEMS).mean() == pytest.approx(0.5, abs=0.03)
     # A random item is the own one once in 20.
     assert (shown == 7).mean() == pytest.approx(0.3 + 0.2 / ITEMS, abs=0.03)
@@ -205,9 +208,8 @@ def _padded(network: SelfAttentive, vectors: Tensor, rows: list[list[int]]) -> T
 
 
 def test_dropout_on_equal_padding_keys_has_the_mean_and_spread_of_single_ones() -> None:
-    block = SASRec(**{**SMALL, "dropout": 0.5}, attend_padding=True).build(nn.Identity()).train().blocks[0]
     torch.manual_seed(0)
-    share = block._kept_share(torch.tensor([4]), torch.zeros(1, 1, 20_000, 1))
+    share = share_after_dropout(torch.tensor([4]), torch.zeros(1, 1, 20_000, 1), 0.5)
     assert share.mean().item() == pytest.approx(1, abs=0.02)
     # The mean of four draws that are 0 or 2 with equal chance.
     assert share.std().item() == pytest.approx(math.sqrt(1 / 4), abs=0.02)
@@ -215,7 +217,7 @@ def test_dropout_on_equal_padding_keys_has_the_mean_and_spread_of_single_ones() 
 
 def test_prefixes_end_at_every_item_in_turn() -> None:
     head = BERT4Rec(max_length=9, mask_probability=0.01, copies="prefix")
-    made = head.examples(sequences([[1, 2, 3, 4, 5]] * 2000), ITEMS, np.random.default_rng(0))
+    made = head.training_examples(sequences([[1, 2, 3, 4, 5]] * 2000), ITEMS, np.random.default_rng(0))
     lengths = made.inputs.lengths[2000:]
     assert (np.diff(lengths) >= 0).all(), "prefixes of unequal length side by side cost a grid each"
     ends = np.bincount(lengths, minlength=6)

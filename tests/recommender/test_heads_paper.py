@@ -13,7 +13,7 @@ from tests.heads_helpers import CPU, attention_weights, everywhere, fixture, rea
 
 
 def candidate_scores(head: Head, network: nn.Module, vectors: Tensor, given: dict[str, Tensor]) -> Tensor:
-    asked = head.question(sequences(real_rows(given["sequence"])), len(vectors), CPU)
+    asked = head.scoring_input(sequences(real_rows(given["sequence"])), len(vectors), CPU)
     last = network(asked, vectors, asked.last)
     return torch.einsum("uh,uch->uc", last, vectors[given["candidates"] - 1])
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+import numpy as np
+import torch
 from pydantic import Field
+from torch import nn
 
-from reaemb_bench.core.artifacts import Sequences
+from reaemb_bench.core.artifacts import Int64, Sequences
 from reaemb_bench.core.component import Component
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from torch import nn
-
-    from reaemb_bench.recommender.packing import Examples, Packed
+from reaemb_bench.recommender.attention import CountFrom, SelfAttentive
+from reaemb_bench.recommender.packing import Examples, Packed, newest, pack
 
 
 class BERT4Rec(Component):
-    """Self-attention over the whole history; a mask behind it asks for the next item.
+    """Self-attention over the whole history; a mask appended to it asks for the next item.
 
-    Blocks and item vectors are SASRec's, so that the two heads differ in what they are asked and not in their
-    layers.
+    Blocks and item vectors are SASRec's, so that the two heads differ in their training task and not in their layers.
     """
 
     hidden: int = Field(default=128, ge=1)
@@ -31,7 +28,7 @@ class BERT4Rec(Component):
     blocks: int = Field(default=2, ge=1)
     """Attention blocks."""
     attention_heads: int = Field(default=1, ge=1)
-    """Attention heads a block; must divide `hidden`."""
+    """Attention heads per block; must divide `hidden`."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout on embeddings, attention and feed-forward layers."""
     mask_probability: float = Field(default=0.2, gt=0, le=1)
@@ -41,22 +38,20 @@ class BERT4Rec(Component):
     replaced: float = Field(default=0.1, ge=0, le=1)
     """Share of those that show a random item; all others show the mask."""
     copies: Literal["none", "last", "prefix"] = "prefix"
-    """Whether each sequence comes again with only its last item masked, as it will be asked in the end: whole, as in
-    the paper's code (`last`), or cut behind a random item."""
+    """Whether each sequence is added again with only its last item masked, as in scoring: whole, as in the paper's code
+    (`last`), or cut after a random item."""
     prefixes: int = Field(default=1, ge=1)
-    """How often it comes again where it is cut, each time elsewhere: of what training asks, this is most like the
-    question in the end."""
-    count_from: Literal["oldest", "newest"] = "newest"
-    """What is read at position 1. Counted from the newest, the mask that asks for the next item stands at 1 in every
+    """Number of copies per sequence with `prefix`, each cut elsewhere: of all training examples these are most like
+    scoring."""
+    count_from: CountFrom = "newest"
+    """Which item has position 1. Counted from the newest, the mask that asks for the next item has position 1 in every
     history; the paper's code counts from the oldest."""
     attend_padding: bool = False
     """Whether attention reads the padding up to `max_length`, whose states are zero, and positions go on counting when
     the mask pushes the oldest item out (defect D12 of the paper's code)."""
 
     def build(self, table: nn.Module) -> nn.Module:
-        """The network over `table`, whose forward() gives item vectors (items, hidden)."""
-        from reaemb_bench.recommender.attention import SelfAttentive
-
+        """The network over `table`, whose forward() returns item vectors (items, hidden)."""
         return SelfAttentive(
             table,
             hidden=self.hidden,
@@ -70,29 +65,49 @@ class BERT4Rec(Component):
             masks=True,
         )
 
-    def examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
-        """Masked positions and what stood there, drawn anew at every call."""
-        from reaemb_bench.recommender.packing import masked_items
+    def training_examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
+        """Random positions are to be restored, at least one per sequence; item number `items` is the mask."""
+        read = newest(sequences, self.max_length)
+        chosen = generator.random(len(read.items)) < self.mask_probability
+        nothing_chosen = np.add.reduceat(chosen, read.offsets[:-1]) == 0
+        chosen[read.offsets[1:][nothing_chosen] - 1] = True
+        indices = np.flatnonzero(chosen)
+        own = read.items[indices]
+        draw = generator.random(len(indices))
+        random = generator.integers(items, size=len(indices))
+        shown = read.items.copy()
+        shown[indices] = np.where(draw < self.kept, own, np.where(draw < self.kept + self.replaced, random, items))
+        examples = Examples(Sequences(shown, read.offsets), indices, own.astype(np.int64), read.owners[indices])
+        if self.copies == "none":
+            return examples
 
-        return masked_items(
-            sequences,
-            self.max_length,
-            items,
-            generator,
-            probability=self.mask_probability,
-            kept=self.kept,
-            replaced=self.replaced,
-            copies=self.copies,
-            prefixes=self.prefixes,
+        copies, owners = read, np.arange(read.users)
+        if self.copies == "prefix":
+            copies, owners = _random_prefixes(read.select(np.tile(owners, self.prefixes)), generator)
+        last = copies.offsets[1:] - 1
+        masked = copies.items.copy()
+        masked[last] = items
+        offsets = np.concatenate([read.offsets, copies.offsets[1:] + len(shown)])
+        return Examples(
+            Sequences(np.concatenate([shown, masked]), offsets),
+            np.concatenate([indices, last + len(shown)]),
+            np.concatenate([examples.targets, copies.items[last].astype(np.int64)]),
+            np.concatenate([examples.rows, owners % read.users]),
         )
 
-    def question(self, histories: Sequences, items: int, device: torch.device) -> Packed:
-        """The histories with a mask behind them."""
-        import numpy as np
-
-        from reaemb_bench.recommender.packing import pack
-
+    def scoring_input(self, histories: Sequences, items: int, device: torch.device) -> Packed:
+        """The histories, each followed by a mask."""
         users = np.arange(histories.users)
-        asked = histories.followed_by(users, np.full(len(users), items, dtype=np.int32))
+        masked = histories.followed_by(users, np.full(len(users), items, dtype=np.int32))
         counted = self.max_length + 1 if self.attend_padding else self.max_length
-        return pack(asked, self.max_length, device, counted=counted)
+        return pack(masked, self.max_length, device, counted=counted)
+
+
+def _random_prefixes(sequences: Sequences, generator: np.random.Generator) -> tuple[Sequences, Int64]:
+    """Each sequence up to a random item, of two items or more if it has them; by length, and their row numbers."""
+    lengths = generator.integers(np.minimum(sequences.lengths, 2), sequences.lengths, endpoint=True)
+    kept = np.arange(len(sequences.items)) < np.repeat(sequences.offsets[:-1] + lengths, sequences.lengths)
+    prefixes = Sequences(sequences.items[kept], np.concatenate([[0], np.cumsum(lengths)]))
+    # Neighbours of similar length share a grid in attention.
+    order = np.argsort(lengths, kind="stable")
+    return prefixes.select(order), order

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
-
+import numpy as np
+import torch
 from pydantic import Field
+from torch import nn
 
 from reaemb_bench.core.artifacts import Sequences
 from reaemb_bench.core.component import Component
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from torch import nn
-
-    from reaemb_bench.recommender.packing import Examples, Packed
+from reaemb_bench.recommender.attention import CountFrom, SelfAttentive
+from reaemb_bench.recommender.packing import Examples, Packed, next_items, pack
 
 
 class SASRec(Component):
@@ -27,23 +23,21 @@ class SASRec(Component):
     blocks: int = Field(default=2, ge=1)
     """Attention blocks."""
     attention_heads: int = Field(default=1, ge=1)
-    """Attention heads a block; must divide `hidden`."""
+    """Attention heads per block; must divide `hidden`."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout on embeddings, attention and feed-forward layers."""
     causal: bool = True
-    """Whether a position sees only what came before it. False is defect D2 of the paper's code: positions attend to
-    the very items that they are trained to predict."""
-    count_from: Literal["oldest", "newest"] = "oldest"
-    """What is read at position 1. Counted from the newest, an item's position tells how far it is from the end of the
-    sequence and not from its beginning."""
+    """Whether a position attends only to itself and earlier ones. False is defect D2 of the paper's code: positions
+    attend to the very items that they are trained to predict."""
+    count_from: CountFrom = "oldest"
+    """Which item has position 1. Counted from the newest, a position is the distance to the end of the history, not to
+    its beginning."""
     attend_padding: bool = False
     """Whether attention reads the padding up to `max_length`, whose states are zero (defect D12 of the paper's code).
     No padding is computed: its equal keys count as one."""
 
     def build(self, table: nn.Module) -> nn.Module:
-        """The network over `table`, whose forward() gives item vectors (items, hidden)."""
-        from reaemb_bench.recommender.attention import SelfAttentive
-
+        """The network over `table`, whose forward() returns item vectors (items, hidden)."""
         return SelfAttentive(
             table,
             hidden=self.hidden,
@@ -57,14 +51,10 @@ class SASRec(Component):
             masks=False,
         )
 
-    def examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
+    def training_examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
         """Every position predicts the next item."""
-        from reaemb_bench.recommender.packing import next_items
-
         return next_items(sequences, self.max_length, last_only=False)
 
-    def question(self, histories: Sequences, items: int, device: torch.device) -> Packed:
-        """The histories as they are; the state at the last position asks for the next item."""
-        from reaemb_bench.recommender.packing import pack
-
+    def scoring_input(self, histories: Sequences, items: int, device: torch.device) -> Packed:
+        """The histories as they are."""
         return pack(histories, self.max_length, device)
