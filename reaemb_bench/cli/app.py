@@ -1,13 +1,15 @@
-"""The command line: `reaemb-bench VERB ...`. Each verb lives in a file of its own and imports what is slow late."""
+"""The command line: `reaemb-bench VERB ...`."""
 
 from __future__ import annotations
 
+import inspect
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 import reaemb_bench
 from reaemb_bench.cli import audit, components, data, doctor, experiments, export, mlflow, plan, results, run, store
@@ -18,10 +20,31 @@ from reaemb_bench.core.settings_only import import_settings_only
 _DEBUG = "--debug"
 _INTERRUPTED = 130
 _REFUSED = 2
-_COMPUTING = frozenset({"run", "ablate", "sweep", "bench", "audit", "export", "push", "prepare"})
-"""Verbs that may run steps, and so need components whole."""
+_COMPUTING = frozenset({"run", "ablate", "sweep", "bench", "audit", "export", "push", "prepare", "--compute"})
+"""Words of commands that may run steps, and so need components with their networks."""
 
-_RUN, _READ, _PARTS, _TRUST = "Compute", "Read results", "Recipes and components", "Data, machine, trust"
+_COMPUTE, _READ, _PARTS, _TRUST = "Compute", "Read results", "Recipes and components", "Data, machine, trust"
+_VERBS: dict[str, tuple[str, Callable[..., None]]] = {
+    "run": (_COMPUTE, run.run),
+    "ablate": (_COMPUTE, experiments.ablate),
+    "sweep": (_COMPUTE, experiments.sweep),
+    "bench": (_COMPUTE, experiments.bench),
+    "plan": (_COMPUTE, plan.plan),
+    "history": (_READ, results.history),
+    "compare": (_READ, results.compare),
+    "report": (_READ, results.report),
+    "diff": (_READ, results.diff),
+    "export": (_READ, export.export),
+    "neighbors": (_READ, export.neighbors),
+    "ui": (_READ, mlflow.ui),
+    "push": (_READ, mlflow.push),
+    "init": (_PARTS, components.init),
+    "new": (_PARTS, components.new),
+    "list": (_PARTS, components.list_components),
+    "describe": (_PARTS, components.describe),
+    "audit": (_TRUST, audit.audit),
+    "doctor": (_TRUST, doctor.doctor),
+}
 
 app = typer.Typer(
     name="reaemb-bench",
@@ -30,56 +53,36 @@ app = typer.Typer(
     epilog=f"{_DEBUG}, anywhere on the line, shows the traceback of an error.",
     pretty_exceptions_enable=False,
 )
-_VERBS: dict[str, dict[str, Callable[..., None]]] = {
-    _RUN: {
-        "run": run.run,
-        "ablate": experiments.ablate,
-        "sweep": experiments.sweep,
-        "bench": experiments.bench,
-        "plan": plan.plan,
-    },
-    _READ: {
-        "history": results.history_of_runs,
-        "compare": results.compare,
-        "report": results.report,
-        "diff": results.diff,
-        "export": export.export,
-        "neighbors": export.neighbors,
-        "ui": mlflow.ui,
-        "push": mlflow.push,
-    },
-    _PARTS: {
-        "init": components.init,
-        "new": components.new,
-        "list": components.list_components,
-        "describe": components.describe,
-    },
-    _TRUST: {"audit": audit.audit, "doctor": doctor.doctor},
-}
-for panel, verbs in _VERBS.items():
-    for name, verb in verbs.items():
-        app.command(name, rich_help_panel=panel)(verb)
-data_app = typer.Typer(help="Read, check and describe data sets.")
-data_app.command("check")(data.check)
-data_app.command("prepare")(data.prepare)
-data_app.command("describe")(data.describe)
-app.add_typer(data_app, name="data", rich_help_panel=_TRUST)
-store_app = typer.Typer(help="What lies in the store, why, and what nobody needs.")
-store_app.command("ls")(store.ls)
-store_app.command("why")(store.why)
-store_app.command("gc")(store.gc)
-app.add_typer(store_app, name="store", rich_help_panel=_TRUST)
 
 
-@data_app.callback()
-def _data() -> None:
-    """Fetch and divide data sets."""
+def _register(group: typer.Typer, name: str, verb: Callable[..., None], panel: str | None = None) -> None:
+    """Add a verb; the part of its docstring after `Examples:` stands below its options."""
+    text, _, examples = inspect.cleandoc(verb.__doc__ or "").partition("\n\nExamples:\n")
+    paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+    group.command(
+        name,
+        help=escape("\n\n".join(paragraphs)),
+        epilog=escape(f"Examples:\n{examples}"),
+        rich_help_panel=panel,
+    )(verb)
+
+
+for _name, (_panel, _verb) in _VERBS.items():
+    _register(app, _name, _verb, _panel)
+for _name, _help, _verbs in (
+    ("data", "Read, check and describe data sets.", (data.check, data.prepare, data.describe)),
+    ("store", "List, explain and delete results.", (store.ls, store.why, store.gc)),
+):
+    _group = typer.Typer(help=_help)
+    for _verb in _verbs:
+        _register(_group, _verb.__name__, _verb)
+    app.add_typer(_group, name=_name, rich_help_panel=_TRUST)
 
 
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         typer.echo(f"reaemb-bench {reaemb_bench.__version__}")
@@ -92,11 +95,11 @@ def main() -> None:
     """Entry point: runs a verb and exits with its code."""
     arguments = [word for word in sys.argv[1:] if word != _DEBUG]
     debug = len(arguments) < len(sys.argv) - 1
-    if not _COMPUTING & set(arguments[:2]):
+    if not _COMPUTING & set(arguments):
         import_settings_only()
     code = _call(arguments, debug)
     if code == _INTERRUPTED:
-        print("interrupted: finished steps are kept, the same command goes on from there", file=sys.stderr)
+        print("interrupted: finished steps are kept; the same command continues from there", file=sys.stderr)
     sys.exit(code)
 
 
@@ -111,7 +114,7 @@ def _call(arguments: list[str], debug: bool) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
     except Exception as error:
-        # Typer's usage errors have no public base class, but they all can say their message.
+        # Typer's usage errors have no public base class, but all of them format their message.
         if debug or not hasattr(error, "format_message"):
             raise
         print(f"error: {' '.join(error.format_message().split())} (reaemb-bench --help tells more)", file=sys.stderr)

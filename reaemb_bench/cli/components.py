@@ -1,4 +1,4 @@
-"""`reaemb-bench list`: which components there are."""
+"""Verbs about components and recipes: `list` and `describe` them, start your own with `new` and `init`."""
 
 from __future__ import annotations
 
@@ -7,82 +7,131 @@ import keyword
 import types
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-import tomli_w
 import typer
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 from rich.markup import escape
-from rich.table import Table
 
-from reaemb_bench.cli.options import component_kinds, console
-from reaemb_bench.core.component import Component, Step
+from reaemb_bench.cli.options import DEFAULT_RECIPE, console, plain_table, say
 from reaemb_bench.core.errors import RecipeError, UserError
-from reaemb_bench.core.files import write_new
-from reaemb_bench.core.registry import find, kinds, names, nearest, pick_of, summary
 
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+    from rich.table import Table
 
-def list_components(
-    kind: Annotated[
-        str | None, typer.Argument(help="Only components of this kind.", autocompletion=component_kinds)
-    ] = None,
-) -> None:
-    """List the components that a recipe can name, by kind."""
-    if kind is not None:
-        check_kind(kind)
-    table = Table(box=None, pad_edge=False)
-    for heading in ("kind", "name", "what it is"):
-        table.add_column(heading, no_wrap=heading != "what it is")
-    for each in (kind,) if kind else kinds():
-        for name in names(each):
-            table.add_row(each, name, summary(each, name))
-    console().print(table)
-
-
-def check_kind(kind: str) -> None:
-    """Raise UserError where no kind of component has this name."""
-    if kind not in kinds():
-        raise UserError(f"no kind of component is called '{kind}'.{nearest(kind, kinds())} Known: {', '.join(kinds())}")
-
-
-# `reaemb-bench describe`: one component with all its settings.
-
+    from reaemb_bench.core.component import Component, Step
 
 _BOUNDS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"), ("min_length", "at least"), ("max_length", "at most"))
 
 
-def describe(
-    name: Annotated[str, typer.Argument(help="Name of a component, or file.py:Class.")],
-    kind: Annotated[str | None, typer.Option(help="Its kind, where several kinds have this name.")] = None,
-) -> None:
-    """Describe a component: what it does, its settings with type and default."""
-    if kind is not None:
-        check_kind(kind)
-    screen = console()
-    for each in _kinds_of(name, kind):
-        made_by = find(each, name)
-        screen.print(f"[bold]{escape(name)}[/] ({each}), {made_by.__module__}:{made_by.__qualname__}")
-        screen.print(f"\n{inspect.getdoc(made_by) or ''}\n", markup=False, highlight=False)
-        if issubclass(made_by, Step):
-            screen.print(_chain(made_by, name), markup=False, highlight=False)
-        screen.print(_settings(made_by))
-        screen.print()
+def _kind_names(incomplete: str) -> list[str]:
+    from reaemb_bench.core.registry import kinds
+
+    return [kind for kind in kinds() if kind.startswith(incomplete)]
 
 
-def _kinds_of(name: str, kind: str | None) -> list[str]:
+def _component_names(incomplete: str) -> list[str]:
+    from reaemb_bench.core.registry import kinds, names
+
+    return sorted({name for kind in kinds() for name in names(kind) if name.startswith(incomplete)})
+
+
+KindFilter = Annotated[
+    str | None, typer.Argument(metavar="[KIND]", help="Only components of this kind.", autocompletion=_kind_names)
+]
+ComponentName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NAME]",
+        help="A component, a step of the default recipe, or file.py:Class; without it, all kinds.",
+        autocompletion=_component_names,
+    ),
+]
+KindOption = Annotated[
+    str | None, typer.Option("--kind", help="Its kind, if several kinds have this name.", autocompletion=_kind_names)
+]
+
+
+def list_components(kind: KindFilter = None) -> None:
+    """List the components that a recipe can name, by kind.
+
+    Examples:
+    reaemb-bench list
+    reaemb-bench list loss
+    """
+    from reaemb_bench.core.registry import kinds, names, summary
+
     if kind is not None:
-        return [kind]
+        _check_kind(kind)
+    table = plain_table("kind", "name", "what it is", no_wrap=("kind", "name"))
+    for shown in (kind,) if kind else kinds():
+        for name in names(shown):
+            table.add_row(shown, name, escape(summary(shown, name)))
+    console().print(table)
+
+
+def _check_kind(kind: str) -> None:
+    """Raise UserError if no kind of component has this name."""
+    from reaemb_bench.core.registry import kinds, nearest
+
+    if kind not in kinds():
+        raise UserError(f"no kind of component is called '{kind}'.{nearest(kind, kinds())} Known: {', '.join(kinds())}")
+
+
+def describe(name: ComponentName = None, kind: KindOption = None) -> None:
+    """Describe a component: what it does, its settings with type and default; without a name, list the kinds.
+
+    Examples:
+    reaemb-bench describe
+    reaemb-bench describe soft-target
+    reaemb-bench describe none --kind reducer
+    reaemb-bench describe my_loss.py:MyLoss
+    """
+    from reaemb_bench.core.component import Step
+    from reaemb_bench.core.registry import find, kinds, names
+
+    if kind is not None:
+        _check_kind(kind)
+    if name is None:
+        table = plain_table("kind", "components", no_wrap=("kind",))
+        for shown in (kind,) if kind else kinds():
+            table.add_row(shown, ", ".join(names(shown)))
+        console().print(table)
+        return
+    component, found_in = _resolve(name, kind)
+    for shown in found_in:
+        class_ = find(shown, component)
+        title = f"[bold]{escape(component)}[/] ({shown}), {escape(f'{class_.__module__}:{class_.__qualname__}')}"
+        console().print(title)
+        say(f"\n{inspect.getdoc(class_) or ''}\n")
+        if issubclass(class_, Step):
+            say(_artefacts(class_, component))
+        console().print(_settings(class_))
+        say("")
+
+
+def _resolve(name: str, kind: str | None) -> tuple[str, list[str]]:
+    """The component that is meant, and the kinds that have one of this name. Raises UserError."""
+    from reaemb_bench.core.recipe import locate, read_toml
+    from reaemb_bench.core.registry import kinds, names, nearest
+
+    if kind is not None:
+        return name, [kind]
     if ".py:" in name:
-        return ["step"]
-    having = [each for each in kinds() if name in names(each)]
-    if not having:
-        known = sorted({word for each in kinds() for word in names(each)})
-        raise UserError(f"no component is called '{name}'.{nearest(name, known)} `reaemb-bench list` shows all")
-    return having
+        return name, ["step"]
+    if having := [shown for shown in kinds() if name in names(shown)]:
+        return name, having
+    recipe = read_toml(locate(DEFAULT_RECIPE))
+    if name in recipe["steps"]:
+        use = recipe[name]["use"]
+        say(f"{name} is a step of {DEFAULT_RECIPE}; its component is {use}:\n")
+        return use, ["step"]
+    known = [*_component_names(""), *recipe["steps"]]
+    raise UserError(f"no component is called '{name}'.{nearest(name, known)} `reaemb-bench list` shows all")
 
 
-def _chain(step: type[Step], name: str) -> str:
+def _artefacts(step: type[Step], name: str) -> str:
+    """A line about what a step takes and gives."""
     from reaemb_bench.core.plan import signature
 
     try:
@@ -90,8 +139,8 @@ def _chain(step: type[Step], name: str) -> str:
         wants, makes, _ = signature(step.model_construct(), name)
     except RecipeError as error:
         return f"cannot be planned: {error}\n"
-    takes = ", ".join(each.__name__ for each in wants.values()) or "nothing"
-    gives = ", ".join(each.__name__ for each in makes)
+    takes = ", ".join(artefact.__name__ for artefact in wants.values()) or "nothing"
+    gives = ", ".join(artefact.__name__ for artefact in makes)
     leaks = ", looks at held-out data on purpose" if step.leaks else ""
     return f"takes {takes}; gives {gives}; sees {step.data_access} data{leaks}; seed: {step.randomness}\n"
 
@@ -99,29 +148,28 @@ def _chain(step: type[Step], name: str) -> str:
 def _settings(component: type[Component]) -> Table | str:
     if not component.model_fields:
         return "It has no settings."
-    table = Table(box=None, pad_edge=False)
-    for heading in ("setting", "type", "default", "meaning"):
-        table.add_column(heading)
+    table = plain_table("setting", "type", "default", "meaning")
     for name, field in component.model_fields.items():
-        table.add_row(*(escape(text) for text in (name, _type(field), _default(field), field.description or "")))
+        table.add_row(*map(escape, (name, _type(field), _default(field), field.description or "")))
     return table
 
 
 def _type(field: FieldInfo) -> str:
-    pick = pick_of(field.metadata)
-    if pick is not None:
+    from reaemb_bench.core.registry import pick_of
+
+    if (pick := pick_of(field.metadata)) is not None:
         return f"list of {pick.kind}s" if pick.many else f"a {pick.kind}"
     bounds = [
-        f"{sign} {getattr(each, name)}" for each in field.metadata for name, sign in _BOUNDS if hasattr(each, name)
+        f"{sign} {getattr(bound, name)}" for bound in field.metadata for name, sign in _BOUNDS if hasattr(bound, name)
     ]
-    return ", ".join([_in_words(field.annotation), *bounds])
+    return ", ".join([_type_name(field.annotation), *bounds])
 
 
-def _in_words(annotation: Any) -> str:
+def _type_name(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
-        return " | ".join(repr(each) for each in get_args(annotation))
+        return " | ".join(repr(choice) for choice in get_args(annotation))
     if isinstance(annotation, types.UnionType):
-        return " | ".join(_in_words(each) for each in get_args(annotation))
+        return " | ".join(map(_type_name, get_args(annotation)))
     if annotation is type(None):
         return "nothing"
     if isinstance(annotation, type) and get_origin(annotation) is None:
@@ -130,81 +178,76 @@ def _in_words(annotation: Any) -> str:
 
 
 def _default(field: FieldInfo) -> str:
+    from pydantic_core import PydanticUndefined
+
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True) if field.default_factory is None else field.default
     if value is PydanticUndefined:
         return "computed"
-    return value.use if isinstance(value, Component) else "" if value is None else str(value)
+    return "" if value is None else str(getattr(value, "use", value))
 
 
-# `reaemb-bench init`: a commented recipe to start from.
-
-
-_USUAL_SOURCE = {"use": "movielens-100k"}
+_MOVIELENS = {"use": "movielens-100k"}
 _NO_FILTER = (
     '# Nothing is left out. Sparse data may want: filters = [{ use = "k-core", user_minimum = 5, item_minimum = 5 }]'
 )
-_FIVE_CORE = """# Users and items with fewer than five interactions are left out, again and again until none is.
+_FIVE_CORE = """# Users and items with fewer than five interactions are left out, repeatedly until all have five.
 filters = [{ use = "k-core", user_minimum = 5, item_minimum = 5 }]"""
 
+RecipeFile = Annotated[Path, typer.Argument(metavar="FILE", help="The recipe to write.")]
+DataPaths = Annotated[
+    list[Path] | None,
+    typer.Option("--data", metavar="PATH", help="Your files of interactions and items, or their folder."),
+]
+ColumnNames = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="ROLE=NAME", help="As for `data check`: what the names do not say."),
+]
 
-def init(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The recipe to write.")] = Path("my_recipe.toml"),
-    data: Annotated[
-        list[Path] | None,
-        typer.Option("--data", metavar="PATH", help="Your files of interactions and items, or their folder."),
-    ] = None,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option("--column", metavar="ROLE=NAME", help="As for `data check`: what cannot be told from the names."),
-    ] = None,
-) -> None:
-    """Write a commented recipe: ReaEmb on your files, or on MovieLens-100K where you name none."""
+
+def init(file: RecipeFile = Path("my_recipe.toml"), data: DataPaths = None, columns: ColumnNames = None) -> None:
+    """Write a commented recipe: ReaEmb on your files, or on MovieLens-100K if you name none.
+
+    Examples:
+    reaemb-bench init
+    reaemb-bench init shop.toml --data orders.csv --data products.csv --column user=customer
+    """
+    import tomli_w
+
+    from reaemb_bench.core.files import write_new
+
     if file.suffix != ".toml":
         raise UserError(f"{file}: a recipe's name ends with .toml")
     if columns and not data:
         raise UserError("--column goes with --data, the files whose columns it names")
-    write_new(file, commented_recipe(file, data or [], columns or []).encode())
-    screen = console()
-    screen.print(f"written: {file}", markup=False, highlight=False)
-    screen.print(f"next: reaemb-bench plan {file}, then reaemb-bench run {file}", markup=False, highlight=False)
-
-
-def commented_recipe(file: Path, data: list[Path], columns: list[str]) -> str:
-    """The text of the recipe. Raises UserError where the files cannot be read or a column cannot be told."""
-    source = _source(data, columns) if data else _USUAL_SOURCE
-    template = resources.files("reaemb_bench.cli.scaffolds").joinpath("recipe.toml.txt").read_text(encoding="utf-8")
-    return template.format(
+    text = _scaffold("recipe.toml.txt").format(
         title=f"ReaEmb on {'my data' if data else 'MovieLens-100K'}",
         file=file,
         filters=_FIVE_CORE if data else _NO_FILTER,
-        source=tomli_w.dumps({"prepare": {"source": source}}),
+        source=tomli_w.dumps({"prepare": {"source": _source(data, columns or []) if data else _MOVIELENS}}),
     )
+    write_new(file, text.encode())
+    say(f"written: {file}")
+    say(f"next: reaemb-bench plan {file}, then reaemb-bench run {file}")
 
 
 def _source(data: list[Path], columns: list[str]) -> dict[str, object]:
+    """The table `[prepare.source]` that reads these files, with absolute paths, as the recipe may run from any folder.
+
+    Raises UserError if a file cannot be read or a column cannot be told.
+    """
     from reaemb_bench.data.check import named_columns, open_files, source_table
 
     files = open_files(data, named_columns(columns))
-    for missing in ("interactions", "items"):
-        if getattr(files, missing) is None:
-            raise UserError(
-                f"--data: a recipe needs a file of interactions and one of items; there is none of {missing}"
-            )
-    made = source_table(files)
-    # The recipe may be run from any folder.
-    return {
-        **made,
-        "interactions": str(Path(made["interactions"]).resolve()),
-        "items": str(Path(made["items"]).resolve()),
-    }
+    for role in ("interactions", "items"):
+        if getattr(files, role) is None:
+            raise UserError(f"--data: a recipe needs a file of interactions and one of items; {role} are missing")
+    table = source_table(files)
+    return {**table, **{role: str(Path(table[role]).resolve()) for role in ("interactions", "items")}}
 
 
-# `reaemb-bench new`: a component of one's own, with its test, to change from there.
-
-
-_PLACES = {
+_SET_WITH = {
     "step": "NAME_OF_STEP.use={}",
     "loss": "lrcl.loss={}",
     "reward": "crrl.reward={}",
@@ -216,53 +259,44 @@ _PLACES = {
 }
 """Kind -> what `--set` takes to put the component into a recipe that has the usual steps."""
 
+NewKind = Annotated[str, typer.Argument(metavar="KIND", help=f"{', '.join(_SET_WITH)}.", autocompletion=_kind_names)]
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="Its name, such as my_loss.")]
+NewFolder = Annotated[Path, typer.Option("--folder", help="Folder of the two files.")]
 
-def new(
-    kind: Annotated[str, typer.Argument(help=f"What it is: {', '.join(_PLACES)}.", autocompletion=component_kinds)],
-    name: Annotated[str, typer.Argument(help="Its name, such as my_loss.")],
-    folder: Annotated[Path, typer.Option(help="Where the two files go.")] = Path(),
-) -> None:
-    """Write NAME.py with a working component of a kind, and test_NAME.py with its test."""
-    check_kind(kind)
-    if kind not in _PLACES:
+
+def new(kind: NewKind, name: NewName, folder: NewFolder = Path()) -> None:
+    """Write NAME.py with a working component of a kind, and test_NAME.py with its test, to change from there.
+
+    Examples:
+    reaemb-bench new loss my_loss
+    reaemb-bench new step my_step --folder plugins
+    """
+    from reaemb_bench.core.files import write_new
+
+    _check_kind(kind)
+    if kind not in _SET_WITH:
         raise UserError(
-            f"there is no example of a {kind} to start from; `reaemb-bench describe` names the files of those we ship. "
-            f"Examples: {', '.join(_PLACES)}"
+            f"there is no example of a {kind} to start from; `reaemb-bench describe` names the files of built-in ones. "
+            f"Examples: {', '.join(_SET_WITH)}"
         )
     if not name.isidentifier() or keyword.iskeyword(name):
-        raise UserError(f"'{name}' is no name for a Python file; use letters, digits and underscores: my_{kind}")
-    made = f"{name}.py:{class_name(name)}"
-    files = {folder / f"{name}.py": component(kind, name), folder / f"test_{name}.py": test(kind, name)}
-    for file in files:
+        raise UserError(f"'{name}' is not a name for a Python file; use letters, digits and underscores: my_{kind}")
+    class_name = "".join(word[:1].upper() + word[1:] for word in name.split("_"))
+    example = f"from reaemb_bench.cli.scaffolds.{kind} import Example"
+    test = _scaffold(f"{kind}_test.py").replace(example, f"from {name} import {class_name}")
+    texts = {
+        folder / f"{name}.py": _scaffold(f"{kind}.py").replace("class Example(", f"class {class_name}("),
+        folder / f"test_{name}.py": test.replace("Example", class_name),
+    }
+    for file in texts:
         if file.exists():
             raise UserError(f"{file} exists and is left as it is; choose another name")
-    for file, text in files.items():
+    for file, text in texts.items():
         write_new(file, text.encode())
-        _say(f"written: {file}")
-    _say(f"test it: python -m pytest {folder / f'test_{name}.py'}")
-    _say(f"use it: reaemb-bench run --set '{_PLACES[kind].format(folder / made)}'")
+        say(f"written: {file}")
+    say(f"test it: python -m pytest {folder / f'test_{name}.py'}")
+    say(f"use it: reaemb-bench run --set '{_SET_WITH[kind].format(folder / f'{name}.py:{class_name}')}'")
 
 
-def class_name(name: str) -> str:
-    """`my_loss` as a class is called: `MyLoss`."""
-    return "".join(word[:1].upper() + word[1:] for word in name.split("_"))
-
-
-def component(kind: str, name: str) -> str:
-    """The text of a working component of a kind under its own class name."""
-    return _read(f"{kind}.py").replace("class Example(", f"class {class_name(name)}(")
-
-
-def test(kind: str, name: str) -> str:
-    """The text of the component's test."""
-    made = class_name(name)
-    example = f"from reaemb_bench.cli.scaffolds.{kind} import Example"
-    return _read(f"{kind}_test.py").replace(example, f"from {name} import {made}").replace("Example", made)
-
-
-def _read(file: str) -> str:
+def _scaffold(file: str) -> str:
     return resources.files("reaemb_bench.cli.scaffolds").joinpath(file).read_text(encoding="utf-8")
-
-
-def _say(line: str) -> None:
-    console().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,8 +1,9 @@
-"""`reaemb-bench doctor`: is everything here that a run needs?"""
+"""`reaemb-bench doctor`: whether this machine has everything that a run needs."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import shutil
 import sqlite3
@@ -10,51 +11,57 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from packaging.requirements import Requirement
 from rich.markup import escape
-from rich.table import Table
 
-from reaemb_bench.cli.options import CachePlace, Device, MlflowPlace, StorePlace, console, machine_from
+from reaemb_bench.cli.options import console, machine_options, plain_table
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.machine import Machine
-from reaemb_bench.core.registry import find, kinds, names
-from reaemb_bench.tracking.addresses import page_of, redacted, without_secrets
 
-_GIGABYTE = 1e9
+if TYPE_CHECKING:
+    from reaemb_bench.core.machine import Machine
+
 _WANTED_GIGABYTES = 5
 _TIMEOUT_SECONDS = 5
+_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""Files of the drivers of NVIDIA GPUs, of GPUs under WSL, and of AMD GPUs."""
+
+Compute = Annotated[bool, typer.Option("--compute", help="Also import torch and multiply matrices on the device.")]
 
 
 class BrokenError(Exception):
-    """A check found something that a run would stumble over."""
+    """A check found something that would stop a run."""
 
 
-def doctor(
-    device: Device = "auto", store: StorePlace = None, cache: CachePlace = None, mlflow: MlflowPlace = None
-) -> None:
-    """Check Python, packages, device, disk, cache and MLflow; exit code 1 if something is broken."""
-    machine = machine_from(device=device, store=store, cache=cache, mlflow=mlflow)
+@machine_options("device", "store", "cache", "mlflow")
+def doctor(machine: Machine, compute: Compute = False) -> None:
+    """Check Python, packages, components, device, disk, cache and MLflow; exit code 1 if something is broken.
+
+    Examples:
+    reaemb-bench doctor
+    reaemb-bench doctor --compute --device cuda
+    """
     checks: dict[str, Callable[[], str]] = {
         "python": _python,
         "packages": _packages,
         "components": _components,
-        "device": lambda: _device(machine),
-        "store": lambda: _disk(machine.store),
+        "device": lambda: _product(machine) if compute else _device(machine),
+        "store": lambda: _free_disk(machine.store),
         "cache": lambda: _cache(machine.cache),
         "mlflow": lambda: _mlflow(machine.mlflow),
     }
-    table = Table(box=None, pad_edge=False, show_header=False)
-    broken = 0
+    table = plain_table("", "", "")
+    table.show_header = False
+    broken = False
     for name, check in checks.items():
         try:
-            mark, found = "[green]ok[/]", check()
+            mark, answer = "[green]ok[/]", check()
         except BrokenError as error:
-            mark, found = "[red]broken[/]", str(error)
-            broken += 1
-        table.add_row(mark, name, escape(found))
+            mark, answer, broken = "[red]broken[/]", str(error), True
+        table.add_row(mark, name, escape(answer))
     console().print(table)
     if broken:
         raise typer.Exit(1)
@@ -66,13 +73,12 @@ def _python() -> str:
 
 
 def _packages() -> str:
+    from packaging.requirements import Requirement
+
+    requirements = map(Requirement, importlib.metadata.requires("reaemb-bench") or ())
+    needed = [wanted for wanted in requirements if wanted.marker is None or wanted.marker.evaluate({"extra": ""})]
     wrong = []
-    count = 0
-    for line in importlib.metadata.requires("reaemb-bench") or ():
-        wanted = Requirement(line)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
-            continue
-        count += 1
+    for wanted in needed:
         try:
             version = importlib.metadata.version(wanted.name)
         except importlib.metadata.PackageNotFoundError:
@@ -82,40 +88,46 @@ def _packages() -> str:
             wrong.append(f"{wanted.name} is {version}, wanted {wanted.specifier}")
     if wrong:
         raise BrokenError("; ".join(wrong))
-    return f"{count} in their ranges"
+    return f"{len(needed)} in their ranges"
 
 
 def _components() -> str:
-    wrong = []
-    count = 0
+    from reaemb_bench.core.registry import find, kinds, names
+
+    wrong, count = [], 0
     for kind in kinds():
         try:
-            known = names(kind)
-        except UserError as error:
-            wrong.append(str(error))
-            continue
-        for name in known:
-            count += 1
-            try:
+            for name in names(kind):
+                count += 1
                 find(kind, name)
-            except UserError as error:
-                wrong.append(f"{kind} {name}: {error}")
+        except UserError as error:
+            wrong.append(f"{kind}: {error}")
     if wrong:
         raise BrokenError("; ".join(wrong))
     return f"{count} import"
 
 
 def _device(machine: Machine) -> str:
+    """What is known of the device without torch, which takes seconds to import."""
+    gpu = any(Path(driver).exists() for driver in _DRIVERS) or shutil.which("nvidia-smi") is not None
+    if machine.device.startswith("cuda") and not gpu:
+        raise BrokenError(f"no GPU driver is installed, so '{machine.device}' cannot be used; say --device auto")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = "a GPU driver" if gpu else "no GPU driver"
+    return f"torch {importlib.metadata.version('torch')}, {cores} CPU cores, {found}; --compute tries it out"
+
+
+def _product(machine: Machine) -> str:
     import torch
 
     try:
         device = machine.torch_device()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         square = torch.ones(256, 256, device=device)
         total = float((square @ square).sum())
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
     except (RuntimeError, AssertionError, UserError) as error:
-        # Torch raises AssertionError where it was built without the device that is asked for.
+        # Torch raises AssertionError if it was built without the device.
         raise BrokenError(f"{machine.device} does not compute: {' '.join(str(error).split())}") from None
     if total != 256.0**3:
         raise BrokenError(f"{device} computes wrong sums")
@@ -123,42 +135,43 @@ def _device(machine: Machine) -> str:
     return f"torch {torch.__version__} on {device} ({name}), a 256 x 256 product in {seconds * 1000:.1f} ms"
 
 
-def _disk(folder: Path) -> str:
-    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
-    free = shutil.disk_usage(there).free / _GIGABYTE
-    found = f"{folder.absolute()}, {free:.1f} GB free"
-    if free < _WANTED_GIGABYTES:
-        raise BrokenError(f"{found}, under the {_WANTED_GIGABYTES} GB that models and vectors can take")
-    return found
+def _free_disk(folder: Path) -> str:
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    gigabytes = shutil.disk_usage(existing).free / 1e9
+    answer = f"{folder.absolute()}, {gigabytes:.1f} GB free"
+    if gigabytes < _WANTED_GIGABYTES:
+        raise BrokenError(f"{answer}, under the {_WANTED_GIGABYTES} GB that models and vectors can take")
+    return answer
 
 
 def _cache(folder: Path) -> str:
     if not folder.is_dir():
         return f"{folder}, empty: the first run downloads"
-    kept = []
-    for each in sorted(folder.iterdir()):
-        files = [each] if each.is_file() else [file for file in each.rglob("*") if file.is_file()]
-        kept.append(f"{each.name} ({sum(file.stat().st_size for file in files) / 1e6:.1f} MB)")
-    return f"{folder}: {', '.join(kept) or 'empty'}"
+    entries = []
+    for entry in sorted(folder.iterdir()):
+        files = [entry] if entry.is_file() else [file for file in entry.rglob("*") if file.is_file()]
+        entries.append(f"{entry.name} ({sum(file.stat().st_size for file in files) / 1e6:.1f} MB)")
+    return f"{folder}: {', '.join(entries) or 'empty'}"
 
 
 def _mlflow(uri: str) -> str:
+    from reaemb_bench.tracking.addresses import database_file, is_server, page_of, redacted, without_secrets
+
+    shown, file = redacted(uri), database_file(uri)
     if not uri:
-        return "nothing is tracked"
-    shown = redacted(uri)
-    if uri.startswith("sqlite:///"):
-        file = Path(uri.removeprefix("sqlite:///"))
+        return "tracking is off"
+    if file is not None:
         if not file.exists():
-            return f"{shown}, to be made by the first run"
+            return f"{shown}, to be created by the first run"
         try:
-            with sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True) as connection:
+            with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
                 connection.execute("select count(*) from runs").fetchone()
         except sqlite3.Error as error:
             raise BrokenError(
-                f"{shown} is no MLflow database ({error}); delete it or choose another with --mlflow"
+                f"{shown} is not an MLflow database ({error}); delete it or choose another with --mlflow"
             ) from None
         return f"{shown}, readable"
-    if uri.startswith(("http://", "https://")):
+    if is_server(uri):
         try:
             with urllib.request.urlopen(f"{page_of(uri).rstrip('/')}/health", timeout=_TIMEOUT_SECONDS):
                 return f"{shown} answers"

@@ -1,55 +1,43 @@
-"""`reaemb-bench ablate`: variants of one recipe in one store, then how far each stands from it."""
+"""Verbs that run many recipes: `ablate` (variants of one), `bench` (a grid of methods) and `sweep` (a search)."""
 
 from __future__ import annotations
 
 import time
 import traceback
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from reaemb_bench.cli.options import (
+    COMPUTE,
     DEFAULT_RECIPE,
-    CachePlace,
-    Deterministic,
-    Device,
     Drops,
-    LogModels,
-    MicroBatch,
-    MlflowPlace,
-    Precision,
-    RecipePlace,
+    RecipeName,
     Sets,
-    StorePlace,
-    Threads,
+    TablesFile,
     console,
-    limit_threads,
-    machine_from,
+    machine_options,
+    say,
 )
-from reaemb_bench.core.errors import RecipeError, UserError, reason_of
-from reaemb_bench.core.files import write_atomically
-from reaemb_bench.core.machine import Machine
-from reaemb_bench.core.plan import needed_jobs
-from reaemb_bench.core.recipe import load
-from reaemb_bench.core.runs import Group, Run
-from reaemb_bench.core.store import Store
-from reaemb_bench.experiments.ablate import Ablation, Asked, Variant, read_ablation
-from reaemb_bench.experiments.bench import remember_cells
-from reaemb_bench.experiments.pool import in_processes, on_ray
-from reaemb_bench.experiments.running import Counts, executed, group_results
-from reaemb_bench.experiments.space import CURVE, PrunerName, SamplerName, read_search, twin
-from reaemb_bench.experiments.suite import Grid, Task, grid, judge, read_suite
-from reaemb_bench.experiments.sweep import Sweep, sweep_of
-from reaemb_bench.report import render as terminal
-from reaemb_bench.report.recipe_tables import tables_of
-from reaemb_bench.report.render import check_ending, write_tables
-from reaemb_bench.tracking.terminal import in_words
+from reaemb_bench.core.errors import RecipeError, UserError
+
+if TYPE_CHECKING:
+    from reaemb_bench.core.machine import Machine
+    from reaemb_bench.core.runs import Group, Run
+    from reaemb_bench.core.store import Store
+    from reaemb_bench.experiments.ablate import Ablation, Variant
+    from reaemb_bench.experiments.running import Counts
+    from reaemb_bench.experiments.suite import Grid, Task
+    from reaemb_bench.experiments.sweep import Sweep
 
 _FAILED = 1
 
-Place = Annotated[
+Executor = Literal["processes", "ray"]
+SamplerName = Literal["tpe", "gp", "cmaes", "random", "grid"]
+PrunerName = Literal["median", "hyperband", "none"]
+
+RecipeOrVariants = Annotated[
     str,
     typer.Argument(metavar="RECIPE", help="A recipe to vary, or a TOML file that names a recipe and variants of it."),
 ]
@@ -58,7 +46,7 @@ VariantDrops = Annotated[
     typer.Option(
         "--drop",
         metavar="STEP[.PART]",
-        help="A variant without this; commas divide what goes together (crrl,llm.reasoner); may be repeated.",
+        help="A variant without this; commas join what goes together (crrl,llm.reasoner); may be repeated.",
     ),
 ]
 Swaps = Annotated[
@@ -67,9 +55,8 @@ Swaps = Annotated[
         "--swap", metavar="STEP.SETTING=VALUE", help="A variant in which this one setting differs; may be repeated."
     ),
 ]
-Each = Annotated[
-    bool,
-    typer.Option("--each", help="Beside the others, a variant without each step that the recipe can do without."),
+EachStep = Annotated[
+    bool, typer.Option("--each", help="Also a variant without each step that the recipe can do without.")
 ]
 Only = Annotated[
     list[str] | None,
@@ -82,357 +69,277 @@ BaseSets = Annotated[
         "--set", metavar="STEP.SETTING=VALUE", help="Change the recipe itself, and so all variants; may be repeated."
     ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="Write the tables there too; the ending says the format.")]
 
 
+@machine_options(*COMPUTE, "mlflow", "log_models")
 def ablate(
-    recipe: Place = DEFAULT_RECIPE,
+    machine: Machine,
+    recipe: RecipeOrVariants = DEFAULT_RECIPE,
     drops: VariantDrops = None,
     swaps: Swaps = None,
-    each: Each = False,
+    each: EachStep = False,
     only: Only = None,
     base: Base = None,
     sets: BaseSets = None,
-    out: Out = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    micro_batch: MicroBatch = None,
-    threads: Threads = None,
-    deterministic: Deterministic = False,
-    store: StorePlace = None,
-    cache: CachePlace = None,
-    mlflow: MlflowPlace = None,
-    log_models: LogModels = False,
+    out: TablesFile = None,
 ) -> None:
-    """Run a recipe and variants of it in one store, then show each variant's difference from the recipe.
+    """Run a recipe and variants of it in one store, then show how each variant differs from the recipe.
 
     Every --drop and every --swap is a variant of its own: an ablation changes one thing at a time. What a variant does
-    not change is not computed again. A variant that fails is missing, with the reason below, and the code is 1; the
-    others go on. The same command computes what is missing.
+    not change is not computed again. A variant that fails is missing, with the reason below the table, the others
+    continue, and the exit code is 1. The same command computes what is missing.
+
+    Examples:
+    reaemb-bench ablate quickstart --drop crrl --swap train.objective=bce
+    reaemb-bench ablate quickstart --each --out table.tex
+    reaemb-bench ablate ablations_base --only "without CRRL"
     """
-    machine = machine_from(
-        device=device,
-        precision=precision,
-        micro_batch=micro_batch,
-        threads=threads,
-        deterministic=deterministic,
-        store=store,
-        cache=cache,
-        mlflow=mlflow,
-        log_models=log_models,
-    )
+    from reaemb_bench.core.store import Store
+    from reaemb_bench.experiments.ablate import Asked, ablation_tables, read_ablation, unlike
+    from reaemb_bench.experiments.running import Counts, group_results
+    from reaemb_bench.report.render import check_ending, render_terminal, write_tables
+
     if out is not None:
         check_ending(out)
-    limit_threads(machine)
     asked = Asked(tuple(drops or ()), tuple(swaps or ()), each, tuple(only or ()), base, tuple(sets or ()))
     ablation = read_ablation(recipe, asked)
-    if _run_and_report(ablation, machine, out):
+    screen, store, start, counts = console(), Store(machine.store), time.monotonic(), Counts()
+    _announce(ablation, store)
+    runs, reasons = _run_variants(ablation, machine, counts)
+    finished = {variant.name: variant for variant in ablation.variants if variant.name not in reasons}
+    reasons |= unlike(ablation, store, finished)
+    tables = ablation_tables(ablation, store, reasons)
+    for table in tables:
+        say("")
+        screen.print(render_terminal(table))
+    group_results(runs, tables, machine, screen)
+    say(counts.in_words(time.monotonic() - start))
+    if out is not None:
+        write_tables(out, ablation.title, tables)
+        say(f"written to {out}")
+    if reasons:
         raise typer.Exit(_FAILED)
 
 
-def _run_and_report(ablation: Ablation, machine: Machine, out: Path | None) -> dict[str, str]:
-    """Why variants are missing, by name."""
-    from reaemb_bench.experiments.ablate import ablation_tables, unlike
+def _announce(ablation: Ablation, store: Store) -> None:
+    from reaemb_bench.core.plan import needed_jobs
 
-    screen, results = console(), Store(machine.store)
-    begun, counts = time.monotonic(), Counts()
-    _announce(ablation, results, screen)
-    runs, reasons = _executed(ablation, machine, screen, counts)
-    finished = {variant.name: variant for variant in ablation.variants if variant.name not in reasons}
-    reasons |= unlike(ablation, results, finished)
-    tables = ablation_tables(ablation, results, reasons)
-    for table in tables:
-        screen.print()
-        screen.print(terminal.render_terminal(table))
-    group_results(runs, tables, machine, screen)
-    screen.print(counts.in_words(time.monotonic() - begun), highlight=False)
-    if out is not None:
-        write_tables(out, ablation.title, tables)
-        screen.print(f"written to {out}", markup=False, highlight=False, soft_wrap=True)
-    return reasons
-
-
-def _announce(ablation: Ablation, results: Store, screen: Console) -> None:
     plans = [planned for variant in (ablation.base, *ablation.variants) for planned in variant.plans]
     steps = {job.key for planned in plans for job in planned.jobs}
-    needed = {key for planned in plans for key in needed_jobs(planned, results)}
-    count = len(ablation.variants)
-    screen.print(
-        f"{ablation.base.name} and {count} variant{'s' if count != 1 else ''}: "
-        f"{len(needed)} of {len(steps)} steps to compute",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    needed = {key for planned in plans for key in needed_jobs(planned, store)}
+    variants = f"{len(ablation.variants)} variant{'s' if len(ablation.variants) != 1 else ''}"
+    say(f"{ablation.base.name} and {variants}: {len(needed)} of {len(steps)} steps to compute")
 
 
-def _executed(
-    ablation: Ablation, machine: Machine, screen: Console, counts: Counts
-) -> tuple[list[Run], dict[str, str]]:
-    """Execute the base, then each variant; the records of what finished, and why the others did not, by name."""
-    runs, reasons = [_one(ablation.base, ablation, machine, screen, counts)], {}
-    for place, variant in enumerate(ablation.variants, 1):
-        screen.print(
-            f"\n{variant.name} [{place}/{len(ablation.variants)}]",
-            style="bold",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+def _run_variants(ablation: Ablation, machine: Machine, counts: Counts) -> tuple[list[Run], dict[str, str]]:
+    """Run the base, then each variant; the records of what finished, and why the others did not, by name."""
+    from reaemb_bench.core.errors import reason_of
+    from reaemb_bench.core.runs import Group
+    from reaemb_bench.core.store import Store
+    from reaemb_bench.experiments.running import executed
+    from reaemb_bench.report.recipe_tables import tables_of
+
+    def run(variant: Variant) -> Run:
+        group = Group("ablation", ablation.base.name)
+        with executed(variant.plans, machine, console(), counts, group) as tracking:
+            if machine.mlflow:
+                tracking.show(tables_of(variant.plans, Store(machine.store)))
+        return tracking.run
+
+    runs, reasons = [run(ablation.base)], {}
+    for number, variant in enumerate(ablation.variants, 1):
+        say(f"\n{variant.name} [{number}/{len(ablation.variants)}]", style="bold")
         try:
-            runs.append(_one(variant, ablation, machine, screen, counts))
+            runs.append(run(variant))
         except Exception as error:  # noqa: BLE001 - one variant's failure must not cost the others their results
             if not isinstance(error, UserError):
                 traceback.print_exc()
             reasons[variant.name] = reason_of(error)
-            screen.print(f"failed: {reasons[variant.name]}", markup=False, highlight=False, soft_wrap=True)
+            say(f"failed: {reasons[variant.name]}")
     return runs, reasons
 
 
-def _one(variant: Variant, ablation: Ablation, machine: Machine, screen: Console, counts: Counts) -> Run:
-    group = Group("ablation", ablation.base.name)
-    with executed(variant.plans, machine, screen, counts, group) as tracking:
-        if machine.mlflow:
-            tracking.show(tables_of(variant.plans, Store(machine.store)))
-    return tracking.run
-
-
-# `reaemb-bench bench`: every method of a suite on all its data, recommenders and seeds, then one table each.
-
-
-_FAILED_BENCH = 1
-
-Executor = Literal["processes", "ray"]
-
-SuitePlace = Annotated[str, typer.Argument(metavar="SUITE", help="A TOML file, or the name of a shipped suite.")]
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A TOML file, or the name of a shipped suite.")]
 SuiteSets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PART.SETTING=VALUE", help="Change the suite, such as seeds=[1]; may be repeated."),
 ]
-Out_of_bench = Annotated[
-    Path | None, typer.Option("--out", help="Write the tables there too; .md, .tex, .html, .json, .csv.")
-]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="How many cells are computed at once.")]
+Cells = Annotated[int, typer.Option("--jobs", min=1, help="How many cells are computed at once.")]
 ExecutorName = Annotated[Executor, typer.Option("--executor", help="Processes of this machine, or a Ray cluster.")]
 
 
+@machine_options(*COMPUTE)
 def bench(
-    suite: SuitePlace,
+    machine: Machine,
+    suite: SuiteName,
     sets: SuiteSets = None,
-    jobs: Jobs = 1,
+    jobs: Cells = 1,
     executor: ExecutorName = "processes",
-    out: Out = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    micro_batch: MicroBatch = None,
-    threads: Threads = None,
-    deterministic: Deterministic = False,
-    store: StorePlace = None,
-    cache: CachePlace = None,
+    out: TablesFile = None,
 ) -> None:
-    """Run a suite: methods by data sets by recommenders by seeds, all in one store, then a table each.
+    """Run a suite: methods by data sets by recommenders by seeds, all in one store, then print a table each.
 
-    A cell that fails is missing in its table, with the reason below, and the code is 1; the others go on. The same
-    command computes what is missing.
+    A cell that fails is missing in its table, with the reason below, the others continue, and the exit code is 1. The
+    same command computes what is missing.
+
+    Examples:
+    reaemb-bench bench suites/quick --jobs 2
+    reaemb-bench bench my_suite.toml --set "seeds=[1, 2, 3]" --out table.md
     """
-    machine = machine_from(
-        device=device,
-        precision=precision,
-        micro_batch=micro_batch,
-        threads=threads,
-        deterministic=deterministic,
-        store=store,
-        cache=cache,
-        mlflow="",
-    )
+    from reaemb_bench.core.runs import Group
+    from reaemb_bench.core.store import Store
+    from reaemb_bench.experiments.bench import remember_cells, suite_tables
+    from reaemb_bench.experiments.suite import grid, read_suite
+    from reaemb_bench.report.render import check_ending, render_terminal, write_tables
+
     if out is not None:
         check_ending(out)
-    read = read_suite(suite, sets or ())
-    cells = grid(read)
-    screen = console()
-    group = Group("bench", Path(suite).stem)
-    reasons = _computed(cells, machine, jobs, executor, screen, group)
-    remember_cells(cells, Store(machine.store), group)
-
-    from reaemb_bench.experiments.bench import suite_tables
-    from reaemb_bench.report import render as terminal
-
-    tables = suite_tables(cells, Store(machine.store), reasons)
-    screen.print(f"\n{read.title}", style="bold", markup=False, highlight=False)
+    loaded = read_suite(suite, sets or ())
+    cells, store, group = grid(loaded), Store(machine.store), Group("bench", Path(suite).stem)
+    reasons = _compute_cells(cells, machine, jobs, executor, group)
+    remember_cells(cells, store, group)
+    tables = suite_tables(cells, store, reasons)
+    say(f"\n{loaded.title}", style="bold")
     for table in tables:
-        screen.print()
-        screen.print(terminal.render_terminal(table))
+        say("")
+        console().print(render_terminal(table))
     if out is not None:
-        write_tables(out, read.title, tables)
-        screen.print(f"\nwritten to {out}", markup=False, highlight=False, soft_wrap=True)
+        write_tables(out, loaded.title, tables)
+        say(f"\nwritten to {out}")
     if reasons:
-        raise typer.Exit(_FAILED_BENCH)
+        raise typer.Exit(_FAILED)
 
 
-def _computed(
-    cells: Grid, machine: Machine, jobs: int, executor: Executor, screen: Console, group: Group
-) -> dict[str, str]:
-    """Compute what is missing; why a cell failed, by the key of its judge's result."""
-    results, tasks = Store(machine.store), cells.tasks()
-    missing = [task for task in tasks if not results.has(judge(task.planned).key)]
-    begun = time.monotonic()
+def _compute_cells(cells: Grid, machine: Machine, jobs: int, executor: Executor, group: Group) -> dict[str, str]:
+    """Compute what is missing; returns why cells failed, by the key of their judge's result."""
+    from reaemb_bench.core.store import Store
+    from reaemb_bench.experiments.bench import remember_cells
+    from reaemb_bench.experiments.pool import in_processes, on_ray
+    from reaemb_bench.experiments.suite import judge
+    from reaemb_bench.tracking.terminal import in_words
 
-    def say(task: Task, line: str) -> None:
-        screen.print(f"{task.label}: {line}", markup=False, highlight=False, soft_wrap=True)
+    store, tasks, start = Store(machine.store), cells.tasks(), time.monotonic()
+    missing = [task for task in tasks if not store.has(judge(task.planned).key)]
 
-    screen.print(f"{len(missing)} of {len(tasks)} cells to compute", highlight=False)
+    def report(task: Task, line: str) -> None:
+        say(f"{task.label}: {line}")
+
+    say(f"{len(missing)} of {len(tasks)} cells to compute")
     execute = on_ray if executor == "ray" else in_processes
     reasons = {}
-    for number, (task, answer) in enumerate(execute(missing, machine, jobs, say), 1):
+    for number, (task, answer) in enumerate(execute(missing, machine, jobs, report), 1):
         if answer.reason:
             reasons[judge(task.planned).key] = answer.reason
         else:
-            # At once, for a suite that is interrupted goes on another day.
-            remember_cells(cells, results, group, task.planned)
-        ended = f"failed, {answer.reason}" if answer.reason else "done"
-        say(task, f"{ended} [{number}/{len(missing)}, {in_words(time.monotonic() - begun)}]")
+            # Remembered at once, because an interrupted suite may continue on another day.
+            remember_cells(cells, store, group, task.planned)
+        outcome = f"failed, {answer.reason}" if answer.reason else "done"
+        report(task, f"{outcome} [{number}/{len(missing)}, {in_words(time.monotonic() - start)}]")
     return reasons
 
 
-# `reaemb-bench sweep`: search for settings by the validation targets; the test targets stay closed.
-
-
-_FAILED_SWEEP = 1
-
-SpacePlace = Annotated[
+SpaceFile = Annotated[
     Path | None,
-    typer.Option("--space", help="TOML file of the search space; by default NAME.search.toml beside the recipe."),
+    typer.Option("--space", help="TOML file of the search space; by default NAME.search.toml next to the recipe."),
 ]
 Trials = Annotated[int | None, typer.Option("--trials", min=1, help="Finished trials that the study is to have.")]
-Jobs_of_sweep = Annotated[int, typer.Option("--jobs", min=1, help="Processes on this machine.")]
-Sampler = Annotated[SamplerName | None, typer.Option("--sampler", help="Who proposes settings.")]
-Pruner = Annotated[PrunerName | None, typer.Option("--pruner", help="Who stops trials by their validation curve.")]
+Processes = Annotated[int, typer.Option("--jobs", min=1, help="Processes on this machine.")]
+Sampler = Annotated[SamplerName | None, typer.Option("--sampler", help="Proposes settings.")]
+Pruner = Annotated[PrunerName | None, typer.Option("--pruner", help="Stops trials by their validation curve.")]
 Objectives = Annotated[
     list[str] | None,
-    typer.Option("--objective", help=f"{CURVE}, {CURVE}/tail, minutes, ...; repeat it for several."),
+    typer.Option("--objective", help="validation/ndcg@10, validation/ndcg@10/tail, minutes, ...; may be repeated."),
 ]
 Storage = Annotated[
     str | None,
     typer.Option("--storage", help="A database URL, or a journal file; by default STORE/sweeps/NAME.journal."),
 ]
-Name = Annotated[str | None, typer.Option("--name", help="Name of the study; by default the recipe's.")]
-Out_of_sweep = Annotated[
+StudyName = Annotated[str | None, typer.Option("--name", help="Name of the study; by default the recipe's.")]
+BestRecipe = Annotated[
     Path | None, typer.Option("--out", help="The best recipe; by default STORE/sweeps/NAME/best.toml.")
 ]
-Timeout = Annotated[
-    float | None, typer.Option("--timeout", min=0.0, help="Seconds after which no further trial begins.")
-]
+Timeout = Annotated[float | None, typer.Option("--timeout", min=0.0, help="Seconds after which no new trial starts.")]
 
 
+@machine_options(*COMPUTE, "mlflow")
 def sweep(
-    recipe: RecipePlace = DEFAULT_RECIPE,
-    space: SpacePlace = None,
+    machine: Machine,
+    recipe: RecipeName = DEFAULT_RECIPE,
+    space: SpaceFile = None,
     trials: Trials = None,
-    jobs: Jobs = 1,
+    jobs: Processes = 1,
     sampler: Sampler = None,
     pruner: Pruner = None,
     objective: Objectives = None,
     storage: Storage = None,
-    name: Name = None,
-    out: Out = None,
+    name: StudyName = None,
+    out: BestRecipe = None,
     timeout: Timeout = None,
     sets: Sets = None,
     drops: Drops = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    micro_batch: MicroBatch = None,
-    threads: Threads = None,
-    deterministic: Deterministic = False,
-    store: StorePlace = None,
-    cache: CachePlace = None,
-    mlflow: MlflowPlace = None,
 ) -> None:
     """Search for settings of a recipe: trials run up to the recommender and are judged by validation targets.
 
-    The same command goes on where it was, and commands with the same name and storage share one study.
+    The same command continues a study, and commands with the same name and storage share one study.
+
+    Examples:
+    reaemb-bench sweep quickstart --trials 30 --jobs 2
+    reaemb-bench sweep my_recipe.toml --space my_space.toml --sampler random
     """
-    machine = machine_from(
-        device=device,
-        precision=precision,
-        micro_batch=micro_batch,
-        threads=threads,
-        deterministic=deterministic,
-        store=store,
-        cache=cache,
-        mlflow=mlflow,
-    )
-    limit_threads(machine)
+    from reaemb_bench.core.recipe import load
+    from reaemb_bench.experiments import sweep as studies
+    from reaemb_bench.experiments.space import CURVE, read_search, twin
+
     given = {"trials": trials, "sampler": sampler, "pruner": pruner, "objectives": objective}
     file = space or twin(recipe)
     raw, settings = read_search(file, {key: value for key, value in given.items() if value is not None})
     if pruner not in (None, "none") and not settings.prunes:
         raise UserError(f"--pruner {pruner}: only {CURVE} alone is pruned by; say --pruner none")
-    read = load(recipe, sets or (), drops or ())
     try:
-        made = sweep_of(read, raw, settings, machine, name, storage)
+        search = studies.sweep_of(load(recipe, sets or (), drops or ()), raw, settings, machine, name, storage)
     except RecipeError as error:
         raise UserError(f"{file}, {error}") from None
-    _search(made, jobs, timeout)
-    _tell(made, out, console())
-
-
-def _search(made: Sweep, jobs: int, timeout: float | None) -> None:
-    from reaemb_bench.experiments.sweep import in_processes, open_study, planned_trials, sampler, shown_storage, work
-
-    # Before anything runs: what cannot be reached or done costs no trial.
-    sampler(made.settings, 0)
-    trials = planned_trials(made)
-    open_study(made)
-    screen = console()
-
-    def say(line: str) -> None:
-        screen.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    say(f"study '{made.name}' in {shown_storage(made.storage)}: until {trials} trials are finished")
+    # Before anything runs: a sampler that is not installed or a database that is away costs no trial.
+    studies.sampler(search.settings, 0)
+    count = studies.planned_trials(search)
+    studies.open_study(search)
+    say(f"study '{search.name}' in {studies.shown_storage(search.storage)}: until {count} trials are finished")
     until = None if timeout is None else time.time() + timeout
     if jobs == 1:
-        work(made, say, until)
+        studies.work(search, say, until)
     else:
-        in_processes(made, jobs, say, until)
+        studies.in_processes(search, jobs, say, until)
+    _report_search(search, out)
 
 
-def _tell(made: Sweep, out: Path | None, screen: Console) -> None:
+def _report_search(search: Sweep, out: Path | None) -> None:
+    from reaemb_bench.core.files import write_atomically
     from reaemb_bench.experiments import sweep_report as report
     from reaemb_bench.experiments.sweep import open_study, shown_storage
-    from reaemb_bench.experiments.sweep_report import page
 
-    found = report.found_in(open_study(made))
-
-    def say(line: str) -> None:
-        screen.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    screen.print()
-    screen.print(report.trials_table(found, made))
-    for line in report.notes(found, made):
+    screen, trials = console(), report.found_in(open_study(search))
+    say("")
+    screen.print(report.trials_table(trials, search))
+    for line in report.notes(trials, search):
         say(line)
-    if found.best is None:
+    if trials.best is None:
         say("no trial is complete, so there is no best recipe")
-        raise typer.Exit(_FAILED_SWEEP)
-    say(report.curve_line(report.best_so_far(found), made.settings.objectives[0]))
-    if shares := report.importance(found):
-        screen.print()
+        raise typer.Exit(_FAILED)
+    say(report.curve_line(report.best_so_far(trials), search.settings.objectives[0]))
+    if shares := report.importance(trials):
+        say("")
         screen.print(report.importance_table(shares))
     else:
-        least, complete = report.LEAST_FOR_IMPORTANCE, len(found.complete)
+        least, complete = report.LEAST_FOR_IMPORTANCE, len(trials.complete)
         say(f"importance of settings: takes {least} complete trials, there are {complete}")
-    best = out or made.folder / "best.toml"
-    recipe = made.whole_recipe(made.searched().named(found.best.params))
-    plots = made.folder / "plots.html"
-    _write(best, recipe.toml())
-    _write(plots, page(found, made))
+    best, plots = out or search.folder / "best.toml", search.folder / "plots.html"
+    recipe = search.whole_recipe(search.searched().named(trials.best.params))
+    for file, text in ((best, recipe.toml()), (plots, report.page(trials, search))):
+        try:
+            write_atomically(file, text.encode())
+        except OSError as error:
+            raise UserError(f"{file} cannot be written ({error.strerror})") from None
     say(f"\nplots: {plots}")
-    say(f"more of them: optuna-dashboard {shown_storage(made.storage)}")
-    say(f"best recipe, trial {found.best.number}: {best}")
+    say(f"more of them: optuna-dashboard {shown_storage(search.storage)}")
+    say(f"best recipe, trial {trials.best.number}: {best}")
     say(f"what the test targets say of it: reaemb-bench run {best}")
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        write_atomically(file, text.encode())
-    except OSError as error:
-        raise UserError(f"{file} cannot be written ({error.strerror})") from None
