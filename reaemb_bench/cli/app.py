@@ -99,7 +99,7 @@ def main() -> None:
         import_settings_only()
     code = _call(arguments, debug)
     if code == _INTERRUPTED:
-        print("interrupted: finished steps are kept; the same command continues from there", file=sys.stderr)
+        print("interrupted: finished steps are kept, the same command goes on from there", file=sys.stderr)
     sys.exit(code)
 
 

@@ -34,7 +34,7 @@ def edit(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     }
     runs = {name: replace(find(store, name), **changed) for name, changed in days.items()}
     monkeypatch.setattr(
-        "reaemb_bench.cli.results.history", lambda _: sorted(runs.values(), key=lambda run: run.finished, reverse=True)
+        "reaemb_bench.core.runs.history", lambda _: sorted(runs.values(), key=lambda run: run.finished, reverse=True)
     )
 
     def change(name: str, **changed: Any) -> None:

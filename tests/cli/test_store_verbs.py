@@ -261,4 +261,4 @@ def test_mistakes_are_one_line(store: Store, command: Command) -> None:
     refused(command("store", "why", _key(store, "poor", "rank")[:3]), "at least 4 characters")
     refused(command("store", "gc", "--forget", "pour"), "remembers no run 'pour'. Did you mean 'poor'?")
     refused(command("store", "gc", "--older-than", "-1"), "--older-than")
-    refused(command("store", "gc", "--all", "--older-than", "3"), "--all takes results of any age")
+    refused(command("store", "gc", "--all", "--older-than", "3"), "--all deletes results of any age")
