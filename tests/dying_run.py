@@ -14,9 +14,8 @@ import time
 
 from reaemb_bench.cli.app import main
 from reaemb_bench.core import execute as pipeline
-from reaemb_bench.core import training as of_contrast
+from reaemb_bench.core import training
 from reaemb_bench.core.component import Progress
-from reaemb_bench.rl import checkpoint as of_reinforcement
 
 
 def die_in(step: str, unit: str, done: int, wait: float) -> None:
@@ -35,7 +34,7 @@ def die_in(step: str, unit: str, done: int, wait: float) -> None:
 
 
 if __name__ == "__main__":
-    of_contrast.SECONDS = of_reinforcement.SECONDS = 0.0
+    training.SECONDS = 0.0
     die_in(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
     sys.argv = ["reaemb-bench", *sys.argv[5:]]
     main()

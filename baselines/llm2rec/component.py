@@ -45,7 +45,7 @@ class NextTitle(LoraSettings):
         from reaemb_bench.encoder.finetune import Task, token_loss
 
         questions = self._questions(model, corpus, seed)
-        return Task(questions, lambda batch: token_loss(model, batch, bidirectional_mask=False), ())
+        return Task(questions, lambda batch: token_loss(model, batch, bidirectional=False), ())
 
     def _questions(self, model: ThoughtModel, corpus: Corpus, seed: int) -> Iterator[Sequence[Question]]:
         import numpy as np

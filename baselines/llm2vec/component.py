@@ -42,10 +42,10 @@ class MaskedNextToken(LoraSettings):
     def _task(self, model: ThoughtModel, corpus: Corpus, seed: int) -> Task[Question]:
         from reaemb_bench.encoder.finetune import Task, token_loss
 
-        if not model.bidirectional_mask:
+        if not model.bidirectional:
             raise UserError('masked tokens need both sides: say llm.backbone = {use = "bidirectional", of = ...}')
         questions = self._questions(model, corpus, seed)
-        return Task(questions, lambda batch: token_loss(model, batch, bidirectional_mask=True), ())
+        return Task(questions, lambda batch: token_loss(model, batch, bidirectional=True), ())
 
     def _questions(self, model: ThoughtModel, corpus: Corpus, seed: int) -> Iterator[Sequence[Question]]:
         import numpy as np

@@ -65,7 +65,7 @@ class Regenerate(TuneSettings):
     """AdamW's learning rate at the first step; it falls linearly to 0."""
 
     def run(self, corpus: Corpus, encoder: Encoder, context: Context) -> Vectors:
-        """One projected vector an item, (items, hidden size). An interrupted training begins anew."""
+        """One projected vector an item, (items, hidden size)."""
         import torch
 
         from reaemb_bench.encoder.finetune import Task, seeded, tune

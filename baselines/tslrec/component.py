@@ -114,7 +114,7 @@ def divergence(model: ThoughtModel, classifier: nn.Module, histories: Sequence[H
     import torch
     from torch.nn import functional
 
-    states = model.states(model.tokens([history.ids for history in histories]), bidirectional_mask=False)
+    states = model.states(model.tokens([history.ids for history in histories]), bidirectional=False)
     predicted = classifier(states[:, -1].float()).log_softmax(dim=1)
     shares = torch.from_numpy(np.stack([history.shares for history in histories])).to(predicted.device)
     return functional.kl_div(predicted, shares, reduction="sum")

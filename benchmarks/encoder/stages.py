@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from reaemb_bench.encoder.thought_model import ThoughtModel
 from reaemb_bench.rl.candidates import draw_candidates
 from reaemb_bench.rl.crrl import Learner, Reinforce
 from reaemb_bench.rl.kinds import AnyPolicy
-from reaemb_bench.rl.prompt_cache import CacheBudget, Prompts
+from reaemb_bench.rl.prompt_cache import Prompts
 
 SEED = 42
 NOISE = 3.0
@@ -128,8 +129,10 @@ def crrl(
     lists, places = drawn.lists[chosen], drawn.items[chosen]
     everything = np.unique(np.concatenate([lists.ravel(), places]))
 
+    folder = tempfile.TemporaryDirectory()
+
     def read() -> Prompts:
-        return Prompts(model, rows, everything, CacheBudget(settings.cache_gb * 1e9, 0, Path()), size)
+        return Prompts(model, rows, everything, Path(tempfile.mkdtemp(dir=folder.name)), 1e12, size)
 
     kept = None if first else read()
 

@@ -1,130 +1,137 @@
-"""One loop for everything that is trained by epochs: a generator, so that the caller logs, validates and stops."""
+"""The optimisation loop that all training shares, and the checkpoints from which an interrupted training goes on."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from safetensors.torch import load, save
-from torch import Tensor, nn
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
 
-from reaemb_bench.core.artifacts import Int64
-from reaemb_bench.core.errors import Whose, check_finite, check_parameters, gradient_norm
+from reaemb_bench.core.distributed import broadcast, is_first
+from reaemb_bench.core.errors import UserError, Whose, check_finite, check_parameters, gradient_norm
 from reaemb_bench.core.files import write_atomically
-
-
-@dataclass(frozen=True)
-class Update:
-    """One optimiser step, numbered from 1 over all epochs. loss is the batch's."""
-
-    step: int
-    steps: int
-    epoch: int
-    loss: float
-    ends_epoch: bool
-
-
-def training(
-    optimiser: torch.optim.Optimizer,
-    epochs: int,
-    batches: Callable[[int], Sequence[Int64]],
-    loss: Callable[[Int64], Tensor],
-    *,
-    whose: Whose,
-) -> Iterator[Update]:
-    """Yield an Update after each optimiser step.
-
-    batches: the batches of an epoch (numbered from 0), each the numbers of items or users, as `whose` says. Raises
-    UserError where a loss or a gradient is not finite, before anything is learned from it.
-    """
-    parameters = [each for group in optimiser.param_groups for each in group["params"]]
-    step = 0
-    for epoch in range(epochs):
-        parts = batches(epoch)
-        for place, part in enumerate(parts):
-            step += 1
-            optimiser.zero_grad(set_to_none=True)
-            value = loss(part)
-            value.backward()  # type: ignore[no-untyped-call]
-            # Both at once, because a GPU waits each time that a number is asked for.
-            measured, norm = torch.stack([value.detach(), gradient_norm(parameters, None)]).tolist()
-            where = f"step {step} (epoch {epoch + 1})"
-            check_finite("loss", measured, where, part, whose)
-            check_finite("gradient norm", norm, where, part, whose)
-            optimiser.step()
-            yield Update(step, epochs * len(parts), epoch, measured, place == len(parts) - 1)
-
-
-# Checkpoints of a contrastive training: an interrupted run goes on where it was and ends with the same bits.
-
 
 SECONDS = 60.0
 """Least time between two checkpoints."""
 
-Curve = list[tuple[float, float]]
-"""Loss and temperature after each step."""
+Curve = list[dict[str, float]]
+"""What was measured in each step."""
 
 _KEPT = 2
 _DIGITS_OF_SUM = 16
 
 
-class Checkpoints:
-    """The last two checkpoints of a training, each with parameters, AdamW's moments, the loss curve, a token count.
+def training(
+    steps: int, learn: Callable[[int], Mapping[str, float]], checkpoints: Checkpoints | None = None
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yields the number of each step, from 1, and what `learn(number)` measured in it; the caller may stop early.
 
-    A file's name says after how many steps it was written, and the start of its own sha256, so that one that a disk
-    has damaged is known and the one before it is used.
+    Steps of the restored checkpoint are not computed again: their values are yielded as they were. Raises UserError
+    if a parameter of `checkpoints` is not finite after the last step.
+    """
+    curve = [] if checkpoints is None else checkpoints.curve
+    for step in range(1, steps + 1):
+        if step > len(curve):
+            curve.append(dict(learn(step)))
+            if checkpoints is not None:
+                checkpoints.save()
+        yield step, curve[step - 1]
+    if checkpoints is not None:
+        check_parameters(checkpoints.parameters, f"step {steps}")
+
+
+def update(
+    optimiser: torch.optim.Optimizer,
+    loss: Tensor,
+    where: str,
+    numbers: Sequence[int] | npt.NDArray[np.integer] = (),
+    *,
+    whose: Whose = "item",
+    clip_norm: float | None = None,
+    learning_rate: float | None = None,
+) -> float:
+    """One optimiser step on the gradients that the parameters hold; returns the loss, which is only checked.
+
+    numbers: the batch's items or users, as `whose` says. clip_norm: largest norm of the whole gradient; None clips
+    nothing. Raises NotFiniteError if the loss or the gradient is not finite, before anything is learned from it.
+    """
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    # Both at once, because a GPU waits each time that a number is asked for.
+    measured, norm = torch.stack([loss.detach(), gradient_norm(parameters, clip_norm)]).tolist()
+    check_finite("loss", measured, where, numbers, whose)
+    check_finite("gradient norm", norm, where, numbers, whose)
+    if learning_rate is not None:
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate
+    optimiser.step()
+    return float(measured)
+
+
+class Checkpoints:
+    """The last two checkpoints of a training: its parameters, the optimiser's moments, and the curve so far.
+
+    A file's name holds the number of steps and the start of its sha256, so that a damaged one is recognised and the
+    one before it is used. shared: all processes of the run restore from this folder; process 0 alone writes.
     """
 
-    def __init__(self, folder: Path, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer) -> None:
+    def __init__(self, folder: Path, optimiser: torch.optim.Optimizer, *, shared: bool = False) -> None:
+        """Restores the newest checkpoint that is whole; without one, nothing changes and the curve is empty.
+
+        Raises UserError if process 0 finds another checkpoint than this process.
+        """
         self._folder = folder
-        self._parameters = parameters
         self._optimiser = optimiser
         self._last = time.monotonic()
+        self.parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        self.curve = self._restore()
+        if shared and broadcast(len(self.curve)) != [len(self.curve)]:
+            raise UserError("this process finds another checkpoint than process 0; give all hosts the same --store")
 
-    def save(self, curve: Curve, tokens: int) -> None:
-        """Write the state after len(curve) steps, unless the last checkpoint is younger than a minute.
+    def save(self) -> None:
+        """Writes the state after len(curve) steps, unless the last checkpoint is younger than a minute.
 
-        Raises NotFiniteError, and leaves the checkpoints as they are, where a parameter is not finite.
+        Raises NotFiniteError, and leaves the checkpoints as they are, if a parameter is not finite.
         """
-        if time.monotonic() - self._last < SECONDS:
+        if not is_first() or time.monotonic() - self._last < SECONDS:
             return
-        check_parameters(self._parameters, f"step {len(curve)}")
-        tensors = {"curve": torch.tensor(curve, dtype=torch.float64), "tokens": torch.tensor(tokens)}
-        for place, parameter in enumerate(self._parameters):
-            tensors[f"{place}.parameter"] = parameter.detach()
-            for name, value in self._optimiser.state[parameter].items():
-                tensors[f"{place}.{name}"] = value
-        content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
-        write_atomically(self._folder / f"checkpoint-{len(curve):08}-{_sum(content)}.safetensors", content)
+        check_parameters(self.parameters, f"step {len(self.curve)}")
+        tensors: dict[str, Tensor] = {}
+        for number, parameter in enumerate(self.parameters):
+            state = {"parameter": parameter.detach(), **self._optimiser.state[parameter]}
+            tensors |= {f"{number}.{name}": value.cpu().contiguous() for name, value in state.items()}
+        content = save(tensors, {"curve": json.dumps(self.curve)})
+        write_atomically(self._folder / f"checkpoint-{len(self.curve):08}-{_sum(content)}.safetensors", content)
         for file in self._newest_first()[_KEPT:]:
             file.unlink()
         self._last = time.monotonic()
 
-    def restore(self) -> tuple[Curve, int]:
-        """Put back what was saved last and is whole; the curve of the steps done so far and the tokens.
-
-        Without such a checkpoint nothing is changed, and the curve is empty.
-        """
-        for file in self._newest_first():
-            content = file.read_bytes()
-            if file.stem.endswith(_sum(content)):
-                return self._put_back(load(content))
-        return [], 0
-
-    def _put_back(self, tensors: dict[str, Tensor]) -> tuple[Curve, int]:
-        for place, parameter in enumerate(self._parameters):
-            state = _below(tensors, f"{place}.")
+    def _restore(self) -> Curve:
+        whole = (file for file in self._newest_first() if file.stem.endswith(_sum(file.read_bytes())))
+        file = next(whole, None)
+        if file is None:
+            return []
+        with safe_open(file, framework="pt") as opened:
+            curve: Curve = json.loads(opened.metadata()["curve"])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dictionary
+        for number, parameter in enumerate(self.parameters):
+            state = {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{number}.")}
             with torch.no_grad():
                 parameter.copy_(state.pop("parameter"))
-            # AdamW counts its steps on the CPU and keeps its moments beside the parameter.
+            # AdamW counts its steps on the CPU and keeps its moments on the parameter's device. These are copies,
+            # because what was read is mapped from a file that will be deleted.
             self._optimiser.state[parameter] = {
-                name: value if name == "step" else value.to(parameter.device) for name, value in state.items()
+                name: value.clone() if name == "step" else value.to(parameter.device, copy=True)
+                for name, value in state.items()
             }
-        return [(loss, temperature) for loss, temperature in tensors["curve"].tolist()], int(tensors["tokens"])
+        return curve
 
     def _newest_first(self) -> list[Path]:
         return sorted(self._folder.glob("checkpoint-*.safetensors"), reverse=True)
@@ -132,7 +139,3 @@ class Checkpoints:
 
 def _sum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:_DIGITS_OF_SUM]
-
-
-def _below(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:
-    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}

@@ -148,7 +148,7 @@ def assemble(parts: Parts, loaded: Loaded) -> ThoughtModel:
         thought_id=thought_id,
         embedding_rms=rms,
         thought_scale=parts.reasoner.thought_scale(rms),
-        bidirectional_mask=loaded.bidirectional_mask,
+        bidirectional=loaded.bidirectional,
     )
 
 

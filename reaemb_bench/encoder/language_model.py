@@ -113,12 +113,12 @@ THOUGHT = "<|Thought|>"
 class Loaded:
     """A transformers causal language model, on its device and in eval mode, and its tokenizer.
 
-    both_ways: each token of an item's prompt is to see all of it, not only what stands before.
+    bidirectional: each token of an item's prompt is to see all of it, not only what stands before.
     """
 
     model: Any
     tokenizer: Any
-    bidirectional_mask: bool = False
+    bidirectional: bool = False
 
 
 def load_pretrained(

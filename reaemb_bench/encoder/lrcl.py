@@ -1,10 +1,15 @@
-"""Two views of an item text by attribute dropout."""
+"""LRCL, the method's first stage: latent reasoning-enhanced contrastive learning (arXiv 2606.16703, Stage I).
+
+A step draws two views of each item, embeds all of them, takes the contrastive loss over the whole batch and updates
+LoRA, the reasoner and the temperature. Shapes: n prompts, d hidden size.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -16,46 +21,21 @@ from torch import Tensor, nn
 from reaemb_bench.core.artifacts import Corpus, Encoder
 from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.distributed import all_reduce, all_reduce_gradients, broadcast, is_first, share, world_size
-from reaemb_bench.core.errors import UserError, check_finite, gradient_norm
+from reaemb_bench.core.training import Checkpoints, training, update
+from reaemb_bench.encoder.finetune import seeded
+from reaemb_bench.encoder.folder import open_encoder, with_adapter
 from reaemb_bench.encoder.kinds import AnyLoss
 from reaemb_bench.encoder.lora import LoraSettings, add_lora, step_seed
-from reaemb_bench.encoder.memory import graphs_that_fit, in_turn
-from reaemb_bench.encoder.shared_prefix import SharedPrefix, Tokens
+from reaemb_bench.encoder.memory import graphs_that_fit, in_turn, micro_batch
+from reaemb_bench.encoder.shared_prefix import SharedPrefix
 from reaemb_bench.encoder.thought_model import ThoughtModel
 
 _ATTEMPTS = 16
-
-
-def two_views(text: str, drop: float, draw: Generator) -> tuple[str, str]:
-    """Two texts of the same attributes, each shuffled and with a share `drop` of them left out.
-
-    Attributes are separated by ";". int(attributes * drop) are left out of each view. The views differ where they
-    can: a text of one attribute gives the same view twice. Source: arXiv 2606.16703, Stage I.
-    """
-    attributes = [part for part in (part.strip() for part in text.split(";")) if part]
-    if len(set(attributes)) < 2:
-        return text, text
-    first = _view(attributes, drop, draw)
-    for _ in range(_ATTEMPTS):
-        second = _view(attributes, drop, draw)
-        if second != first:
-            break
-    else:
-        # Two distinct attributes that always come out alike, by bad luck: an order read backwards is another view.
-        second = "; ".join(reversed(first.split("; ")))
-    return first, second
-
-
-def _view(attributes: list[str], drop: float, draw: Generator) -> str:
-    kept = len(attributes) - int(len(attributes) * drop)
-    return "; ".join(attributes[place] for place in draw.permutation(len(attributes))[:kept])
-
-
-# LRCL: latent reasoning-enhanced contrastive learning, the method's first stage.
-
-
+"""Draws of a second view before the first one is reversed instead."""
 _LONG_TEXTS = 16
 """Texts that are tokenised to know how much memory a prompt takes."""
+_COOLEST = 1e-3
+"""Lowest temperature."""
 
 
 class Contrast(LoraSettings):
@@ -81,7 +61,7 @@ class Contrast(LoraSettings):
     negatives: Literal["batch", "micro-batch"] = "batch"
     """Where the negatives of a pair come from: all pairs of the step, or those of its block of `device_batch`."""
     device_batch: int = Field(default=64, ge=2)
-    """Pairs a block where negatives = "micro-batch": what one of the authors' GPUs held."""
+    """Pairs a block if negatives = "micro-batch": what one of the authors' GPUs held."""
     passes: Literal[1, 2] = 1
     """1 reads the prompt once and continues from its cache; 2 reads it twice, with two masks of LoRA dropout."""
     padding: Literal["left", "right"] | None = None
@@ -89,69 +69,82 @@ class Contrast(LoraSettings):
 
     def run(self, corpus: Corpus, encoder: Encoder, context: Context) -> Encoder:
         """The encoder with one more adapter, a trained reasoner and the temperature it arrived at."""
-        from reaemb_bench.encoder.finetune import seeded
-
         if not self.steps:
             return encoder
         with seeded(context):
             return self._train(corpus, encoder, context)
 
-    def _pairs(self, corpus: Corpus, items: list[int], seed: int, epoch: int) -> list[tuple[str, str]]:
-
-        if self.views == "same":
-            return [(corpus.texts[item], corpus.texts[item]) for item in items]
-        return view_pairs(corpus, items, self.drop, seed, 0 if self.views == "once" else epoch)
-
     def _train(self, corpus: Corpus, encoder: Encoder, context: Context) -> Encoder:
-        import torch
-
-        from reaemb_bench.core.errors import check_parameters
-        from reaemb_bench.core.training import Checkpoints
-        from reaemb_bench.encoder.folder import open_encoder, with_adapter
-        from reaemb_bench.encoder.memory import micro_batch
-
         model = open_encoder(encoder, context.machine)
         model.template = replace(model.template, padding=self.padding or model.template.padding)
-        # Most characters are not always most tokens, but hardly ever are they far from it.
-        longest = model.tokenize(sorted(corpus.texts, key=len)[-_LONG_TEXTS:])
-        length = max(map(len, longest)) + model.thoughts + 1
+        # The texts of most characters are hardly ever far from those of most tokens.
+        longest = max(map(len, model.tokenize(sorted(corpus.texts, key=len)[-_LONG_TEXTS:])))
+        at_once = micro_batch(context.machine, model.shape, longest + model.thoughts + 1, learns=True)
         # Hosts may differ in free memory, but all processes must share the same groups.
-        room = broadcast(micro_batch(context.machine, model.shape, length, learns=True))[0]
-        learner = ContrastiveLearner(self, model, room)
+        learner = ContrastiveLearner(self, model, broadcast(at_once)[0])
         model.train()
-        checkpoints = Checkpoints(context.scratch, learner.parameters, learner.optimiser)
-        curve, learner.tokens = checkpoints.restore()
-        if broadcast(len(curve)) != [len(curve)]:
-            raise UserError("this process finds another checkpoint than process 0; give all hosts the same --store")
-        drawn = batches(corpus.items, min(self.batch_size, corpus.items), context.seed)
-        for number, (epoch, items) in zip(range(1, self.steps + 1), drawn, strict=False):
-            if number > len(curve):
-                pairs = self._pairs(corpus, items, context.seed, epoch)
-                # Every step has a seed of its own, so that a resumed run draws the same dropout masks.
-                torch.manual_seed(step_seed(context.seed, number))
-                curve.append((learner.step(number, pairs, items), learner.temperature.item()))
-                if is_first():
-                    checkpoints.save(curve, learner.tokens)
-            loss, temperature = curve[number - 1]
-            context.report(Progress(number, self.steps, "steps", {"loss": loss, "temperature": temperature}))
-        check_parameters(learner.parameters, f"step {self.steps}")
+        checkpoints = Checkpoints(context.scratch, learner.optimiser, shared=True)
+        learner.tokens = int(checkpoints.curve[-1]["tokens"]) if checkpoints.curve else 0
+        size = min(self.batch_size, corpus.items)
+        drawn = islice(batches(corpus.items, size, context.seed), len(checkpoints.curve), None)
+
+        def learn(step: int) -> dict[str, float]:
+            epoch, items = next(drawn)
+            if self.views == "same":
+                pairs = [(corpus.texts[item], corpus.texts[item]) for item in items]
+            else:
+                pairs = view_pairs(corpus, items, self.drop, context.seed, 0 if self.views == "once" else epoch)
+            # Every step has a seed of its own, so that a resumed run draws the same dropout masks.
+            torch.manual_seed(step_seed(context.seed, step))
+            loss = learner.step(step, pairs, items)
+            return {"loss": loss, "temperature": learner.temperature.item(), "tokens": learner.tokens}
+
+        for step, values in training(self.steps, learn, checkpoints):
+            shown = {name: values[name] for name in ("loss", "temperature")}
+            context.report(Progress(step, self.steps, "steps", shown))
         if not is_first():
             return encoder
-        context.note(
-            {
-                "trained_parameters": sum(parameter.numel() for parameter in learner.parameters),
-                "tokens": learner.tokens,
-                "pairs_per_step": min(self.batch_size, corpus.items),
-            }
-        )
-        folder = context.scratch / "encoder"
-        return with_adapter(encoder, folder, model, learner.adapter, learner.temperature.item())
+        trained = sum(parameter.numel() for parameter in learner.parameters)
+        context.note({"trained_parameters": trained, "tokens": learner.tokens, "pairs_per_step": size})
+        return with_adapter(encoder, context.scratch / "encoder", model, learner.adapter, learner.temperature.item())
 
 
-# Contrastive training of a thought model: LoRA, batches of view pairs, gradient caching.
+def batches(items: int, size: int, seed: int) -> Iterator[tuple[int, list[int]]]:
+    """Endless batches (epoch, item numbers) without repetition inside an epoch; its incomplete rest is left out."""
+    epoch = 0
+    while True:
+        order = np.random.default_rng([seed, epoch]).permutation(items).tolist()
+        for start in range(0, items - size + 1, size):
+            yield epoch, order[start : start + size]
+        epoch += 1
 
 
-_COOLEST = 1e-3
+def view_pairs(corpus: Corpus, items: Sequence[int], drop: float, seed: int, epoch: int) -> list[tuple[str, str]]:
+    """The two views of each item in an epoch; they depend on nothing but seed, epoch and item."""
+    return [two_views(corpus.texts[item], drop, np.random.default_rng([seed, epoch, item])) for item in items]
+
+
+def two_views(text: str, drop: float, draw: Generator) -> tuple[str, str]:
+    """Two texts of the same attributes, each shuffled and with a share `drop` of them left out.
+
+    Attributes are separated by ";". int(attributes * drop) are left out of each view. The views differ if they
+    can: a text of one attribute gives the same view twice.
+    """
+    attributes = [part for part in (part.strip() for part in text.split(";")) if part]
+    if len(set(attributes)) < 2:
+        return text, text
+    kept = len(attributes) - int(len(attributes) * drop)
+
+    def view() -> str:
+        return "; ".join(attributes[number] for number in draw.permutation(len(attributes))[:kept])
+
+    first = view()
+    for _ in range(_ATTEMPTS):
+        second = view()
+        if second != first:
+            return first, second
+    # Two distinct attributes that came out alike every time: an order read backwards is another view.
+    return first, "; ".join(reversed(first.split("; ")))
 
 
 class ContrastiveLearner:
@@ -174,119 +167,89 @@ class ContrastiveLearner:
         self.tokens = 0
 
     def step(self, number: int, pairs: Sequence[tuple[str, str]], items: Sequence[int] = ()) -> float:
-        """One update, numbered from 1, on the views of a batch; gives the loss.
+        """One update, numbered from 1, on the views of a batch; returns the loss.
 
-        items: their numbers, for the NotFiniteError that is raised where loss or gradient is not finite; nothing is
-        learned then.
+        items: their numbers, for the NotFiniteError that is raised if loss or gradient is not finite.
         """
         settings = self.settings
-        for group in self.optimiser.param_groups:
-            group["lr"] = settings.learning_rate * (1 - (number - 1) / settings.steps)
         self.optimiser.zero_grad(set_to_none=True)
         size = settings.device_batch if settings.negatives == "micro-batch" else len(pairs)
-        total = 0.0
-        for start in range(0, len(pairs), size):
-            block = pairs[start : start + size]
+        blocks = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+        losses = []
+        for block in blocks:
             rows = self.model.tokenize([first for first, _ in block] + [second for _, second in block])
             self.tokens += sum(len(row) + self.model.thoughts + 1 for row in rows)
-            total += self._accumulate(rows, len(block) / len(pairs))
-        check_finite("loss", total, f"step {number}", items)
+            losses.append(self._accumulate(rows, len(block) / len(pairs)))
         if not is_first() and self.temperature.grad is not None:
-            # All processes have its whole gradient, of which the sum is to count one.
+            # Every process has the temperature's whole gradient, and the sum over processes shall count one of them.
             self.temperature.grad.zero_()
         all_reduce_gradients(self.parameters)
-        norm = gradient_norm(self.parameters, settings.clip_norm)
-        check_finite("gradient norm", norm.item(), f"step {number}", items)
-        self.optimiser.step()
+        loss = update(
+            self.optimiser,
+            torch.stack(losses).sum(),
+            f"step {number}",
+            items,
+            clip_norm=settings.clip_norm,
+            learning_rate=settings.learning_rate * (1 - (number - 1) / settings.steps),
+        )
         with torch.no_grad():
             self.temperature.clamp_(min=_COOLEST)
-        return total
+        return loss
 
-    def _accumulate(self, rows: list[list[int]], share_of_loss: float) -> float:
-        """Add the gradients of one block of pairs (first views, then second views); gives its share of the loss."""
-        # Gradient caching (Gao et al., arXiv 2101.06983): vectors of all groups first, then the backward pass of each
-        # group with the gradient of its vectors. The graphs of as many groups as fit into memory are kept for it; the
-        # others are computed again, under the same dropout masks. What all prompts begin with is read once and
-        # differentiated once, at the end. Several processes share the groups, and all of them compute the loss of all
-        # vectors.
-        device = self.model.device
-        beginning = self.model.begin(rows) if self.settings.passes == 1 else None
-        apart = None if beginning is None else beginning.detached_copy()
+    def _accumulate(self, rows: list[list[int]], share_of_loss: float) -> Tensor:
+        """Adds the gradients of one block of pairs (first views, then second views); returns its share of the loss."""
+        # Gradient caching (Gao et al., arXiv 2101.06983): the vectors of all groups first, then the backward pass of
+        # each group with the gradient of its vectors. The graphs of as many groups as fit into memory are kept for
+        # it; the others are computed again, under the same dropout masks. What all prompts begin with is read once
+        # and differentiated once, at the end. Several processes share the groups, and all compute the whole loss.
+        model, device = self.model, self.model.device
+        prefix = model.begin(rows) if self.settings.passes == 1 else None
+        copy = None if prefix is None else prefix.detached_copy()
         size = min(self.micro_batch, math.ceil(len(rows) / world_size()))
         groups = share(in_turn([len(row) for row in rows], size))
-        recomputed = len(groups) - self._graphs(rows, groups, apart)
-        vectors = torch.zeros(len(rows), self.model.width, device=device)
+        extra = model.thoughts + 1 - (0 if prefix is None else len(prefix.ids))
+        sizes = [len(group) * (max(len(rows[row]) for row in group.tolist()) + extra) for group in groups]
+        recomputed = len(groups) - graphs_that_fit(sizes, model.shape, str(device))
+
+        vectors = torch.zeros(len(rows), model.width, device=device)
         states, graphs = [], {}
-        for place, group in enumerate(groups):
+        for number, group in enumerate(groups):
             states.append(_random_state(device))
-            with torch.set_grad_enabled(place >= recomputed):
-                part = self._embed(rows, group, apart)
+            with torch.set_grad_enabled(number >= recomputed):
+                part = self._embed(rows, group, copy)
             vectors[group.to(device)] = part.detach()
-            if place >= recomputed:
-                graphs[place] = part
+            if number >= recomputed:
+                graphs[number] = part
         all_reduce([vectors])
         vectors.requires_grad_()
-        value = self._loss(vectors) * share_of_loss
-        value.backward()  # type: ignore[no-untyped-call]
+        loss = self._loss(vectors) * share_of_loss
+        loss.backward()  # type: ignore[no-untyped-call]
         assert vectors.grad is not None
+
         after = _random_state(device)
         # In one order, whatever was kept, so that memory does not decide the last bits of a sum.
-        for place, group in enumerate(groups):
-            if place < recomputed:
-                _restore_random_state(states[place], device)
-                graphs[place] = self._embed(rows, group, apart)
-            graphs.pop(place).backward(vectors.grad[group.to(device)])  # type: ignore[no-untyped-call]
+        for number, group in enumerate(groups):
+            if number < recomputed:
+                _restore_random_state(states[number], device)
+                graphs[number] = self._embed(rows, group, copy)
+            graphs.pop(number).backward(vectors.grad[group.to(device)])  # type: ignore[no-untyped-call]
         _restore_random_state(after, device)
-        if beginning is not None and apart is not None:
-            _pass_on(apart, beginning)
-        return value.item()
+        if prefix is not None and copy is not None:
+            prefix.backward(copy)
+        return loss.detach()
 
-    def _graphs(self, rows: list[list[int]], groups: Sequence[Tensor], beginning: SharedPrefix | None) -> int:
-        """Of how many of the last groups the graphs fit into memory."""
-        common = 0 if beginning is None else len(beginning.ids)
-        extra = self.model.thoughts + 1 - common
-        sizes = [len(group) * (max(len(rows[place]) for place in group.tolist()) + extra) for group in groups]
-        return graphs_that_fit(sizes, self.model.shape, str(self.model.device))
-
-    def _embed(self, rows: list[list[int]], group: Tensor, beginning: SharedPrefix | None) -> Tensor:
-        tokens = self.model.tokens([rows[place] for place in group.tolist()])
-        if self.settings.passes == 2:
-            return _embed_twice(self.model, tokens)
-        return self.model.embed(tokens, beginning)
+    def _embed(self, rows: list[list[int]], group: Tensor, prefix: SharedPrefix | None) -> Tensor:
+        tokens = self.model.tokens([rows[row] for row in group.tolist()])
+        if self.settings.passes == 1:
+            return self.model.embed(tokens, prefix)
+        # Thoughts from a pass of their own, with dropout masks of its own.
+        with torch.no_grad():
+            first = self.model.prefix(tokens, share=False)
+        return self.model.complete(self.model.prefix(tokens, share=False), self.model.think(first))
 
     def _loss(self, vectors: Tensor) -> Tensor:
         half = len(vectors) // 2
         return self.settings.loss.loss(vectors[:half], vectors[half:], self.temperature)
-
-
-def batches(items: int, size: int, seed: int) -> Iterator[tuple[int, list[int]]]:
-    """Endless batches (epoch, item numbers) without repetition inside an epoch; its incomplete rest is left out."""
-    epoch = 0
-    while True:
-        order = np.random.default_rng([seed, epoch]).permutation(items).tolist()
-        for start in range(0, items - size + 1, size):
-            yield epoch, order[start : start + size]
-        epoch += 1
-
-
-def view_pairs(corpus: Corpus, items: Sequence[int], drop: float, seed: int, epoch: int) -> list[tuple[str, str]]:
-    """The two views of each item in an epoch; they depend on nothing but seed, epoch and item."""
-    return [two_views(corpus.texts[item], drop, np.random.default_rng([seed, epoch, item])) for item in items]
-
-
-def _embed_twice(model: ThoughtModel, tokens: Tokens) -> Tensor:
-    """Vectors (n, d) whose thoughts come from a pass of their own, with dropout masks of its own."""
-    with torch.no_grad():
-        first = model.prefix(tokens, share=False)
-    return model.complete(model.prefix(tokens, share=False), model.think(first))
-
-
-def _pass_on(apart: SharedPrefix, beginning: SharedPrefix) -> None:
-    """Give the gradients that tensors set apart have gathered to those that they were copied from."""
-    pairs = zip(beginning.tensors, apart.tensors, strict=True)
-    used = [(tensor, copy.grad) for tensor, copy in pairs if copy.grad is not None and tensor.requires_grad]
-    if used:
-        torch.autograd.backward([tensor for tensor, _ in used], [gradient for _, gradient in used])
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -6,7 +6,7 @@ Shapes: n prompts, L tokens, d hidden size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -64,6 +64,13 @@ class SharedPrefix:
         copied = [tensor.detach().requires_grad_() for tensor in self.tensors]
         return SharedPrefix(self.ids, copied[0], tuple(zip(copied[1::2], copied[2::2], strict=True)))
 
+    def backward(self, copy: SharedPrefix) -> None:
+        """Backpropagates the gradients that a detached copy has gathered."""
+        pairs = zip(self.tensors, copy.tensors, strict=True)
+        used = [(tensor, part.grad) for tensor, part in pairs if part.grad is not None and tensor.requires_grad]
+        if used:
+            torch.autograd.backward([tensor for tensor, _ in used], [gradient for _, gradient in used])
+
 
 @dataclass(frozen=True)
 class Prefix:
@@ -90,10 +97,11 @@ class Prefix:
         cache = tuple((each(keys), each(values)) for keys, values in self.cache)
         return Prefix(each(self.states), each(self.ids), each(self.mask), each(self.positions), cache)
 
-    def detach(self) -> Prefix:
-        """The same numbers without gradient."""
-        cache = tuple((keys.detach(), values.detach()) for keys, values in self.cache)
-        return replace(self, states=self.states.detach(), cache=cache)
+    def part(self, start: int, stop: int) -> Prefix:
+        """The prompts from `start` to before `stop`, as views."""
+        some = slice(start, stop)
+        cache = tuple((keys[some], values[some]) for keys, values in self.cache)
+        return Prefix(self.states[some], self.ids[some], self.mask[some], self.positions[some], cache)
 
 
 def joined(groups: Sequence[Tensor], parts: Sequence[Prefix], common: int, padding: Literal["left", "right"]) -> Prefix:

@@ -19,8 +19,7 @@ from transformers import DynamicCache
 
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.encoder.kinds import Pooling
-from reaemb_bench.encoder.language_model import bidirectional_mask as seen_both_ways
-from reaemb_bench.encoder.language_model import narrowest_window, side_by_side, takes_any_mask
+from reaemb_bench.encoder.language_model import bidirectional_mask, narrowest_window, side_by_side, takes_any_mask
 from reaemb_bench.encoder.memory import Shape, by_length
 from reaemb_bench.encoder.shared_prefix import Cache, Prefix, SharedPrefix, Tokens, coordinates, in_order, joined
 from reaemb_bench.encoder.template import Template
@@ -50,7 +49,7 @@ class ThoughtModel(nn.Module):
         thought_id: int | None,
         embedding_rms: float,
         thought_scale: float,
-        bidirectional_mask: bool = False,
+        bidirectional: bool = False,
     ) -> None:
         super().__init__()
         self.causal_lm: Any = causal_lm
@@ -63,10 +62,10 @@ class ThoughtModel(nn.Module):
         self.thought_id = thought_id
         self.embedding_rms = embedding_rms
         self.thought_scale = thought_scale
-        self.bidirectional_mask = bidirectional_mask
-        if bidirectional_mask and thoughts:
+        self.bidirectional = bidirectional
+        if bidirectional and thoughts:
             raise UserError('a bidirectional backbone has no place for thoughts; say llm.reasoner = "none"')
-        if bidirectional_mask and not takes_any_mask(self.causal_lm.config):
+        if bidirectional and not takes_any_mask(self.causal_lm.config):
             raise UserError("this model takes no bidirectional mask; choose attention 'sdpa' and one without windows")
 
     @property
@@ -118,7 +117,7 @@ class ThoughtModel(nn.Module):
         prompt: the padding behind the beginning would push it out of the model's window. Under dropout the prompts that
         are read behind them share the masks of that part.
         """
-        if len(rows) < 2 or self.bidirectional_mask:
+        if len(rows) < 2 or self.bidirectional:
             return None
         window = narrowest_window(self.causal_lm.config)
         if window is not None and window <= max(map(len, rows)) + self.thoughts:
@@ -144,7 +143,7 @@ class ThoughtModel(nn.Module):
         that little padding is; all follow each other in one batch again, for what is to be computed behind them.
         Raises UserError for a bidirectional model.
         """
-        if self.bidirectional_mask:
+        if self.bidirectional:
             raise UserError("a bidirectional backbone reads a prompt as a whole; say contrast.passes = 1")
         if beginning is None and share:
             beginning = self.begin(tokens.rows)
@@ -167,18 +166,18 @@ class ThoughtModel(nn.Module):
 
     def embed(self, tokens: Tokens, beginning: SharedPrefix | None = None) -> Tensor:
         """Vectors (n, d) of prompts: read, think, complete; where attention is bidirectional, of prompts with EOS."""
-        if self.bidirectional_mask:
+        if self.bidirectional:
             whole = Tokens(self._with_tail(tokens.ids), self._with_ones(tokens.mask))
             groups = self._groups(whole)
             parts = [whole.some(group) for group in groups]
-            vectors = [self._pool(self.states(part, bidirectional_mask=True), part.mask) for part in parts]
+            vectors = [self._pool(self.states(part, bidirectional=True), part.mask) for part in parts]
             return in_order(groups, torch.cat(vectors))
         prefix = self.prefix(tokens, beginning)
         return self.complete(prefix, self.think(prefix))
 
-    def states(self, tokens: Tokens, *, bidirectional_mask: bool) -> Tensor:
+    def states(self, tokens: Tokens, *, bidirectional: bool) -> Tensor:
         """Last hidden states (n, L, d) of sequences read as they are; both_ways: each token sees all real ones."""
-        mask = seen_both_ways(tokens.mask, self._embeddings.weight.dtype) if bidirectional_mask else tokens.mask
+        mask = bidirectional_mask(tokens.mask, self._embeddings.weight.dtype) if bidirectional else tokens.mask
         made = self._body(input_ids=tokens.ids, attention_mask=mask, position_ids=tokens.indices, use_cache=False)
         states: Tensor = made.last_hidden_state
         return states

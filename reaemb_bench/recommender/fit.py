@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from reaemb_bench.core.artifacts import Corpus, Float32, Int64, Ranker, Sequences, ValidationTargets, Vectors
 from reaemb_bench.core.component import Context, DataAccess, Progress, Randomness, Step
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.training import training
+from reaemb_bench.core.training import training, update
 from reaemb_bench.evaluation.metrics import ndcg
 from reaemb_bench.evaluation.ranking import rank_targets
 from reaemb_bench.recommender.kinds import AnyHead, AnyItemTable, AnyObjective, Head, ItemTable
@@ -237,27 +237,32 @@ def _fit_epochs(
     settings: TrainSettings,
     context: Context,
 ) -> dict[str, Tensor]:
-    best, best_value, best_epoch = _snapshot(network), -1.0, -1
-    total = 0.0
-    network.train()
-    for update in training(optimiser, settings.epochs, batches, loss, whose="user"):
-        total += update.loss
-        if settings.decay:
-            for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * (1 - update.step / update.steps)
-        if not update.ends_epoch:
-            continue
-        in_epoch = update.steps // settings.epochs
-        value = validation_ndcg(settings.head, network, corpus, validation_targets)
-        values = {"loss": total / in_epoch, f"validation/ndcg@{CUTOFF}": value}
-        context.report(Progress(update.epoch + 1, settings.epochs, "epochs", values))
-        total = 0.0
-        if value > best_value:
-            best, best_value, best_epoch = _snapshot(network), value, update.epoch
-        if update.epoch - best_epoch >= settings.patience:
-            break
+    """The network's state after the epoch with the best validation NDCG@10."""
+
+    def learn(epoch: int) -> dict[str, float]:
         network.train()
-    context.note({"best_epoch": best_epoch + 1, "best_validation_ndcg": best_value})
+        parts, total = batches(epoch - 1), 0.0
+        for step, users in enumerate(parts, 1 + (epoch - 1) * len(parts)):
+            rate = settings.learning_rate * (1 - (step - 1) / (settings.epochs * len(parts)))
+            optimiser.zero_grad(set_to_none=True)
+            value = loss(users)
+            value.backward()  # type: ignore[no-untyped-call]
+            where = f"step {step} (epoch {epoch})"
+            total += update(
+                optimiser, value, where, users, whose="user", learning_rate=rate if settings.decay else None
+            )
+        ndcg_now = validation_ndcg(settings.head, network, corpus, validation_targets)
+        return {"loss": total / len(parts), f"validation/ndcg@{CUTOFF}": ndcg_now}
+
+    best, best_value, best_epoch = _snapshot(network), -1.0, 0
+    for epoch, values in training(settings.epochs, learn):
+        context.report(Progress(epoch, settings.epochs, "epochs", values))
+        value = values[f"validation/ndcg@{CUTOFF}"]
+        if value > best_value:
+            best, best_value, best_epoch = _snapshot(network), value, epoch
+        if epoch - best_epoch >= settings.patience:
+            break
+    context.note({"best_epoch": best_epoch, "best_validation_ndcg": best_value})
     return best
 
 

@@ -23,6 +23,7 @@ from reaemb_bench.encoder.finetune import Question
 from reaemb_bench.encoder.folder import open_encoder, read_parts
 from reaemb_bench.encoder.language_model import save_pretrained
 from reaemb_bench.encoder.losses.info_nce import InfoNCE
+from reaemb_bench.encoder.lrcl import ContrastiveLearner
 from reaemb_bench.encoder.shared_prefix import Tokens
 from reaemb_bench.encoder.thought_model import ThoughtModel
 from tests.baselines_helpers import BASELINES, tiny
@@ -115,15 +116,15 @@ def other_end(tokens: Tokens) -> Tokens:
     return Tokens(ids, tokens.mask)
 
 
-@pytest.mark.parametrize("bidirectional_mask", [True, False])
+@pytest.mark.parametrize("bidirectional", [True, False])
 def test_a_later_token_changes_an_earlier_state_only_where_attention_goes_both_ways(
-    tmp_path: Path, bidirectional_mask: bool
+    tmp_path: Path, bidirectional: bool
 ) -> None:
     model = opened(tmp_path, **BOTH_WAYS)
     tokens = model.tokens(model.tokenize(corpus().texts[:3]))
-    before = model.states(tokens, bidirectional_mask=bidirectional_mask)[:, -5]
-    after = model.states(other_end(tokens), bidirectional_mask=bidirectional_mask)[:, -5]
-    assert torch.allclose(before, after, atol=1e-6) != bidirectional_mask
+    before = model.states(tokens, bidirectional=bidirectional)[:, -5]
+    after = model.states(other_end(tokens), bidirectional=bidirectional)[:, -5]
+    assert torch.allclose(before, after, atol=1e-6) != bidirectional
 
 
 def test_a_bidirectional_vector_depends_on_no_padding_and_on_every_token(tmp_path: Path) -> None:
@@ -165,13 +166,13 @@ def test_llm2vec_predicts_without_seeing_the_hidden_token_and_from_what_follows_
     model = opened(tmp_path, **BOTH_WAYS)
     question = masked_questions(model)[0]
     other = replace(question, targets=tuple((target + 1) % 100 for target in question.targets))
-    states = [model.states(model.tokens([each.ids]), bidirectional_mask=True) for each in (question, other)]
+    states = [model.states(model.tokens([each.ids]), bidirectional=True) for each in (question, other)]
     assert torch.equal(states[0], states[1])
     tokens = model.tokens([question.ids])
     place = question.places[0]
     later, earlier = (
-        model.states(other_end(tokens), bidirectional_mask=True),
-        model.states(tokens, bidirectional_mask=True),
+        model.states(other_end(tokens), bidirectional=True),
+        model.states(tokens, bidirectional=True),
     )
     assert not torch.allclose(later[:, place], earlier[:, place], atol=1e-6)
 
@@ -204,15 +205,40 @@ def test_llm2vec_needs_a_bidirectional_backbone(tmp_path: Path) -> None:
         tuned("llm2vec", "MaskedNextToken", made, tmp_path / "tuned", steps=1)
 
 
-def test_equal_views_differ_by_dropout_alone(tmp_path: Path) -> None:
+def test_equal_views_differ_by_dropout_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str]] = []
+    plain = ContrastiveLearner.step
+    monkeypatch.setattr(
+        ContrastiveLearner,
+        "step",
+        lambda self, step, pairs, items: seen.extend(pairs) or plain(self, step, pairs, items),
+    )
     made = encoder(tmp_path / "llm", **BOTH_WAYS)
     table = {"use": "contrast", "views": "same", "loss": "info-nce", "batch_size": 10, "learning_rate": 5e-3}
     ticks: list[Any] = []
     build("step", {**table, "steps": 15, "lora_dropout": 0.3}).run(corpus(), made, context(tmp_path / "a", ticks))  # type: ignore[attr-defined]
     losses = [tick.values["loss"] for tick in ticks]
     assert losses[-1] < losses[0]
-    learner = build("step", table)
-    assert all(first == second for first, second in learner._pairs(corpus(), [0, 3], 1, 0))  # type: ignore[attr-defined]
+    assert len(seen) == 150 and all(first == second for first, second in seen)
+
+
+def test_an_interrupted_tuning_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stop(list[Any]):
+        def append(self, tick: Any) -> None:
+            if tick.done == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("reaemb_bench.core.training.SECONDS", 0.0)
+    made, ticks = encoder(tmp_path / "llm", **BOTH_WAYS), Stop()
+    tune = step("llm2vec", "MaskedNextToken", steps=4, batch_size=10, learning_rate=5e-3)
+    whole = tune.run(corpus(), made, context(tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        tune.run(corpus(), made, context(tmp_path / "broken", ticks))
+    facts: dict[str, Any] = {}
+    resumed = tune.run(corpus(), made, context(tmp_path / "broken", facts=facts))
+    weights = "adapter/adapter_model.safetensors"
+    assert (resumed.folder / weights).read_bytes() == (whole.folder / weights).read_bytes()
+    assert facts["tokens"] > 0
 
 
 def test_the_micro_batch_does_not_change_what_is_learned(tmp_path: Path) -> None:

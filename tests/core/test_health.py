@@ -114,14 +114,14 @@ def test_rewards_and_gradients_of_crrl_that_are_not_finite_leave_the_checkpoint(
         made[1] = torch.nan
         return made
 
-    monkeypatch.setattr("reaemb_bench.rl.checkpoint.SECONDS", 0.0)
+    monkeypatch.setattr("reaemb_bench.core.training.SECONDS", 0.0)
     made, step = encoder(tmp_path / "llm"), build("step", CRRL)
     calls = 1 + (step.iterations if name == "loss" else 1)  # type: ignore[attr-defined]
     whole = step.run(couples(), made, context(tmp_path / "whole"))  # type: ignore[attr-defined]
     with monkeypatch.context() as broken, pytest.raises(NotFiniteError, match=message):
         broken.setattr(owner, name, from_call(calls, getattr(owner, name), spoilt))
         step.run(couples(), made, context(tmp_path / "broken"))  # type: ignore[attr-defined]
-    assert [file.name for file in (tmp_path / "broken" / "checkpoints").iterdir()] == ["000000001.safetensors"]
+    assert [file.name[:19] for file in (tmp_path / "broken").glob("checkpoint-*")] == ["checkpoint-00000001"]
     again = step.run(couples(), made, context(tmp_path / "broken"))  # type: ignore[attr-defined]
     assert files(again) == files(whole)
 

@@ -1,4 +1,4 @@
-"""What is kept of the prompts: what it costs, where it lies, and that only whole files are used again."""
+"""What is kept of the prompts: what it costs, and that only what is whole is used again."""
 
 import shutil
 from collections.abc import Callable
@@ -9,16 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.encoder.folder import open_encoder
 from reaemb_bench.encoder.shared_prefix import Prefix
 from reaemb_bench.encoder.thought_model import ThoughtModel
-from reaemb_bench.rl.prompt_cache import CacheBudget, Prompts, lay_out, read_sealed, write_sealed
+from reaemb_bench.rl.prompt_cache import Prompts
 from tests.encoding_helpers import corpus, encoder
 
 ITEMS = 20
@@ -34,12 +31,12 @@ class Read(NamedTuple):
 
     @property
     def tails(self) -> list[int]:
-        """Tokens of each prompt behind those that all begin with."""
+        """Tokens of each prompt after those that all begin with."""
         common = next(place for place, tokens in enumerate(zip(*self.rows, strict=False)) if len(set(tokens)) > 1)
         return [len(row) - common for row in self.rows]
 
-    def prompts(self, room: CacheBudget, items: range = range(ITEMS)) -> Prompts:
-        return Prompts(self.model, self.rows, np.array(items), room)
+    def prompts(self, folder: Path, limit: float = 1e9, items: range = range(ITEMS)) -> Prompts:
+        return Prompts(self.model, self.rows, np.array(items), folder, limit)
 
 
 @pytest.fixture(scope="module")
@@ -56,73 +53,54 @@ def equal(one: Prefix, other: Prefix) -> bool:
     return all(torch.equal(first, second) for first, second in zip(*tensors, strict=True))
 
 
-@given(
-    st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(-5, 400), st.integers(0, 400), st.integers(1, 60)
-)
-def test_every_block_has_one_place_and_no_place_overflows(sizes: list[int], memory: int, disk: int, shard: int) -> None:
-    made = lay_out(sizes, memory, disk, shard)
-    on_disk = [block for blocks in made.shards for block in blocks]
-    assert sorted([*made.memory, *on_disk, *made.nowhere]) == list(range(len(sizes)))
-    assert sum(sizes[block] for block in made.memory) <= max(memory, 0)
-    assert sum(sizes[block] for block in on_disk) <= disk
-    assert all(len(blocks) == 1 or sum(sizes[block] for block in blocks) <= shard for blocks in made.shards)
-    assert all(made.shards)
-    if sum(sizes) <= memory:
-        assert made.memory == list(range(len(sizes)))
-    elif sum(sizes) <= disk:
-        assert not made.nowhere
-
-
 def test_an_item_costs_its_own_tokens_and_the_template_is_kept_once(read: Read, tmp_path: Path) -> None:
-    prompts = read.prompts(CacheBudget(1e9, 0, tmp_path))
+    prompts = read.prompts(tmp_path)
     common = len(read.rows[0]) - read.tails[0]
     assert common > 30
     # One row of zeros stands at padding.
     assert prompts.size == (1 + common + sum(read.tails)) * NUMBERS * 4
-    assert prompts.disk_size == 0
-    spilled = read.prompts(CacheBudget(0, 1e9, tmp_path))
-    assert spilled.disk_size == sum(read.tails) * NUMBERS * 4
-    assert spilled.disk_size < sum(file.stat().st_size for file in tmp_path.iterdir()) < spilled.disk_size + 1000
+    assert (tmp_path / "prompts.bin").stat().st_size == prompts.size
+    assert prompts.without_room == 0
 
 
 def test_half_precision_is_kept_in_half_the_room(tmp_path: Path) -> None:
-    made = encoder(tmp_path / "llm")
-    halves = open_encoder(made, Machine(device="cpu", precision="bfloat16"))
-    rows = halves.tokenize(corpus(ITEMS).texts)
-    memory = Prompts(halves, rows, np.arange(ITEMS), CacheBudget(1e9, 0, tmp_path / "memory"))
-    disk = Prompts(halves, rows, np.arange(ITEMS), CacheBudget(0, 1e9, tmp_path / "disk"))
-    assert disk.disk_size == sum(Read(halves, rows).tails) * NUMBERS * 2
+    halves = open_encoder(encoder(tmp_path / "llm"), Machine(device="cpu", precision="bfloat16"))
+    read = Read(halves, halves.tokenize(corpus(ITEMS).texts))
+    kept, unkept = read.prompts(tmp_path / "kept"), read.prompts(tmp_path / "unkept", 0)
+    assert kept.size == (1 + len(read.rows[0]) - read.tails[0] + sum(read.tails)) * NUMBERS * 2
     chosen = np.array([4, 19, 4])
-    assert memory(chosen).states.dtype == torch.bfloat16
-    assert equal(memory(chosen), disk(chosen))
+    assert kept(chosen).states.dtype == torch.bfloat16
+    assert equal(kept(chosen), unkept(chosen))
 
 
 def test_only_items_that_will_be_asked_for_are_read(read: Read, tmp_path: Path) -> None:
-    assert read.prompts(CacheBudget(1e9, 0, tmp_path), range(3, 8)).reads == 5
+    assert read.prompts(tmp_path, items=range(3, 8)).reads == 5
 
 
-def test_numbers_do_not_depend_on_place_or_order(read: Read, tmp_path: Path) -> None:
-    whole = sum(read.tails) * NUMBERS * 4
-    rooms = {"memory": (1e9, 0.0), "disk": (0.0, 1e9), "some": (whole / 2, whole / 2), "none": (0.0, 0.0)}
-    kept = {name: read.prompts(CacheBudget(*room, tmp_path / name, 1)) for name, room in rooms.items()}
-    assert kept["some"].without_room and kept["some"].disk_size
+def test_numbers_do_not_depend_on_the_limit_or_the_order(read: Read, tmp_path: Path) -> None:
+    whole = read.prompts(tmp_path / "all").size
+    limits = {"all": 1e9, "some": whole / 2, "none": 0.0}
+    kept = {name: read.prompts(tmp_path / name, limit) for name, limit in limits.items()}
+    assert 0 < kept["some"].size <= whole / 2
+    assert 0 < kept["some"].without_room < ITEMS == kept["none"].without_room
+    assert not (tmp_path / "none").exists()
     for chosen in ([7], [3, 19, 0, 3], list(range(ITEMS))[::-1]):
         asked = [prompts(np.array(chosen)) for prompts in kept.values()]
         assert all(equal(asked[0], other) for other in asked[1:])
 
 
-def test_files_of_an_interrupted_run_are_not_read_again(read: Read, tmp_path: Path) -> None:
-    room = CacheBudget(0, 1e9, tmp_path, shard=1)
-    first = read.prompts(room)
-    files = sorted(tmp_path.iterdir())
-    assert len(files) == 3
-    files[1].unlink()
-    (tmp_path / ".prompts-00001.safetensors.x1y2").write_bytes(b"half of it")
-    again = read.prompts(room)
-    assert sorted(tmp_path.iterdir()) == files
-    # The block that was lost, and the first, which says how large everything is.
-    assert again.reads == 16
-    assert equal(first(np.arange(ITEMS)), again(np.arange(ITEMS)))
+def test_prompts_of_an_interrupted_run_are_not_read_again(read: Read, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 16:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Prompts(read.model, read.rows, np.arange(ITEMS), tmp_path, 1e9, report=stop)
+    again = read.prompts(tmp_path)
+    # The block in which it was interrupted, the last one, and the first, which says how large everything is.
+    assert again.reads == 8 + 8 + 4
+    assert read.prompts(tmp_path).reads == 8
+    assert equal(read.prompts(tmp_path / "other")(np.arange(ITEMS)), again(np.arange(ITEMS)))
 
 
 def cut(file: Path) -> None:
@@ -131,57 +109,39 @@ def cut(file: Path) -> None:
 
 def flip_a_bit(file: Path) -> None:
     content = bytearray(file.read_bytes())
-    content[-100] ^= 1
+    content[len(content) // 2] ^= 1
     file.write_bytes(content)
 
 
-def exchange(file: Path) -> None:
-    write_sealed(file, {"rows": torch.zeros(3, NUMBERS)}, "other prompts")
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
 
 
-def fill_with_text(file: Path) -> None:
-    file.write_text("no safetensors")
+@pytest.mark.parametrize("name", ["prompts.bin", "prompts.sums"])
+@pytest.mark.parametrize("harm", [cut, flip_a_bit, empty, Path.unlink])
+def test_what_is_damaged_is_read_again(harm: Callable[[Path], None], name: str, read: Read, tmp_path: Path) -> None:
+    first = read.prompts(tmp_path)(np.arange(ITEMS))
+    content = (tmp_path / "prompts.bin").read_bytes()
+    harm(tmp_path / name)
+    again = read.prompts(tmp_path)
+    assert again.reads > 8
+    assert equal(first, again(np.arange(ITEMS)))
+    assert (tmp_path / "prompts.bin").read_bytes() == content
 
 
-@pytest.mark.parametrize("harm", [cut, flip_a_bit, exchange, fill_with_text])
-def test_a_file_that_is_not_whole_or_holds_other_prompts_is_made_again(
-    harm: Callable[[Path], None], read: Read, tmp_path: Path
-) -> None:
-    room = CacheBudget(0, 1e9, tmp_path, shard=1)
-    first = read.prompts(room)(np.arange(ITEMS))
-    file = min(tmp_path.iterdir())
-    content = load_file(file)["rows"].clone()
-    harm(file)
-    assert equal(first, read.prompts(room)(np.arange(ITEMS)))
-    assert torch.equal(load_file(file)["rows"], content)
-
-
-def test_other_texts_do_not_use_the_files(read: Read, tmp_path: Path) -> None:
-    room = CacheBudget(0, 1e9, tmp_path)
-    read.prompts(room)
+def test_other_texts_do_not_use_the_file(read: Read, tmp_path: Path) -> None:
+    read.prompts(tmp_path / "kept")
     other = Read(read.model, read.rows[::-1])
-    expected = other.prompts(CacheBudget(1e9, 0, tmp_path / "memory"))
-    assert equal(other.prompts(room)(np.arange(ITEMS)), expected(np.arange(ITEMS)))
+    expected = other.prompts(tmp_path / "fresh")
+    assert equal(other.prompts(tmp_path / "kept")(np.arange(ITEMS)), expected(np.arange(ITEMS)))
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    with pytest.raises(UserError, match=r"cache_disk_gb: .* GB are free; lower it") as refused:
-        read.prompts(CacheBudget(0, 1e9, tmp_path / "prompts"))
+    with pytest.raises(UserError, match=r"cache_gb: .* GB are free; lower it") as refused:
+        read.prompts(tmp_path / "prompts")
     assert "\n" not in str(refused.value)
     assert not list((tmp_path / "prompts").iterdir())
-    assert read.prompts(CacheBudget(1e9, 1e9, tmp_path / "prompts")).disk_size == 0
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
-def test_sealed_tensors_come_back_as_they_were(dtype: torch.dtype, tmp_path: Path) -> None:
-    tensors = {"a": torch.arange(6).view(2, 3).to(dtype), "step": torch.tensor(3).to(dtype)}
-    write_sealed(tmp_path / "x.safetensors", tensors, "these")
-    found = read_sealed(tmp_path / "x.safetensors", "these")
-    assert found is not None
-    assert all(torch.equal(found[name], tensor) and found[name].dtype == dtype for name, tensor in tensors.items())
-    assert read_sealed(tmp_path / "x.safetensors", "those") is None
-    assert read_sealed(tmp_path / "absent.safetensors", "these") is None
+    assert read.prompts(tmp_path / "prompts", 0).size == 0

@@ -19,8 +19,8 @@ from reaemb_bench.encoder.folder import REASONER, LanguageModel, open_encoder
 from reaemb_bench.encoder.shared_prefix import Prefix
 from reaemb_bench.encoder.thought_model import ThoughtModel
 from reaemb_bench.rl.candidates import draw_candidates
-from reaemb_bench.rl.crrl import Learner, Reinforce, ReinforceLeakyPaper, batches, rows
-from reaemb_bench.rl.prompt_cache import CacheBudget, Prompts
+from reaemb_bench.rl.crrl import Learner, Reinforce, ReinforceLeakyPaper, batches
+from reaemb_bench.rl.prompt_cache import Prompts
 
 ITEMS, CLUSTERS, USERS = 24, 6, 60
 WORDS = ["amber", "basil", "cedar", "delta", "ember", "fjord", "grape", "hazel", "ivory", "jade", "koala", "lemon"]
@@ -125,21 +125,20 @@ def test_no_step_leaves_the_reasoner_as_it_was(corpus: Corpus, encoder: Encoder,
 def test_room_for_prompts_changes_nothing_but_the_work(
     policy: str, corpus: Corpus, encoder: Encoder, tmp_path: Path
 ) -> None:
-    rooms = {"memory": (1.0, 0.0), "disk": (0.0, 1.0), "both": (1e-4, 1.0), "some": (1e-4, 4e-5), "none": (0.0, 0.0)}
     seen = {}
-    for name, (memory, disk) in rooms.items():
+    for name, gigabytes in {"all": 1.0, "some": 8e-5, "none": 0.0}.items():
         watched = seen[name] = Watched(tmp_path / name)
-        table = {"policy": policy, "steps": 4, "warmup": 0, "cache_gb": memory, "cache_disk_gb": disk}
+        table = {"policy": policy, "steps": 4, "warmup": 0, "cache_gb": gigabytes}
         step = build("step", {"use": "reinforce", **table})
         assert isinstance(step, Reinforce)
         made = step.run(corpus, encoder, watched.context())
-        assert (made.folder / REASONER).read_bytes() == (tmp_path / "memory/encoder" / REASONER).read_bytes()
-        assert watched.ticks[-4:] == seen["memory"].ticks[-4:]
+        assert (made.folder / REASONER).read_bytes() == (tmp_path / "all/encoder" / REASONER).read_bytes()
+        assert watched.ticks[-4:] == seen["all"].ticks[-4:]
     facts = {name: watched.notes for name, watched in seen.items()}
-    assert facts["memory"]["prompt_disk_mb"] == 0
-    assert not (tmp_path / "memory" / "prompts-0").exists()
-    assert float(facts["disk"]["prompt_disk_mb"]) > float(facts["both"]["prompt_disk_mb"]) > 0.04
-    assert facts["both"]["prompts_without_room"] == 0
+    assert facts["none"]["prompt_cache_mb"] == 0
+    assert not (tmp_path / "none" / "prompts-0").exists()
+    assert float(facts["all"]["prompt_cache_mb"]) > 0.08 >= float(facts["some"]["prompt_cache_mb"]) > 0
+    assert facts["all"]["prompts_without_room"] == 0
     assert 0 < int(facts["some"]["prompts_without_room"]) < ITEMS
     assert facts["none"]["prompts_without_room"] == ITEMS
 
@@ -152,7 +151,7 @@ def test_the_micro_batch_changes_no_more_than_rounding(corpus: Corpus, encoder: 
 
 
 def test_room_for_prompts_is_no_part_of_what_a_step_is() -> None:
-    assert Reinforce(cache_gb=1.0, cache_disk_gb=0.0).identity() == Reinforce().identity()
+    assert Reinforce(cache_gb=1.0).identity() == Reinforce().identity()
     assert Reinforce(noise=0.2).identity() != Reinforce().identity()
 
 
@@ -161,14 +160,14 @@ def test_room_for_prompts_is_no_part_of_what_a_step_is() -> None:
 def test_kept_prompts_are_what_the_model_reads(before: str, reasoner: str, corpus: Corpus, tmp_path: Path) -> None:
     model = open_encoder(made_encoder(corpus, tmp_path / "llm", reasoner, before), Machine(device="cpu"))
     token_rows = model.tokenize(corpus.texts)
-    prompts = Prompts(model, token_rows, np.arange(ITEMS), CacheBudget(1e9, 0, tmp_path), 5)
+    prompts = Prompts(model, token_rows, np.arange(ITEMS), tmp_path / "cache", 1e9, 5)
     chosen = np.array([7, 3, 20, 3])
     kept = prompts(chosen)
     fresh = model.prefix(model.tokens([token_rows[item] for item in chosen]), share=False)
     assert torch.equal(kept.positions[kept.mask.bool()], fresh.positions[fresh.mask.bool()])
     torch.testing.assert_close(kept.states[kept.mask.bool()], fresh.states[fresh.mask.bool()], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model.think(kept), model.think(fresh), rtol=1e-4, atol=1e-5)
-    part = rows(kept, 1, 3)
+    part = kept.part(1, 3)
     torch.testing.assert_close(
         model.complete(part, model.think(part)), model.complete(fresh, model.think(fresh))[1:3], rtol=1e-4, atol=1e-5
     )
@@ -274,7 +273,7 @@ def test_numbers_that_are_not_finite_stop_the_run_and_name_the_items(
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"rollouts_per_step": 20}, "no multiple of group"),
+        ({"rollouts_per_step": 20}, "not a multiple of group"),
         ({"positives": 10}, "leave no negative"),
         ({"group": 1}, "greater than or equal to 2"),
     ],

@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from reaemb_bench.rl import checkpoint
-from reaemb_bench.rl.checkpoint import Checkpoints, Curve
+from reaemb_bench.core import training
+from reaemb_bench.core.training import Checkpoints, Curve
 from tests.conftest import Said
 from tests.encoding_helpers import corpus  # noqa: F401 - sets torch's threads before anything runs
 
@@ -43,7 +43,7 @@ use = "reinforce"
 steps = {STEPS}
 warmup = 0
 learning_rate = 1e-3
-cache_gb = 2e-4
+cache_gb = 8e-4
 """
 
 
@@ -92,19 +92,19 @@ def trained(folder: Path) -> tuple[Checkpoints, nn.Parameter, torch.optim.Optimi
     """Checkpoints of one parameter of 3 numbers under AdamW."""
     parameter = nn.Parameter(torch.ones(3))
     optimiser = torch.optim.AdamW([parameter], lr=0.1)
-    return Checkpoints(folder, [parameter], optimiser), parameter, optimiser
+    return Checkpoints(folder, optimiser), parameter, optimiser
 
 
 def train(folder: Path, steps: int) -> tuple[list[torch.Tensor], Curve]:
     """Go on from what is in the folder up to `steps`; the parameter after each step that was done, and the curve."""
     checkpoints, parameter, optimiser = trained(folder)
-    curve, passed = checkpoints.restore(), []
+    curve, passed = checkpoints.curve, []
     for step in range(len(curve), steps):
         optimiser.zero_grad()
         (parameter * torch.arange(3) * (step + 1)).square().sum().backward()
         optimiser.step()
         curve.append({"second": step / 3, "first": parameter.sum().item()})
-        checkpoints.save(curve)
+        checkpoints.save()
         passed.append(parameter.detach().clone())
     return passed, curve
 
@@ -112,7 +112,7 @@ def train(folder: Path, steps: int) -> tuple[list[torch.Tensor], Curve]:
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints as often as they can be written."""
-    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(training, "SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("always")
@@ -144,16 +144,17 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(harm: str, tmp_path: P
 
 def test_checkpoints_are_a_minute_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = 0.0
-    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: seconds)  # type: ignore[attr-defined]
+    monkeypatch.setattr(training.time, "monotonic", lambda: seconds)  # type: ignore[attr-defined]
     checkpoints, parameter, optimiser = trained(tmp_path)
     parameter.sum().backward()
     optimiser.step()
     for seconds, files in ((59.0, 0), (61.0, 1), (119.0, 1), (122.0, 2)):
-        checkpoints.save([{"loss": 1.0}] * int(seconds))
+        checkpoints.curve = [{"loss": 1.0}] * int(seconds)
+        checkpoints.save()
         assert len(list(tmp_path.iterdir())) == files
 
 
 def test_nothing_is_restored_where_nothing_was_saved(tmp_path: Path) -> None:
     checkpoints, parameter, _ = trained(tmp_path / "none")
-    assert checkpoints.restore() == []
+    assert checkpoints.curve == []
     assert torch.equal(parameter, torch.ones(3))

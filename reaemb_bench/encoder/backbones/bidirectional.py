@@ -29,4 +29,4 @@ class Bidirectional(Component):
 
     def load(self, folder: Path, machine: Machine) -> Loaded:
         """The model and its tokenizer, ready on the machine's device."""
-        return replace(self.of.load(folder, machine), bidirectional_mask=True)
+        return replace(self.of.load(folder, machine), bidirectional=True)
