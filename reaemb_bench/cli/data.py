@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from reaemb_bench.core.store import Store
     from reaemb_bench.data.check import Files, Finding
 
-_SUBJECTS = ("size", "order", "duplicates", "ids", "texts")
 _FACTS = {
     "warm_test_targets": "test targets with a training interaction",
     "cold_test_targets": "test targets without one",
@@ -65,11 +64,11 @@ def check(paths: Paths, columns: Columns = None) -> None:
     reaemb-bench data check ratings.csv movies.csv
     reaemb-bench data check my_folder --column user=customer
     """
-    from reaemb_bench.data.check import named_columns, open_files
+    from reaemb_bench.data.check import check_files, named_columns, open_files
 
     files = open_files(paths, named_columns(columns or ()))
     console().print(_columns_table(files))
-    findings = _findings(files)
+    findings = check_files(files)
     shown = [finding for finding in findings if finding.count]
     table = plain_table("", "about", "what", "count", "share", "such as", right=("count", "share"))
     for finding in shown:
@@ -122,23 +121,6 @@ def _content(values: list[Any]) -> tuple[str, str]:
         if not text.cast(kind, strict=False).null_count():
             return name, example
     return "text", example
-
-
-def _findings(files: Files) -> list[Finding]:
-    """All findings, by subject in a fixed order."""
-    from reaemb_bench.data import check as checks
-
-    findings: list[Finding] = []
-    frame = item_keys = None
-    if files.interactions is not None:
-        frame, findings = checks.interactions_of(files, files.interactions)
-        findings += [*checks.sizes(frame), *checks.order(frame), *checks.duplicates(frame)]
-        findings += [*checks.suspicious(frame["user"], "users"), *checks.suspicious(frame["item"], "items")]
-    if files.items is not None:
-        item_keys = checks.keys_of_items(files, files.items)
-        findings += checks.texts(files, files.items, item_keys)
-        findings += checks.suspicious(item_keys, "items") if frame is None else checks.meeting(frame, item_keys)
-    return sorted(findings, key=lambda finding: _SUBJECTS.index(finding.subject))
 
 
 def _source_settings(files: Files) -> str:

@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-SLOW = frozenset({"torch", "transformers", "peft", "tokenizers", "sklearn"})
+SLOW = frozenset({"torch", "transformers", "peft", "tokenizers", "sklearn", "scipy", "polars"})
 """Packages that take seconds to import."""
 
 _wanted = False

@@ -1,9 +1,9 @@
-"""Which column of a file is the user, the item, the time, the rating or the title, judged by its name."""
+"""What `data check` tells of your files: which column is the user, the item or the time, and what may spoil results."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from reaemb_bench.core.recipe import load
 from reaemb_bench.core.registry import nearest
 from reaemb_bench.data.prepare import Prepare
 from reaemb_bench.data.sources.table import Table
-from reaemb_bench.data.tables import Sheet, as_text, keys, order_in_time, read_sheet
+from reaemb_bench.data.tables import SUFFIXES, TableFile, as_text, keys, read_table
+from reaemb_bench.data.times import whole_times
 
 ROLES: dict[str, tuple[str, ...]] = {
     "user": ("user", "userid", "uid", "reviewerid", "customer", "customerid", "visitorid", "sessionid", "who"),
@@ -33,47 +34,35 @@ ROLES: dict[str, tuple[str, ...]] = {
 """Role -> names that columns of that role usually have, letters and digits alone, likeliest first."""
 
 _KEYS_OF_ITEMS = (*ROLES["item"], "id", "key", "code")
+_ROLES_OF = {"interactions": ("user", "item", "timestamp", "rating"), "items": ("item_key", "title")}
 _FUTURE = {
     *("stars", "reviewcount", "isopen", "averagerating", "ratingnumber", "ratingcount", "rating", "ratings"),
     *("salesrank", "rank", "popularity", "votecount", "voteaverage", "downloads", "playcount", "numreviews"),
 }
 _NO_TEXT = re.compile(r"(^|_)(ids?|urls?|images?|imurl|videos?|also_\w+|bought_together|related)$")
+_ALWAYS = ("use", "interactions", "items", "user", "item", "timestamp", "item_key", "title", "attributes")
+"""Settings that a recipe spells out, even if they are defaults."""
 
 
 def guess(columns: Iterable[str], role: str) -> str:
-    """The likeliest column of a role, `item_key` being that of the items' own file; empty where none looks like it."""
+    """Returns the likeliest column of a role (`item_key` is that of the items' own file), or nothing."""
     usual = _KEYS_OF_ITEMS if role == "item_key" else ROLES[role]
     by_letters = {_letters(column): column for column in reversed(list(columns))}
     return next((by_letters[name] for name in usual if name in by_letters), "")
 
 
-def of_the_future(columns: Iterable[str]) -> list[str]:
-    """Columns whose values come from all interactions, test included, such as review counts."""
-    return [column for column in columns if _letters(column) in _FUTURE]
-
-
 def worth_a_prompt(columns: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Columns of items that may say something in a prompt: no keys, places or pictures, nothing of the future."""
-    taken = {*known, *of_the_future(columns)}
-    return [column for column in columns if column not in taken and not _NO_TEXT.search(column.lower())]
+    """Returns columns of items that may say something in a prompt: no keys or pictures, nothing of the future."""
+    return [
+        column
+        for column in columns
+        if column not in known and _letters(column) not in _FUTURE and not _NO_TEXT.search(column.lower())
+    ]
 
 
 def _letters(column: str) -> str:
-    """`User ID:token` becomes `userid`: some formats write a type behind the name."""
+    """`User ID:token` becomes `userid`: some formats write a type after the name."""
     return re.sub(r"[^a-z0-9]", "", column.partition(":")[0].lower())
-
-
-# From the paths that a person names to the settings of the source `table` and the tables behind them.
-
-
-SUFFIXES = (".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson")
-"""Of the files that are looked for in a folder."""
-
-COLUMNS = (*ROLES, "item_key")
-"""Settings of `table` that name a column."""
-
-_ALWAYS = ("use", "interactions", "items", "user", "item", "timestamp", "item_key", "title", "attributes")
-"""Settings that a recipe spells out, whatever their defaults."""
 
 
 @dataclass(frozen=True)
@@ -81,54 +70,67 @@ class Files:
     """What is checked: a file of interactions, one of items, or both. settings: as `[prepare.source]` has them."""
 
     settings: Mapping[str, Any]
-    interactions: Sheet | None
-    items: Sheet | None
+    interactions: TableFile | None
+    items: TableFile | None
 
 
 def open_files(paths: Sequence[Path], columns: Mapping[str, str]) -> Files:
-    """Read the files of a recipe, of a folder, or as named, in either order.
+    """Reads the files of a recipe, of a folder, or as named, in either order.
 
-    columns: setting -> column, for what cannot be told from the names. Raises UserError where a file cannot be read
-    or nothing tells what is in it.
+    columns: setting -> column, for what the names do not tell. Raises UserError if a file cannot be read or nothing
+    tells what is in it.
     """
-    if unknown := [setting for setting in columns if setting not in COLUMNS]:
-        hint = nearest(unknown[0], COLUMNS)
-        raise UserError(f"--column {unknown[0]}=...: no column has this role.{hint} Roles: {', '.join(COLUMNS)}")
+    known_roles = (*ROLES, "item_key")
+    for role in columns:
+        if role not in known_roles:
+            hint = nearest(role, known_roles)
+            raise UserError(f"--column {role}=...: no column has this role.{hint} Roles: {', '.join(known_roles)}")
     if len(paths) == 1 and paths[0].suffix == ".toml":
         if columns:
             raise UserError(f"--column goes with files; {paths[0]} names the columns itself, in [prepare.source]")
-        return _of_recipe(paths[0])
-    files = [file for path in paths for file in (_inside(path) if path.is_dir() else [path])]
+        return _files_of_recipe(paths[0])
+    files = [file for path in paths for file in (_tables_in(path) if path.is_dir() else [path])]
     if len(files) > 2:
         raise UserError(f"name one file of interactions and one of items, not {', '.join(map(str, files))}")
     settings: dict[str, Any] = {"use": "table"}
-    sheets: dict[str, Sheet] = {}
+    tables: dict[str, TableFile] = {}
     for file in files:
-        sheet = read_sheet(file, "auto", "", '"', "interactions")
-        what = "interactions" if columns.get("user", guess(sheet.columns, "user")) in sheet.columns else "items"
-        if what in sheets:
+        table = read_table(file, "auto", "", '"', "interactions")
+        what = "interactions" if columns.get("user", guess(table.columns, "user")) in table.columns else "items"
+        if what in tables:
             raise UserError(
-                f"{sheets[what].file} and {file} both look like {what}; one file must have a column of users: "
+                f"{tables[what].file} and {file} both look like {what}; one file must have a column of users: "
                 "name it with --column user=NAME"
             )
-        sheets[what] = sheet
-        settings |= {what: str(file), **_guessed(sheet, what, columns)}
-    return Files(settings, sheets.get("interactions"), sheets.get("items"))
+        tables[what] = table
+        roles = {role: columns.get(role, guess(table.columns, role)) for role in _ROLES_OF[what]}
+        for role, column in roles.items():
+            if column:
+                table.require(column, role)
+            elif role in ("user", "item", "item_key"):
+                raise UserError(
+                    f"{file}: none of the columns {', '.join(table.columns)} looks like the {role}; "
+                    f"name it with --column {role}=NAME"
+                )
+        settings |= {what: str(file), **roles}
+        if what == "items":
+            settings["attributes"] = worth_a_prompt(table.columns, roles.values())
+    return Files(settings, tables.get("interactions"), tables.get("items"))
 
 
 def named_columns(texts: Sequence[str]) -> dict[str, str]:
-    """`role=name` texts as role -> name. Raises UserError."""
-    made = {}
+    """Returns `role=name` texts as role -> name. Raises UserError."""
+    columns = {}
     for text in texts:
         role, equals, column = text.partition("=")
         if not equals or not role.strip():
             raise UserError(f"--column takes role=name, such as user=customer, not '{text}'")
-        made[role.strip()] = column.strip()
-    return made
+        columns[role.strip()] = column.strip()
+    return columns
 
 
 def source_table(files: Files) -> dict[str, Any]:
-    """The table `[prepare.source]` of a recipe that reads these files."""
+    """Returns the table `[prepare.source]` of a recipe that reads these files."""
     usual = Table.model_fields
     return {
         name: value
@@ -137,60 +139,47 @@ def source_table(files: Files) -> dict[str, Any]:
     }
 
 
-def _guessed(sheet: Sheet, what: str, columns: Mapping[str, str]) -> dict[str, Any]:
-    """Settings of the columns of one file. Raises UserError where a key is not to be found."""
-    roles = ("user", "item", "timestamp", "rating") if what == "interactions" else ("item_key", "title")
-    found: dict[str, Any] = {role: columns.get(role, guess(sheet.columns, role)) for role in roles}
-    for role, column in found.items():
-        if column:
-            sheet.require(column, role)
-        elif role in ("user", "item", "item_key"):
-            raise UserError(
-                f"{sheet.file}: none of the columns {', '.join(sheet.columns)} looks like the {role}; "
-                f"name it with --column {role}=NAME"
-            )
-    if what == "items":
-        found["attributes"] = worth_a_prompt(sheet.columns, found.values())
-    return found
-
-
-def _of_recipe(file: Path) -> Files:
-    recipe = load(file)
-    source = next((step.source for step in recipe.steps.values() if isinstance(step, Prepare)), None)
+def _files_of_recipe(file: Path) -> Files:
+    source = next((step.source for step in load(file).steps.values() if isinstance(step, Prepare)), None)
     if not isinstance(source, Table):
-        raise UserError(f"{file}: the source is no `table`, so there are no files of yours to check")
-    sheets = [
-        read_sheet(path, form, source.separator, source.quote, what)
-        for what, path, form in (
-            ("interactions", source.interactions, source.interactions_format),
-            ("items", source.items, source.items_format),
-        )
-    ]
+        raise UserError(f"{file}: the source is not `table`, so there are no files of yours to check")
     spec = source.spec()
-    for sheet, roles in zip(sheets, (("user", "item", "timestamp", "rating"), ("item_key", "title")), strict=True):
+    tables = []
+    for what, roles in _ROLES_OF.items():
+        table = read_table(Path(spec[what]), spec[f"{what}_format"], source.separator, source.quote, what)
         for role in roles:
             if spec[role]:
-                sheet.require(spec[role], f"source.{role}")
-    return Files(spec, *sheets)
+                table.require(spec[role], f"source.{role}")
+        tables.append(table)
+    return Files(spec, *tables)
 
 
-def _inside(folder: Path) -> list[Path]:
-    found = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-    if not found:
+def _tables_in(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not files:
         raise UserError(f"{folder} holds no file with one of the suffixes {', '.join(SUFFIXES)}")
-    return found
+    return files
 
 
-# What a check of data finds, and how its examples are chosen.
+# Findings.
 
-
+SUBJECTS = ("size", "order", "duplicates", "ids", "texts")
 _EXAMPLES = 3
 _CHARACTERS = 40
+_FEW = (3, 5, 10)
+_FEW_OF_ITEMS = 5
+_NOTHING = ("0", "-1", "nan", "none", "null", "na", "n/a", "unknown", "undefined", "<na>")
+_ODD = {
+    "leading zeros, which another program may have cut elsewhere": r"^0[0-9]+$",
+    'a ".0" at the end, as of numbers that were read with gaps': r"^[0-9]+\.0+$",
+    "exponents, as of long numbers from a spreadsheet": r"^[0-9](\.[0-9]+)?[eE]\+?[0-9]+$",
+}
+_CODE = r"<[a-zA-Z/][^>]*>|&[a-z]+;|&#[0-9]+;"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A count of something, out of `total` where that says more; warns: it may spoil results if left so."""
+    """A count of something, out of `total` if that says more. warns: it may spoil results if left so."""
 
     subject: str
     what: str
@@ -200,281 +189,178 @@ class Finding:
     warns: bool = True
 
 
-def found(
+def check_files(files: Files) -> list[Finding]:
+    """Returns all findings, also those that count nothing, by subject in the order of SUBJECTS.
+
+    Raises UserError if no interaction has both a user and an item.
+    """
+    rows = item_keys = None
+    parts: list[Iterable[Finding]] = []
+    if files.interactions is not None:
+        rows, of_rows = _interactions(files.settings, files.interactions)
+        parts += [of_rows, _sizes(rows), _order(rows), _suspicious(rows["user"], "users")]
+        parts.append(_suspicious(rows["item"], "items"))
+    if files.items is not None:
+        cells = [as_text(row.get(files.settings["item_key"])) for row in files.items.rows()]
+        item_keys = keys(polars.Series("item_key", cells, polars.String))
+        parts.append(_texts(files.settings, files.items, item_keys))
+        if rows is None:
+            parts.append(_suspicious(item_keys, "items"))
+    if rows is not None and item_keys is not None:
+        parts.append(_meeting(rows, item_keys))
+    return sorted((finding for part in parts for finding in part), key=lambda finding: SUBJECTS.index(finding.subject))
+
+
+def short(value: object) -> str:
+    """Returns a value on one line, cut if it is long."""
+    text = " ".join(str(value).split()) if str(value).strip() else repr(value)
+    return text if len(text) <= _CHARACTERS else f"{text[: _CHARACTERS - 1]}…"
+
+
+def _finding(
     subject: str,
     what: str,
     values: polars.Series,
     total: int | None = None,
     *,
     warns: bool = True,
-    beside: Iterable[str] = (),
+    examples: Iterable[str] = (),
 ) -> Finding:
-    """A finding about each of `values`, with the first few different ones as examples, or those of `beside`."""
-    shown = list(beside) or values.unique(maintain_order=True).to_list()
+    """A finding about each of `values`, with the first few different ones as examples if there are no others."""
+    shown = list(examples) or values.unique(maintain_order=True).to_list()
     return Finding(subject, what, len(values), total, tuple(map(short, shown[:_EXAMPLES])), warns)
 
 
-def short(value: object) -> str:
-    """A value on one line, cut where it is long."""
-    text = " ".join(str(value).split()) if str(value).strip() else repr(value)
-    return text if len(text) <= _CHARACTERS else f"{text[: _CHARACTERS - 1]}…"
+def _interactions(settings: Mapping[str, Any], table: TableFile) -> tuple[polars.DataFrame, list[Finding]]:
+    """Rows with both keys, columns user, item and time (the place in the file if there is no usable time)."""
+    height = len(table.content)
+    user, item = (keys(table.column(settings[role], role)) for role in ("user", "item"))
+    time = polars.int_range(height, dtype=polars.Int64, eager=True)
+    finding = Finding("order", "no column of times: the order of the file is taken", height)
+    if settings["timestamp"]:
+        written = table.column(settings["timestamp"], "timestamp")
+        try:
+            time, _ = whole_times(written, table.file, settings.get("time_format", ""))
+            span = f"{short(written[time.arg_min() or 0])} to {short(written[time.arg_max() or 0])}"
+            finding = Finding("order", "distinct times", time.n_unique(), examples=(span,), warns=False)
+        except UserError as error:
+            finding = Finding("order", f"times cannot be read, and `run` would stop: {error}", height)
+    rows = polars.DataFrame({"user": user, "item": item, "time": time}).drop_nulls(["user", "item"])
+    if rows.is_empty():
+        raise UserError(
+            f"{table.file}: every row lacks '{settings['user']}' or '{settings['item']}'; name other columns"
+        )
+    lacking = (user.is_null() | item.is_null()).arg_true()
+    examples = [f"row {place + 1}" for place in lacking.head(_EXAMPLES)]
+    what = "rows without user or item, which are dropped"
+    return rows, [finding, _finding("ids", what, lacking, height, examples=examples)]
 
 
-# Checks of keys: those that stand for nothing, were changed on their way through another program, or do not meet.
+def _sizes(rows: polars.DataFrame) -> Iterator[Finding]:
+    users = rows.group_by("user").len().sort("len", "user", descending=[True, False])
+    items = rows.group_by("item").len()
+    longest = f"{short(users['user'][0])} ({users['len'][0]:,})"
+    median = users["len"].median()
+    yield Finding("size", "interactions", rows.height, warns=False)
+    yield Finding("size", "users, the one with most interactions", users.height, examples=(longest,), warns=False)
+    yield Finding("size", "items", items.height, warns=False)
+    for few in _FEW:
+        what = f"users with fewer than {few} interactions" + (", who only train" if few == _FEW[0] else "")
+        yield _finding("size", what, users.filter(polars.col("len") < few)["user"], users.height, warns=False)
+    yield Finding("size", "median interactions of a user", int(median or 0), warns=False)  # type: ignore[arg-type]
+    rare = items.filter(polars.col("len") < _FEW_OF_ITEMS).sort("item")["item"]
+    yield _finding("size", f"items with fewer than {_FEW_OF_ITEMS} interactions", rare, items.height, warns=False)
 
 
-_NOTHING = ("0", "-1", "nan", "none", "null", "na", "n/a", "unknown", "undefined", "<na>")
-_ODD = {
-    "leading zeros, which another program may have cut elsewhere": r"^0[0-9]+$",
-    'a ".0" at the end, as of numbers that were read with gaps': r"^[0-9]+\.0+$",
-    "exponents, as of long numbers from a spreadsheet": r"^[0-9](\.[0-9]+)?[eE]\+?[0-9]+$",
-}
+def _order(rows: polars.DataFrame) -> Iterator[Finding]:
+    """Duplicates, histories that the file does not give in time order, and times that do not order them."""
+    once = rows.unique(["user", "item", "time"], keep="first", maintain_order=True)
+    users = once["user"].n_unique()
+    back = once.filter((polars.col("time").diff() < 0).over("user"))["user"].unique(maintain_order=True)
+    yield _finding("order", "users whose rows are not in time order; they are sorted", back, users, warns=False)
+    ties = once.filter(polars.len().over("user", "time") > 1)["user"]
+    yield _finding(
+        "order", "interactions at the same time as another of the user, ordered at random", ties, once.height
+    )
+    ends = once.sort("user", "time").group_by("user", maintain_order=True).tail(2)
+    tied = ends.filter((polars.len().over("user") == 2) & (polars.col("time").n_unique().over("user") == 1))
+    what = "users whose last two interactions, validation and test, have the same time"
+    yield _finding("order", what, tied["user"].unique(maintain_order=True), users)
+    pair = polars.concat_str("user", "item", separator=" / ").alias("pair")
+    exact = rows.filter(polars.struct("user", "item", "time").is_first_distinct().not_()).select(pair)["pair"]
+    yield _finding("duplicates", "rows that repeat user, item and time, which are dropped", exact, rows.height)
+    pairs = once.filter(polars.struct("user", "item").is_first_distinct().not_()).select(pair)["pair"]
+    what = "rows that repeat user and item at another time, which stay"
+    yield _finding("duplicates", what, pairs, rows.height, warns=False)
 
 
-def suspicious(values: polars.Series, whose: str) -> list[Finding]:
-    """What is odd about the distinct keys among `values`; whose: `users`, `items`, ..."""
-    import polars
-
-    distinct = values.drop_nulls().unique(maintain_order=True).sort()
+def _suspicious(values: polars.Series, whose: str) -> Iterator[Finding]:
+    """Keys that stand for nothing or were changed on their way through another program. whose: users or items."""
+    distinct = values.drop_nulls().unique().sort()
     nothing = distinct.filter(distinct.str.to_lowercase().is_in(_NOTHING))
     rows = values.is_in(nothing.implode()).sum() if len(nothing) else 0
-    made = [
-        found(
-            "ids",
-            f"{whose} whose key often stands for none ({rows:,} rows)",
-            nothing,
-            len(distinct),
-        )
-    ]
-    made += [
-        found("ids", f"keys of {whose} with {what}", distinct.filter(distinct.str.contains(odd)), len(distinct))
-        for what, odd in _ODD.items()
-    ]
+    what = f"{whose} whose key often stands for none ({rows:,} rows)"
+    yield _finding("ids", what, nothing, len(distinct))
+    for oddity, pattern in _ODD.items():
+        odd = distinct.filter(distinct.str.contains(pattern))
+        yield _finding("ids", f"keys of {whose} with {oddity}", odd, len(distinct))
     whole = distinct.str.contains(r"^-?[0-9]+$")
     rarer = distinct.filter(whole if whole.sum() * 2 <= len(distinct) else ~whole)
     mixed = f"keys of {whose} that are numbers among words, or words among numbers"
-    made.append(found("ids", mixed, rarer, len(distinct)))
+    yield _finding("ids", mixed, rarer, len(distinct))
     folded = polars.DataFrame({"key": distinct, "folded": distinct.str.to_lowercase()})
     alike = folded.filter(polars.len().over("folded") > 1)["key"]
-    made.append(found("ids", f"keys of {whose} that differ from another in capitals alone", alike, len(distinct)))
-    return made
+    yield _finding("ids", f"keys of {whose} that differ from another in capitals alone", alike, len(distinct))
 
 
-def meeting(rows: polars.DataFrame, item_keys: polars.Series) -> list[Finding]:
+def _meeting(rows: polars.DataFrame, item_keys: polars.Series) -> Iterator[Finding]:
     """Items that only one of the two files knows."""
-    import polars
-
-    bought, told = rows["item"].unique(maintain_order=True), item_keys.drop_nulls().unique(maintain_order=True)
-    untold = bought.filter(~bought.is_in(told.implode()))
-    unsold = told.filter(~told.is_in(bought.implode()))
-    lost = rows.filter(polars.col("item").is_in(untold.implode())).height
-    return [
-        found("ids", f"items with interactions and without a text ({lost:,} rows)", untold, len(bought)),
-        found("ids", "items with a text and without interactions, which are left out", unsold, len(told), warns=False),
-    ]
+    bought, described = (values.drop_nulls().unique(maintain_order=True) for values in (rows["item"], item_keys))
+    without_text = bought.filter(~bought.is_in(described.implode()))
+    unused = described.filter(~described.is_in(bought.implode()))
+    lost = rows.filter(polars.col("item").is_in(without_text.implode())).height
+    yield _finding("ids", f"items with interactions and without a text ({lost:,} rows)", without_text, len(bought))
+    what = "items with a text and without interactions, which are left out"
+    yield _finding("ids", what, unused, len(described), warns=False)
 
 
-# Checks of interactions: sizes, order in time, duplicates.
-
-
-_FEW = (3, 5, 10)
-_FEW_OF_ITEMS = 5
-
-
-def interactions_of(files: Files, sheet: Sheet) -> tuple[polars.DataFrame, list[Finding]]:
-    """Columns user, item and time (Int64, the place in the file where there is no usable time), rows with both keys.
-
-    Beside it, what there is to say of the times, and of rows without keys. Raises UserError where no row has both.
-    """
-    import polars
-
-    settings, height = files.settings, len(sheet.content)
-    user, item = (keys(sheet.column(settings[role], role)) for role in ("user", "item"))
-    time, told = _times(sheet, settings["timestamp"])
-    frame = polars.DataFrame({"user": user, "item": item, "time": time})
-    kept = frame.drop_nulls(["user", "item"])
-    if kept.is_empty():
-        neither = f"'{settings['user']}' or '{settings['item']}'"
-        raise UserError(f"{sheet.file}: every row lacks {neither}; name other columns")
-    lacking = (user.is_null() | item.is_null()).arg_true()
-    places = [f"row {place + 1}" for place in lacking.head(3)]
-    return kept, [told, found("ids", "rows without user or item, which are dropped", lacking, height, beside=places)]
-
-
-def _times(sheet: Sheet, column: str) -> tuple[polars.Series, Finding]:
-    """The times as numbers, or the places in the file where there are none, and what to say of them."""
-    import polars
-
-    height = len(sheet.content)
-    places = polars.int_range(height, dtype=polars.Int64, eager=True)
-    if not column:
-        return places, Finding("order", "no column of times: the order of the file is taken", height)
-    written = sheet.column(column, "timestamp")
-    try:
-        time = order_in_time(written, sheet.file)
-    except UserError as error:
-        return places, Finding("order", f"times cannot be read, and `run` would stop: {error}", height)
-    span = f"{short(written[time.arg_min() or 0])} to {short(written[time.arg_max() or 0])}"
-    return time, Finding("order", "distinct times", time.n_unique(), examples=(span,), warns=False)
-
-
-def sizes(rows: polars.DataFrame) -> list[Finding]:
-    """How many rows, users and items there are, and how long histories are."""
-    import polars
-
-    users = rows.group_by("user").len().sort("len", "user", descending=[True, False])
-    items = rows.group_by("item").len()
-    lengths = users["len"]
-    longest = f"{short(users['user'][0])} ({lengths[0]:,})"
-    return [
-        Finding("size", "interactions", rows.height, warns=False),
-        Finding("size", "users, the one with most interactions", users.height, examples=(longest,), warns=False),
-        Finding("size", "items", items.height, warns=False),
-        *(
-            found(
-                "size",
-                f"users with fewer than {few} interactions" + (", who only train" if few == _FEW[0] else ""),
-                users.filter(polars.col("len") < few)["user"],
-                users.height,
-                warns=False,
-            )
-            for few in _FEW
-        ),
-        Finding("size", "median interactions of a user", int(lengths.median() or 0), warns=False),  # type: ignore[arg-type]
-        found(
-            "size",
-            f"items with fewer than {_FEW_OF_ITEMS} interactions",
-            items.filter(polars.col("len") < _FEW_OF_ITEMS).sort("item")["item"],
-            items.height,
-            warns=False,
-        ),
-    ]
-
-
-def order(rows: polars.DataFrame) -> list[Finding]:
-    """Histories that the file does not give in time order, and times that do not order them."""
-    import polars
-
-    rows = _once(rows)
-    back = (polars.col("time").diff() < 0).over("user")
-    unordered = rows.filter(back)["user"].unique(maintain_order=True)
-    ties = rows.filter(polars.len().over("user", "time") > 1)
-    users = rows["user"].n_unique()
-    ends = rows.sort("user", "time").group_by("user", maintain_order=True).tail(2)
-    tied = ends.filter((polars.len().over("user") == 2) & (polars.col("time").n_unique().over("user") == 1))
-    return [
-        found("order", "users whose rows are not in time order; they are sorted", unordered, users, warns=False),
-        found(
-            "order",
-            "interactions at the same time as another of the user, ordered at random",
-            ties["user"],
-            rows.height,
-        ),
-        found(
-            "order",
-            "users whose last two interactions, validation and test, have the same time",
-            tied["user"].unique(maintain_order=True),
-            users,
-        ),
-    ]
-
-
-def duplicates(rows: polars.DataFrame) -> list[Finding]:
-    """Rows that say again what another said."""
-    import polars
-
-    exact = rows.filter(polars.struct("user", "item", "time").is_first_distinct().not_())
-    pairs = _once(rows).filter(polars.struct("user", "item").is_first_distinct().not_())
-    return [
-        found(subject, what, _pairs(some), rows.height, warns=warns)
-        for subject, what, some, warns in (
-            ("duplicates", "rows that repeat user, item and time, which are dropped", exact, True),
-            ("duplicates", "rows that repeat user and item at another time, which stay", pairs, False),
-        )
-    ]
-
-
-def _once(rows: polars.DataFrame) -> polars.DataFrame:
-    """The rows without those that repeat user, item and time."""
-    return rows.unique(["user", "item", "time"], keep="first", maintain_order=True)
-
-
-def _pairs(rows: polars.DataFrame) -> polars.Series:
-    import polars
-
-    return rows.select(polars.concat_str("user", "item", separator=" / "))["user"]
-
-
-# Checks of items: keys that stand twice, texts that are missing, alike, long or not clean.
-
-
-_CODE = r"<[a-zA-Z/][^>]*>|&[a-z]+;|&#[0-9]+;"
-
-
-def keys_of_items(files: Files, sheet: Sheet) -> polars.Series:
-    """The items' keys as the source reads them, null where a cell is empty."""
-    values = [as_text(row.get(files.settings["item_key"])) for row in sheet.rows()]
-    return keys(polars.Series("item_key", values, polars.String))
-
-
-def texts(files: Files, sheet: Sheet, item_keys: polars.Series) -> list[Finding]:
+def _texts(settings: Mapping[str, Any], table: TableFile, item_keys: polars.Series) -> Iterator[Finding]:
     """What is wrong with the texts of items, with their keys as examples."""
-    settings, rows = files.settings, sheet.rows()
-    columns = [column for column in dict.fromkeys((settings["title"], *settings["attributes"])) if column]
+    rows = table.rows()
     twice = item_keys.filter(item_keys.is_duplicated()).unique(maintain_order=True)
-    made = [found("ids", "items whose key stands twice; the first counts", twice, len(rows))]
+    yield _finding("ids", "items whose key stands twice; the first counts", twice, len(rows))
+    columns = [column for column in dict.fromkeys((settings["title"], *settings["attributes"])) if column]
     if not columns:
-        return [*made, Finding("texts", "no column looks like a text: items are called by their keys", len(rows))]
-    words = [polars.Series([_words(row.get(column)) for row in rows], dtype=polars.String) for column in columns]
-    for column, each in zip(columns, words, strict=True):
-        without = item_keys.filter(each == "")
-        warns = column == settings["title"]
-        made.append(found("texts", f"items whose '{column}' is empty", without, len(rows), warns=warns))
-    whole = polars.Series([" ".join(filter(None, each)) for each in zip(*words, strict=True)], dtype=polars.String)
-    return [*made, *_of_whole(whole, item_keys), _future(sheet, settings["attributes"])]
-
-
-def _of_whole(whole: polars.Series, item_keys: polars.Series) -> list[Finding]:
-    """What is wrong with the whole texts of items, all columns together."""
-    total = len(whole)
+        yield Finding("texts", "no column looks like a text: items are called by their keys", len(rows))
+        return
+    texts = polars.DataFrame({column: [_flat(row.get(column)) for row in rows] for column in columns})
+    for column in columns:
+        empty = item_keys.filter(texts[column] == "")
+        yield _finding(
+            "texts", f"items whose '{column}' is empty", empty, len(rows), warns=column == settings["title"]
+        )
+    whole = texts.select(polars.concat_str(polars.all(), separator=" ").str.strip_chars()).to_series()
+    whole = whole.str.replace_all(r"  +", " ")
+    without = item_keys.filter(whole == "")
+    yield _finding("texts", "items without any text, which are called by their keys", without, len(rows))
     alike = (whole != "") & whole.is_duplicated()
+    what = "items whose whole text another has too: no text embedding can tell them apart"
+    examples = whole.filter(alike).unique(maintain_order=True).to_list()
+    yield _finding("texts", what, item_keys.filter(alike), len(rows), examples=examples)
+    yield _finding("texts", "items with HTML in their text", item_keys.filter(whole.str.contains(_CODE)), len(rows))
     longest = whole.str.len_chars().arg_max() or 0
-    return [
-        found("texts", "items without any text, which are called by their keys", item_keys.filter(whole == ""), total),
-        found(
-            "texts",
-            "items whose whole text another has too: no text embedding can tell them apart",
-            item_keys.filter(alike),
-            total,
-            beside=whole.filter(alike).unique(maintain_order=True).to_list(),
-        ),
-        found("texts", "items with HTML in their text", item_keys.filter(whole.str.contains(_CODE)), total),
-        Finding(
-            "texts",
-            "characters of the longest text; prompt.value_length cuts each value",
-            len(whole[longest]),
-            examples=(f"{short(item_keys[longest])}: {short(whole[longest])}",),
-            warns=False,
-        ),
-    ]
+    what = "characters of the longest text; prompt.value_length cuts each value"
+    example = f"{short(item_keys[longest])}: {short(whole[longest])}"
+    yield Finding("texts", what, len(whole[longest]), examples=(example,), warns=False)
+    late = polars.Series([column for column in table.columns if _letters(column) in _FUTURE], dtype=polars.String)
+    what = "columns that only the future knew, to be kept out of prompts"
+    yield _finding("texts", what, late, len(table.columns), warns=bool({*late} & {*settings["attributes"]}))
 
 
-def _future(sheet: Sheet, chosen: Sequence[str]) -> Finding:
-    """Columns that should stay out of prompts; a warning where a recipe shows them."""
-    late = of_the_future(sheet.columns)
-    return found(
-        "texts",
-        "columns that only the future knew, to be kept out of prompts",
-        polars.Series(late, dtype=polars.String),
-        len(sheet.columns),
-        warns=bool(set(late) & set(chosen)),
-    )
-
-
-def _words(value: object) -> str:
+def _flat(value: object) -> str:
     """A cell as one text, lists joined."""
     if isinstance(value, list | tuple):
-        return ", ".join(filter(None, map(_words, value)))
+        return ", ".join(filter(None, map(_flat, value)))
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_words(each)}" for key, each in value.items() if each is not None)
+        return ", ".join(f"{key}: {_flat(part)}" for key, part in value.items() if part is not None)
     return as_text(value)

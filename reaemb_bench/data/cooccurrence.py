@@ -1,64 +1,101 @@
-"""How often two items appear in the same user's sequence, anywhere in it or near each other.
+"""How often two items appear in the same user's training sequence, anywhere in it or near each other.
 
-Both counts are computed for some rows of the result at a time, so that beyond the result itself they need little
-memory, whatever the number of items and of interactions.
+Counts are computed for some rows of the result at a time, so that they need little memory beyond the result itself,
+whatever the number of items and of interactions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
+from scipy.sparse import csr_array
 
 from reaemb_bench.core.artifacts import Float64, Int32, Int64, Sequences
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
-
 _PAIRS_AT_ONCE = 1 << 22
 """Pairs of positions that a block of rows may have, unless it is a single row."""
+_STEP = 2.0**-20
+
+
+class WholeHistory(Component):
+    """Every pair of positions in a user's sequence counts 1, however far apart: the paper's choice."""
+
+    def counts(self, sequences: Sequences, items: int) -> csr_array:
+        """Returns symmetric counts (items, items), whole numbers, of items in the same sequence."""
+        return cooccurrence(sequences, items)
+
+
+class Window(Component):
+    """A pair of positions counts 1 if it lies close together in a user's sequence, and nothing otherwise.
+
+    Items that only ever met further apart count as strangers, and may be drawn as negatives.
+    """
+
+    size: int = Field(default=5, ge=1, le=1000)
+    """Most positions between the two of a pair; 1 counts neighbours in the sequence alone."""
+
+    def counts(self, sequences: Sequences, items: int) -> csr_array:
+        """Returns symmetric counts (items, items), whole numbers, of items at most `size` positions apart."""
+        return cooccurrence_nearby(sequences, items, np.ones(self.size, dtype=np.int32))
+
+
+class DistanceDecay(Component):
+    """A pair of neighbours in a user's sequence counts 1, and each position further apart takes a share of that.
+
+    Pairs at distance d count decay^(d - 1), rounded to steps of 2^-20; pairs that count nothing are strangers.
+    """
+
+    decay: float = Field(default=0.7, gt=0, lt=1)
+    """What is left of a pair's weight with each position further apart."""
+    size: int = Field(default=10, ge=1, le=1000)
+    """Most positions between the two of a pair."""
+
+    def counts(self, sequences: Sequences, items: int) -> csr_array:
+        """Returns symmetric sums (items, items) of weights, float64, of items at most `size` positions apart."""
+        # Sums of such weights are exact in any order: equally near items stay equal, and the seed decides.
+        weights = np.round(self.decay ** np.arange(self.size) / _STEP) * _STEP
+        return cooccurrence_nearby(sequences, items, weights[weights > 0])
 
 
 def cooccurrence(sequences: Sequences, items: int) -> csr_array:
-    """Symmetric counts (items, items) of unordered pairs of positions, in one user's sequence, of two items.
+    """Returns symmetric counts (items, items) of unordered pairs of positions, in one user's sequence, of two items.
 
     An item that stands twice in a sequence counts twice with every other item there, and never with itself: the
-    diagonal is empty. Zeros are not stored and column numbers are sorted. The counts are int32, or int64 where they
-    might not fit.
+    diagonal is empty. Zeros are not stored and column numbers are sorted. The counts are int32, or int64 if they might
+    not fit.
     """
-    from scipy.sparse import csr_array
-
     ones, offsets = np.ones(len(sequences.items), dtype=np.int32), _narrow(sequences.offsets)
     touched = csr_array((ones, sequences.items, offsets), shape=(sequences.users, items), copy=True)
-    # Duplicate (user, item) places are summed, in place: an entry is how often the user touched the item.
+    # Sums repeated (user, item) pairs in place: an entry is how often the user touched the item.
     touched.sum_duplicates()
-    if _most(touched) > np.iinfo(np.int32).max:
+    # No pair of items co-occurs more often than the sum of each user's largest count, squared.
+    starts = touched.indptr[:-1][np.diff(touched.indptr) > 0]
+    largest = np.maximum.reduceat(touched.data, starts).astype(np.float64) if len(starts) else np.zeros(0)
+    if (largest**2).sum() > np.iinfo(np.int32).max:
         touched.data = touched.data.astype(np.int64)
     by_item = touched.T.tocsr()
     pairs = np.bincount(sequences.items, weights=sequences.lengths[sequences.owners], minlength=items)
-    counts = _joined((by_item[start:end] @ touched for start, end in blocks(pairs, _PAIRS_AT_ONCE)), items)
+    counts = _stacked((by_item[start:end] @ touched for start, end in blocks(pairs, _PAIRS_AT_ONCE)), items)
     # A product's columns are in no order. Transposing sorts them in one pass, and the counts are symmetric.
     return counts.T.tocsr()
 
 
 def cooccurrence_nearby(sequences: Sequences, items: int, weights: Int32 | Float64) -> csr_array:
-    """Symmetric sums (items, items) of weights of pairs of positions, in one user's sequence, of two different items.
+    """Returns symmetric sums (items, items) of weights of pairs of positions, in one sequence, of two different items.
 
-    weights: (reach,) what a pair weighs whose positions lie 1, 2, ... apart; pairs further apart do not count.
+    weights: (reach,) of pairs whose positions lie 1, 2, ... apart; pairs further apart do not count.
     """
-    from scipy.sparse import csr_array
-
     users = sequences.owners.astype(np.int32)
     order = np.argsort(sequences.items, kind="stable")
     ends = np.concatenate([[0], np.cumsum(np.bincount(sequences.items, minlength=items))])
     steps = np.arange(1, len(weights) + 1)
-    shifts, weighed = np.concatenate([-steps[::-1], steps]), np.concatenate([weights[::-1], weights])
+    shifts, shift_weights = np.concatenate([-steps[::-1], steps]), np.concatenate([weights[::-1], weights])
 
     def block(start: int, end: int) -> csr_array:
         here = order[ends[start] : ends[end]]
@@ -67,18 +104,16 @@ def cooccurrence_nearby(sequences: Sequences, items: int, weights: Int32 | Float
         there[~inside] = 0
         inside &= users[there] == users[here][:, None]
         row = np.broadcast_to((sequences.items[here] - start)[:, None], there.shape)
-        weight = np.broadcast_to(weighed, there.shape)
-        places = (row[inside], sequences.items[there[inside]])
-        return csr_array((weight[inside], places), shape=(end - start, items))
+        weight = np.broadcast_to(shift_weights, there.shape)
+        pair = (row[inside], sequences.items[there[inside]])
+        return csr_array((weight[inside], pair), shape=(end - start, items))
 
     pairs = np.diff(ends) * len(shifts)
-    return _joined((block(start, end) for start, end in blocks(pairs, _PAIRS_AT_ONCE)), items)
+    return _stacked((block(start, end) for start, end in blocks(pairs, _PAIRS_AT_ONCE)), items)
 
 
 def checked(pairs: csr_array, items: int, name: str) -> csr_array:
-    """Counts that the component `name` gave, columns sorted. Raises UserError where they are none."""
-    from scipy.sparse import csr_array
-
+    """Returns the counts of the component `name` with sorted columns. Raises UserError if they are not counts."""
     pairs = csr_array(pairs)
     pairs.sum_duplicates()
     if pairs.shape != (items, items):
@@ -91,7 +126,7 @@ def checked(pairs: csr_array, items: int, name: str) -> csr_array:
 
 
 def blocks(sizes: npt.NDArray[Any], most: int) -> Iterator[tuple[int, int]]:
-    """Ranges (start, end) of consecutive rows of these sizes (rows,), at most so large together, or a single row."""
+    """Yields ranges (start, end) of consecutive rows of these sizes (rows,): at most `most` together, or one row."""
     before = np.concatenate([[0], np.cumsum(sizes)])
     start = 0
     while start < len(sizes):
@@ -101,21 +136,12 @@ def blocks(sizes: npt.NDArray[Any], most: int) -> Iterator[tuple[int, int]]:
 
 
 def _narrow(offsets: Int64) -> Int32 | Int64:
-    """The same offsets, int32 where they fit: SciPy widens column numbers to what offsets have."""
+    """The same offsets, int32 if they fit: SciPy widens column numbers to the type of the offsets."""
     return offsets.astype(np.int32) if offsets[-1] <= np.iinfo(np.int32).max else offsets
 
 
-def _most(touched: csr_array) -> int:
-    """No pair of items co-occurs more often: the sum of each user's largest count, squared."""
-    starts = touched.indptr[:-1][np.diff(touched.indptr) > 0]
-    largest = np.maximum.reduceat(touched.data, starts).astype(np.float64) if len(starts) else np.zeros(0)
-    return int((largest**2).sum())
-
-
-def _joined(parts: Iterable[csr_array], items: int) -> csr_array:
-    """Parts of consecutive rows, in order, as one matrix without a diagonal."""
-    from scipy.sparse import csr_array
-
+def _stacked(parts: Iterable[csr_array], items: int) -> csr_array:
+    """Parts of consecutive rows, in order, as one matrix with an empty diagonal."""
     columns: list[Int32] = []
     values: list[npt.NDArray[Any]] = []
     lengths: list[npt.NDArray[Any]] = [np.zeros(1, dtype=np.int64)]
@@ -130,58 +156,8 @@ def _joined(parts: Iterable[csr_array], items: int) -> csr_array:
         start += part.shape[0]
     offsets = _narrow(np.cumsum(np.concatenate(lengths)))
     # One after the other, so that only one of the two is in memory twice.
-    joined_columns = np.concatenate(columns)
+    all_columns = np.concatenate(columns)
     columns.clear()
-    joined_values = np.concatenate(values)
+    all_values = np.concatenate(values)
     values.clear()
-    return csr_array((joined_values, joined_columns, offsets), shape=(items, items))
-
-
-# Co-occurrences: how often two items were bought together, from users' training sequences alone.
-
-
-_STEP = 2.0**-20
-
-
-class WholeHistory(Component):
-    """Every pair of positions in a user's sequence counts 1, however far apart: the paper's choice."""
-
-    def counts(self, sequences: Sequences, items: int) -> csr_array:
-        """Symmetric counts (items, items), whole numbers, of items in the same sequence."""
-
-        return cooccurrence(sequences, items)
-
-
-class Window(Component):
-    """A pair of positions counts 1 if it lies close together in a user's sequence, and nothing otherwise.
-
-    Items that only ever met further apart are strangers here, and may be drawn as negatives.
-    """
-
-    size: int = Field(default=5, ge=1, le=1000)
-    """Most positions that the two of a pair lie apart; 1 counts neighbours in the sequence alone."""
-
-    def counts(self, sequences: Sequences, items: int) -> csr_array:
-        """Symmetric counts (items, items), whole numbers, of items at most `size` positions apart."""
-
-        return cooccurrence_nearby(sequences, items, np.ones(self.size, dtype=np.int32))
-
-
-class DistanceDecay(Component):
-    """A pair of neighbours in a user's sequence counts 1, and each position further apart takes a share of that.
-
-    Pairs at distance d count decay^(d - 1), in steps of 2^-20, up to a distance beyond which they count nothing and
-    are strangers.
-    """
-
-    decay: float = Field(default=0.7, gt=0, lt=1)
-    """What is left of a pair's weight with each position further apart."""
-    size: int = Field(default=10, ge=1, le=1000)
-    """Most positions that the two of a pair lie apart."""
-
-    def counts(self, sequences: Sequences, items: int) -> csr_array:
-        """Symmetric sums (items, items) of weights, float64, of items at most `size` positions apart."""
-
-        # Sums of such weights are exact in any order: what is equally near stays so, and the seed decides.
-        weights = np.round(self.decay ** np.arange(self.size) / _STEP) * _STEP
-        return cooccurrence_nearby(sequences, items, weights[weights > 0])
+    return csr_array((all_values, all_columns, offsets), shape=(items, items))

@@ -1,25 +1,23 @@
-"""Filters: take rows away and count what is gone: interactions, and the users and items that they leave empty."""
+"""Filters: take interactions away and count what is gone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
+import polars
 from pydantic import Field, model_validator
 
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.data.interactions import Interactions, TimeUnit
-
-if TYPE_CHECKING:
-    import polars
+from reaemb_bench.data.interactions import PER_SECOND, Interactions
 
 
 class DropUsersOfRareItems(Component):
     """Drop users with few interactions and users who hold a rare item, until neither is left.
 
-    This is the filter behind the ReaEmb paper's data sets. It is no k-core: one rare item costs the whole user, where
+    The ReaEmb paper's data sets are filtered like this. It is not a k-core: one rare item costs the whole user, while
     `k-core` would only take the item away.
     """
 
@@ -29,16 +27,14 @@ class DropUsersOfRareItems(Component):
     """Interactions that every item of a user needs."""
 
     def apply(self, data: Interactions) -> Interactions:
-        """The rows of the users that remain."""
-        import polars
-
-        def round_(frame: polars.DataFrame) -> polars.DataFrame:
+        """Returns the rows of the users that remain."""
+        def once(frame: polars.DataFrame) -> polars.DataFrame:
             # Window functions do not nest, so the item counts become a column first.
             counted = frame.with_columns(polars.len().over("item").alias("_held"))
             enough = polars.col("_held").min().over("user") >= self.item_minimum
             return counted.filter(enough & (polars.len().over("user") >= self.user_minimum)).drop("_held")
 
-        return data.keep(_until_stable(data.frame, round_), self.use)
+        return data.keep(_until_stable(data.frame, once), self.use)
 
 
 class KCore(Component):
@@ -50,14 +46,12 @@ class KCore(Component):
     """Interactions that an item needs."""
 
     def apply(self, data: Interactions) -> Interactions:
-        """The rows between the users and items that remain."""
-        import polars
-
-        def round_(frame: polars.DataFrame) -> polars.DataFrame:
+        """Returns the rows between the users and items that remain."""
+        def once(frame: polars.DataFrame) -> polars.DataFrame:
             user_stays = polars.len().over("user") >= self.user_minimum
             return frame.filter(user_stays & (polars.len().over("item") >= self.item_minimum))
 
-        return data.keep(_until_stable(data.frame, round_), self.use)
+        return data.keep(_until_stable(data.frame, once), self.use)
 
 
 class MinimumRating(Component):
@@ -67,9 +61,7 @@ class MinimumRating(Component):
     """Lowest rating that stays."""
 
     def apply(self, data: Interactions) -> Interactions:
-        """The rows rated well enough."""
-        import polars
-
+        """Returns the rows rated well enough. Raises UserError if no row has a rating."""
         if data.frame["rating"].null_count() == data.frame.height > 0:
             raise UserError(
                 f"{data.name} has no ratings to filter by; drop the filter '{self.use}' or name its rating column"
@@ -92,9 +84,7 @@ class Years(Component):
         return self
 
     def apply(self, data: Interactions) -> Interactions:
-        """The rows of these years. Raises UserError where timestamps are positions."""
-        import polars
-
+        """Returns the rows of these years. Raises UserError if timestamps are positions."""
         if data.frame.is_empty():
             return data.keep(data.frame, self.use)
         if data.time_unit is None:
@@ -102,19 +92,17 @@ class Years(Component):
                 f"{data.name} has positions, not times, so no year is known; "
                 f"drop the filter '{self.use}' or name a column of times in source.timestamp"
             )
+        per_second = PER_SECOND[data.time_unit]
+
+        def start(year: int) -> int:
+            return int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * per_second
+
         stays = polars.lit(True)
         if self.first is not None:
-            stays &= polars.col("timestamp") >= _start(self.first, data.time_unit)
+            stays &= polars.col("timestamp") >= start(self.first)
         if self.last is not None:
-            stays &= polars.col("timestamp") < _start(self.last + 1, data.time_unit)
+            stays &= polars.col("timestamp") < start(self.last + 1)
         return data.keep(data.frame.filter(stays), self.use)
-
-
-_A_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-
-
-def _start(year: int, unit: TimeUnit) -> int:
-    return int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * _A_SECOND[unit]
 
 
 def _until_stable(frame: polars.DataFrame, once: Callable[[polars.DataFrame], polars.DataFrame]) -> polars.DataFrame:

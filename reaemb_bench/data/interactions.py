@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-if TYPE_CHECKING:
-    import polars
-
+import polars
 
 Attributes = dict[str, str | list[str]]
 """An item's attributes in the order in which a prompt names them; absent ones are empty, never left out."""
 
-COLUMNS = ("user", "item", "timestamp", "rating")
+SCHEMA = {"user": polars.String, "item": polars.String, "timestamp": polars.Int64, "rating": polars.Float64}
+"""Columns of a frame of interactions."""
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
+PER_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
-_UNITS: tuple[tuple[int, TimeUnit], ...] = ((10**17, "ns"), (10**14, "us"), (10**11, "ms"), (10**8, "s"))
-"""The unit of timestamps by the least that the largest of them is; each of these lies in March 1973."""
-LEAST_TIME = _UNITS[-1][0]
+FIRST_SECOND, LAST_SECOND = 10**8, 10**11 - 1
+"""Plausible times of an interaction: March 1973 to the year 5138. A smaller number is a position, or no time."""
 
 
-def least_alike(largest: float) -> int | None:
-    """The least number that is taken for a time in the unit of `largest`, or None where that is a position."""
-    return next((least for least, _ in _UNITS if largest >= least), None)
+def unit_of(largest: float) -> TimeUnit | None:
+    """Returns the unit of times of which this is the largest, or None if it is a position: a number below 10^8."""
+    units = reversed(PER_SECOND.items())
+    return next((unit for unit, per_second in units if largest >= FIRST_SECOND * per_second), None)
 
 
 class Removed(NamedTuple):
@@ -36,14 +35,13 @@ class Removed(NamedTuple):
     items: int = 0
 
     def __str__(self) -> str:
-        """`1,203 interactions, 88 users, 40 items`, what is 0 left out."""
-        counts = [f"{count:,} {name}" for name, count in self._asdict().items() if count]
-        return ", ".join(counts) or "nothing"
+        """`1,203 interactions, 88 users, 40 items`, without what is 0."""
+        return ", ".join(f"{count:,} {name}" for name, count in self._asdict().items() if count) or "nothing"
 
 
 @dataclass(frozen=True)
 class About:
-    """Where a data set comes from and on what terms: text for people, no part of any result."""
+    """Where a data set comes from and on what terms: text for readers, not part of any result."""
 
     home: str = ""
     licence: str = ""
@@ -52,12 +50,12 @@ class About:
 
 @dataclass(frozen=True)
 class Interactions:
-    """What a source gives and filters pass on.
+    """What a source returns and filters pass on.
 
-    frame: columns user (str), item (str), timestamp (Int64, order in time) and rating (Float64, null where the source
-    has none), one row an interaction. items: item key -> attributes, title first where there is one; all items carry
-    the same attribute names. instruction: the line before an item's attributes. removed: what was taken away, by
-    reason. about: its home, licence and citation.
+    frame: one row an interaction with the columns of SCHEMA; timestamp orders rows in time, rating is null if the
+    source has none. items: item key -> attributes, the title first if there is one; all items have the same attribute
+    names. instruction: the line before an item's attributes. removed: what was taken away, by reason. about: home,
+    licence and citation. unit: that of the timestamps if the source knows it; "position" if they only order rows.
     """
 
     name: str
@@ -66,41 +64,37 @@ class Interactions:
     instruction: str
     removed: Mapping[str, Removed] = field(default_factory=dict)
     about: About = field(default_factory=About)
+    unit: TimeUnit | Literal["position", "unknown"] = "unknown"
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
         """Names of the attributes that every item has, in order."""
         return tuple(next(iter(self.items.values()), ()))
 
-    @cached_property
+    @property
     def time_unit(self) -> TimeUnit | None:
-        """The unit of the timestamps, counted from 1970 in UTC, or None where they are mere positions.
+        """The unit of the timestamps, counted from 1970 in UTC, or None for positions.
 
-        Positions are numbers below 10^8, which as seconds would all lie before April 1973.
+        If the source does not say, the largest timestamp tells: see `unit_of`.
         """
-        largest = self.frame["timestamp"].max()
-        return next((unit for least, unit in _UNITS if isinstance(largest, int) and largest >= least), None)
+        if self.unit == "unknown":
+            largest = self.frame["timestamp"].max()
+            return unit_of(largest) if isinstance(largest, int) else None
+        return None if self.unit == "position" else self.unit
 
     def keep(self, frame: polars.DataFrame, reason: str) -> Interactions:
-        """The same data with fewer rows; what is gone is counted under `reason`."""
+        """Returns the same data with the rows of `frame` alone; what is gone is counted under `reason`."""
+        gone = [self.frame.height - frame.height]
+        gone += [self.frame[key].n_unique() - frame[key].n_unique() if gone[0] else 0 for key in ("user", "item")]
         before = self.removed.get(reason, Removed())
-        gone = Removed(*(earlier + now for earlier, now in zip(before, _lost(self.frame, frame), strict=True)))
-        return replace(self, frame=frame, removed={**self.removed, reason: gone})
+        counts = Removed(*(earlier + now for earlier, now in zip(before, gone, strict=True)))
+        return replace(self, frame=frame, removed={**self.removed, reason: counts})
 
 
-def _lost(before: polars.DataFrame, after: polars.DataFrame) -> Removed:
-    rows = before.height - after.height
-    if not rows:
-        return Removed()
-    users, items = (before[column].n_unique() - after[column].n_unique() for column in ("user", "item"))
-    return Removed(rows, users, items)
-
-
-def _no_rows() -> polars.DataFrame:
-    import polars
-
-    types = (polars.String, polars.String, polars.Int64, polars.Float64)
-    return polars.DataFrame(schema=dict(zip(COLUMNS, types, strict=True)))
+def without_duplicates(data: Interactions) -> Interactions:
+    """Drops rows that repeat user, item and timestamp and keeps the first of them."""
+    kept = data.frame.unique(["user", "item", "timestamp"], keep="first", maintain_order=True)
+    return data.keep(kept, "exact duplicates")
 
 
 @dataclass(frozen=True)
@@ -115,11 +109,5 @@ class SplitInteractions:
     training: polars.DataFrame
     validation: polars.DataFrame
     test: polars.DataFrame
-    between: polars.DataFrame = field(default_factory=_no_rows)
-    after: polars.DataFrame = field(default_factory=_no_rows)
-
-
-def without_duplicates(data: Interactions) -> Interactions:
-    """Drop rows that repeat user, item and timestamp; the first of them stays, and so do later repeats of a pair."""
-    kept = data.frame.unique(["user", "item", "timestamp"], keep="first", maintain_order=True)
-    return data.keep(kept, "exact duplicates")
+    between: polars.DataFrame = field(default_factory=lambda: polars.DataFrame(schema=SCHEMA))
+    after: polars.DataFrame = field(default_factory=lambda: polars.DataFrame(schema=SCHEMA))

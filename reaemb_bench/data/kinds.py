@@ -15,38 +15,38 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Where interactions and item attributes come from. A class attribute `about`, if there is one, is an `About`."""
+    """Where interactions and item attributes come from. A class attribute `about` may state its terms."""
 
     def read(self, machine: Machine) -> Interactions:
-        """All interactions and the attributes of all items, exact duplicates removed."""
+        """Returns all interactions and the attributes of all items, exact duplicates removed."""
 
 
 class Filter(Protocol):
     """Takes interactions away."""
 
     def apply(self, data: Interactions) -> Interactions:
-        """The interactions that remain."""
+        """Returns the interactions that remain."""
 
 
 class Split(Protocol):
     """Divides interactions into training, validation and test."""
 
     def apply(self, data: Interactions, seed: int) -> SplitInteractions:
-        """The division; the seed orders interactions of equal time."""
+        """Returns the division; the seed orders interactions of equal time."""
 
 
 class Prompt(Protocol):
     """Writes an item's attributes as text."""
 
     def text(self, attributes: dict[str, Any]) -> str:
-        """`name is value; name is value; ...` for one item."""
+        """Returns `name is value; name is value; ...` for one item."""
 
 
 class Cooccurrence(Protocol):
     """Says which items are bought together, and how much so."""
 
     def counts(self, sequences: Sequences, items: int) -> csr_array:
-        """Positive counts or weights (items, items) from users' sequences: symmetric, the diagonal empty."""
+        """Returns positive counts or weights (items, items) of users' sequences: symmetric, the diagonal empty."""
 
 
 AnySource = Annotated[Source, Pick("source")]

@@ -25,20 +25,18 @@ class Attributes(Component):
     list_limit: int | None = Field(default=None, ge=1)
     """Entries of a list that are written; None writes all."""
     empty: Literal["none", "leave-out"] = "none"
-    """What becomes of an attribute without a value: the word none, or no mention at all."""
+    """What becomes of an attribute without a value: the word none, or not mentioned at all."""
 
     def text(self, attributes: ItemAttributes) -> str:
-        """The attribute part of one item's prompt. Raises UserError where `order` names an unknown attribute."""
+        """Returns the attribute part of one item's prompt. Raises UserError if `order` names an unknown attribute."""
         parts = []
         for name in self.order or attributes:
             if name not in attributes:
                 known = ", ".join(attributes)
                 raise UserError(f"prompt.order: items have no '{name}'.{nearest(name, attributes)} Known: {known}")
-            value = self._value(attributes[name])
+            value = attributes[name]
+            joined = value if isinstance(value, str) else ", ".join(filter(None, value[: self.list_limit]))
+            value = " ".join(joined.replace(";", ".").split())[: self.value_length].rstrip()
             if value or self.empty == "none":
                 parts.append(f"{name} is {value or 'none'}")
         return "; ".join(parts)
-
-    def _value(self, value: str | list[str]) -> str:
-        joined = value if isinstance(value, str) else ", ".join(each for each in value[: self.list_limit] if each)
-        return " ".join(joined.replace(";", ".").split())[: self.value_length].rstrip()

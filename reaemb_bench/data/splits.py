@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
+import polars
 from pydantic import Field, model_validator
 
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.data.interactions import Interactions, SplitInteractions
-
-if TYPE_CHECKING:
-    import polars
-
 
 class LeaveLastTwo(Component):
     """A user's last interaction is the test target, the one before it the validation target, all others train.
@@ -23,9 +20,7 @@ class LeaveLastTwo(Component):
     """
 
     def apply(self, data: Interactions, seed: int) -> SplitInteractions:
-        """The division; the seed orders interactions of equal time."""
-        import polars
-
+        """Returns the division; the seed orders interactions of equal time."""
         count = polars.len().over("user")
         from_end = count - polars.int_range(polars.len()).over("user")
         wanted = {"training": (count < 3) | (from_end > 2), "validation": from_end == 2, "test": from_end == 1}
@@ -33,12 +28,12 @@ class LeaveLastTwo(Component):
 
 
 class Temporal(Component):
-    """Two points in time, the same for all users: what lies before the first trains, and targets lie behind them.
+    """Two points in time, the same for all users: what lies before the first trains, and targets lie after them.
 
     The test target is a user's last interaction, or the first, at or after the second point; its history is all that
     precedes it, also what came after the first point and was not learned from. The validation target is the first
     interaction between the two points of a user who has training interactions: it follows directly upon the sequence
-    that validation asks from. Users with nothing before their target, and those without an interaction after the
+    that validation predicts from. Users with nothing before their target, and those without an interaction after the
     second point, are not judged. Interactions of equal time are ordered at random, as in `leave-last-two`.
 
     Source: Gusak et al., Time to Split, RecSys 2025; Ji et al., TOIS 2023.
@@ -60,15 +55,14 @@ class Temporal(Component):
         return self
 
     def apply(self, data: Interactions, seed: int) -> SplitInteractions:
-        """The division; the seed orders interactions of equal time. Raises UserError where there are but positions."""
-        import polars
-
+        """Returns the division; the seed orders interactions of equal time. Raises UserError if the data have positions, not times."""
         if data.time_unit is None:
             raise UserError(
                 f"{data.name} has positions, not times, so '{self.use}' cannot split it; "
                 "name a column of times in source.timestamp or use the split leave-last-two"
             )
-        first, second = _points(data.frame["timestamp"], self.validation_from, self.test_from)
+        times = data.frame["timestamp"].sort()
+        first, second = (int(times[int(share * len(times))]) for share in (self.validation_from, self.test_from))
         time, place = polars.col("timestamp"), polars.int_range(polars.len()).over("user")
         learned, later = (time < first).sum().over("user"), (time >= second).sum().over("user")
         earlier = polars.len().over("user") - later
@@ -87,26 +81,16 @@ class Temporal(Component):
 
 def _in_time_order(frame: polars.DataFrame, seed: int) -> polars.DataFrame:
     """Each user's rows in the order of time, those of equal time in random order."""
-    import polars
-
     # Drawn by row, not by item, so that exchanging held-out items moves no training row.
     shuffled = np.random.default_rng(seed).permutation(frame.height)
-    # Users in any order, as long as each one's rows are together: numbers are quicker to compare than keys.
+    # The order of users does not matter if each one's rows are together, and numbers are quicker to compare than keys.
     number = polars.col("user").cast(polars.Categorical).to_physical()
     added = frame.with_columns(number.alias("_number"), polars.Series("_tie", shuffled))
     return added.sort("_number", "timestamp", "_tie").drop("_number", "_tie")
 
 
-def _points(times: polars.Series, *shares: float) -> list[int]:
-    """The times at these shares of all interactions."""
-    ordered = times.sort()
-    return [int(ordered[int(share * len(ordered))]) for share in shares]
-
-
 def _divided(ordered: polars.DataFrame, wanted: dict[str, polars.Expr]) -> SplitInteractions:
-    """The rows by the first part that wants them; those that none wants come after."""
-    import polars
-
+    """Each row goes to the first part that wants it, and to `after` if none does."""
     names = [polars.when(condition).then(polars.lit(name)) for name, condition in wanted.items()]
     placed = ordered.with_columns(polars.coalesce(*names, polars.lit("after")).alias("_part"))
     parts = {

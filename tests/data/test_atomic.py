@@ -95,7 +95,7 @@ def test_a_folder_and_its_file_are_the_same_data_wherever_they_lie(tmp_path: Pat
     ("settings", "words"),
     [
         ({"malformed_limit": 5}, ["shop.inter: more than 5 malformed lines", "line 18: not in UTF-8"]),
-        ({"malformed_limit": 0, "rating": "rating"}, ["line 6: 'rating' is no number", "malformed_limit"]),
+        ({"malformed_limit": 0, "rating": "rating"}, ["line 6: 'rating' is not a number", "malformed_limit"]),
         ({"user": "user"}, ["shop.inter", "source.user", "Did you mean 'user_id'?"]),
         ({"timestamp": "timestmp"}, ["source.timestamp", "Did you mean 'timestamp'?"]),
         ({"item": "note"}, ["'note' (setting source.item) is of type token_seq and not token"]),
@@ -119,11 +119,11 @@ def test_mistakes_in_settings_are_one_line(settings: dict[str, Any], words: list
 @pytest.mark.parametrize(
     ("inter", "word"),
     [
-        ("user_id\titem_id\ttimestamp\nu\ti\t1\n", "'user_id' is no column with a type, such as user_id:token"),
-        (INTER.replace("float", "integer"), "'timestamp:integer' is no column with a type"),
-        (INTER.replace("item_id", "user_id"), "'user_id:token' is no column with a type"),
+        ("user_id\titem_id\ttimestamp\nu\ti\t1\n", "'user_id' is not a column with a type, such as user_id:token"),
+        (INTER.replace("float", "integer"), "'timestamp:integer' is not a column with a type"),
+        (INTER.replace("item_id", "user_id"), "'user_id:token' is not a column with a type"),
         (INTER.replace("\t", ","), "tabs stand between columns"),
-        ("", "line 1: '' is no column with a type"),
+        ("", "line 1: '' is not a column with a type"),
     ],
 )
 def test_a_header_that_is_none_is_one_line(inter: str, word: str, tmp_path: Path) -> None:

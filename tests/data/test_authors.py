@@ -69,7 +69,7 @@ def test_without_numbers_the_lines_place_counts_and_a_malformed_line_is_an_error
     items = [{"input": f"Said: \n title is {name}"} for name in ("First", "Second")]
     data = read("reaemb-authors", **written(tmp_path, items))
     assert {key: text for key, text in sorted(texts(data).items())} == {"1": "title is First", "2": "title is Second"}
-    with pytest.raises(UserError, match=r"without 'item_id' a line's place is the item's number, and lines \[1\]"):
+    with pytest.raises(UserError, match=r"without 'item_id' a line's number is the item's, and lines 1 are"):
         read("reaemb-authors", **written(tmp_path, [{}, *items]))
 
 

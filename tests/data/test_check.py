@@ -155,9 +155,9 @@ def test_times_that_cannot_be_read_are_a_warning_here(command: Command, shop: Pa
     ("words", "message"),
     [
         (["absent.csv"], "there is no file absent.csv"),
-        (["bad.parquet"], "bad.parquet is no readable parquet"),
+        (["bad.parquet"], "bad.parquet is not a readable parquet"),
         (["absent.toml"], "there is no recipe absent.toml"),
-        (["recipes/quickstart.toml"], "the source is no `table`"),
+        (["recipes/quickstart.toml"], "the source is not `table`"),
         (["empty"], "empty holds no file with one of the suffixes"),
         (["a.csv", "a.csv", "a.csv"], "name one file of interactions and one of items"),
         (["a.csv", "a.csv"], "both look like interactions"),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.data.json_lines import Field, Malformed
+from reaemb_bench.data.lines import BadLines, Field
 from reaemb_bench.data.tables import read_delimited
 
 COLUMNS = ("user", "note", "stars", "time")
@@ -22,8 +22,8 @@ FIELDS = {
 }
 
 
-def read(file: Path, separator: str = "::", header: bool = False) -> tuple[list[tuple[Any, ...]], Malformed]:
-    malformed = Malformed(file, 10_000)
+def read(file: Path, separator: str = "::", header: bool = False) -> tuple[list[tuple[Any, ...]], BadLines]:
+    malformed = BadLines(file, 10_000)
     return read_delimited(file, COLUMNS, FIELDS, separator, header, malformed).rows(), malformed
 
 
@@ -94,7 +94,7 @@ def test_numbers_of_broken_lines_hold_in_long_files(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_part_of_the_first_field(tmp_path: Path) -> None:
     file = tmp_path / "marked.dat"
     file.write_bytes(b"\xef\xbb\xbf1::n::1::7\n")
-    assert read(file) == ([(7, "1", 1.0)], Malformed(file, 10_000))
+    assert read(file) == ([(7, "1", 1.0)], BadLines(file, 10_000))
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_a_byte_order_mark_is_no_part_of_the_first_field(tmp_path: Path) -> None
         (b"u::n::1::7::8", "more fields than 4"),
         (b" ::n::1::7", "no 'user'"),
         (b"u::n::1::", "no 'time'"),
-        (b"u::n::1::7.5", "'time' is no whole number"),
-        (b"u::n::many::7", "'stars' is no number"),
+        (b"u::n::1::7.5", "'time' is not a whole number"),
+        (b"u::n::many::7", "'stars' is not a number"),
         (b"u::n\xff::1::7", "not in UTF-8"),
     ],
 )
@@ -113,4 +113,4 @@ def test_the_error_says_what_is_wrong_with_the_line(text: bytes, fault: str, tmp
     file = tmp_path / "wrong.dat"
     file.write_bytes(b"u::n::1::7\n" + text)
     with pytest.raises(UserError, match=rf"wrong\.dat: more than 0 .*lines 2; line 2: {fault}\)"):
-        read_delimited(file, COLUMNS, FIELDS, "::", False, Malformed(file, 0))
+        read_delimited(file, COLUMNS, FIELDS, "::", False, BadLines(file, 0))

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.data import json_lines as lines
+from reaemb_bench.data import lines
 from reaemb_bench.data.interactions import Removed
-from reaemb_bench.data.json_lines import Field, Malformed, read_lines
+from reaemb_bench.data.json_lines import read_json_lines
+from reaemb_bench.data.lines import BadLines, Field
 
 FIELDS = {
     "user": Field("text", required=True),
@@ -27,9 +28,9 @@ GOOD = b'{"user": "u", "time": 7, "stars": 4.5, "tags": ["a"], "more": {"user": 
 READ = ("u", 7, 4.5, ["a"])
 
 
-def read(file: Path, limit: int = 100, literals: bool = False) -> tuple[list[tuple[Any, ...]], Malformed]:
-    malformed = Malformed(file, limit)
-    frames = list(read_lines(file, FIELDS, malformed, literals))
+def read(file: Path, limit: int = 100, literals: bool = False) -> tuple[list[tuple[Any, ...]], BadLines]:
+    malformed = BadLines(file, limit)
+    frames = list(read_json_lines(file, FIELDS, malformed, literals))
     return [row for frame in frames for row in frame.rows()], malformed
 
 
@@ -164,7 +165,7 @@ def test_too_many_malformed_lines_are_one_error_that_names_the_first(tmp_path: P
 def test_a_file_that_ends_early_is_told_from_a_broken_line(tmp_path: Path) -> None:
     file = tmp_path / "cut.jsonl.gz"
     file.write_bytes(gzip.compress(GOOD * 100)[:-9])
-    with pytest.raises(UserError, match=r"cut\.jsonl\.gz is no whole gzip file"):
+    with pytest.raises(UserError, match=r"cut\.jsonl\.gz is not a whole gzip file"):
         read(file)
     with pytest.raises(UserError, match="there is no file"):
         read(tmp_path / "absent.jsonl")
@@ -193,7 +194,7 @@ def test_python_dictionaries_are_read_where_they_are_allowed_and_nothing_is_exec
 
 def test_lists_and_objects_are_kept_as_json_where_anything_goes(tmp_path: Path) -> None:
     file = write(tmp_path, *[b'{"any": "plain"}'] * 30, b'{"any": {"a": ["\xc3\xa9", null]}}', b'{"any": [1]}', b"{}")
-    frame = polars.concat(read_lines(file, {"any": Field("json")}, Malformed(file)))
+    frame = polars.concat(read_json_lines(file, {"any": Field("json")}, BadLines(file)))
     assert frame["any"].to_list() == ["plain"] * 30 + ['{"a": ["é", null]}', "[1]", None]
 
 
@@ -201,10 +202,10 @@ def test_lists_and_objects_are_kept_as_json_where_anything_goes(tmp_path: Path) 
 def test_dates_become_seconds_and_what_is_none_is_malformed(around: int, tmp_path: Path) -> None:
     good = [b'{"when": "1970-01-02 00:00:01"}'] * around
     bad = [b'{"when": "1970-01-02"}', b'{"when": "1970-02-31 00:00:00"}', b'{"when": 86401}']
-    fields, malformed = {"when": Field("time")}, Malformed(tmp_path / "made.jsonl")
-    frame = polars.concat(read_lines(write(tmp_path, *good, *bad, b"{}", *good), fields, malformed))
+    fields, malformed = {"when": Field("date")}, BadLines(tmp_path / "made.jsonl")
+    frame = polars.concat(read_json_lines(write(tmp_path, *good, *bad, b"{}", *good), fields, malformed))
     assert frame["when"].to_list() == [86401] * around + [None] + [86401] * around
     assert malformed.count == 3
-    zoned = {"when": Field("time", form="%a %b %d %H:%M:%S %z %Y")}
-    file = write(tmp_path, *[b'{"when": "Thu Jan 01 01:00:00 +0100 1970"}'] * 2 * around)
-    assert polars.concat(read_lines(file, zoned, malformed))["when"].to_list() == [0] * 2 * around
+    zoned = {"when": Field("date", form="%a %b %d %H:%M:%S %z %Y")}
+    file = write(tmp_path, *[b'{"when": "Thu Jan 01 02:00:00 +0100 1970"}'] * 2 * around)
+    assert polars.concat(read_json_lines(file, zoned, malformed))["when"].to_list() == [3600] * 2 * around

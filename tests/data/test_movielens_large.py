@@ -195,7 +195,7 @@ def test_identity_follows_content_and_not_the_place(tmp_path: Path) -> None:
             [r"ratings\.dat: more than 5 malformed lines", "lines 10, 14, 15, 18, 20; line 23: not in"],
         ),
         ("movielens_1m", 1, ["lines 10, 14; line 14: fewer fields than 4", "raise malformed_limit"]),
-        ("movielens_20m", 0, [r"ratings\.csv.* line 9: 'rating' is no number"]),
+        ("movielens_20m", 0, [r"ratings\.csv.* line 9: 'rating' is not a number"]),
     ],
 )
 def test_more_malformed_lines_than_tolerated_are_one_line(name: str, limit: int, words: list[str]) -> None:
@@ -227,15 +227,21 @@ def test_what_is_no_release_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"movielens_20m\.zip holds no file called ratings\.dat"):
         read("movielens_1m", packed("movielens_20m", tmp_path), cache=tmp_path)
     _write(tmp_path, {"cut.zip": packed("movielens_1m", tmp_path).read_bytes()[:-30]})
-    with pytest.raises(UserError, match=r"cut\.zip is no whole zip file"):
+    with pytest.raises(UserError, match=r"cut\.zip is not a whole zip file"):
         read("movielens_1m", tmp_path / "cut.zip", cache=tmp_path)
     assert source("movielens_1m", tmp_path / "cut.zip").fingerprint() == {"missing": str(tmp_path / "cut.zip")}
     place = _write(copied("movielens_20m", tmp_path), {"ratings.csv": b"movieId,userId,rating,timestamp\n1,1,1,1\n"})
     with pytest.raises(UserError, match=r"ratings\.csv starts with 'movieId,.*give the published file"):
         read("movielens_20m", place)
-    _write(place, {"ratings.csv": b"userId,movieId,rating,timestamp\n1,1,1\x1f,1\n"})
-    with pytest.raises(UserError, match=r"ratings\.csv cannot be read as lines of text"):
-        read("movielens_20m", place)
+
+
+def test_a_control_character_costs_its_own_line_alone(tmp_path: Path) -> None:
+    place = copied("movielens_20m", tmp_path)
+    sound = b"1,1,4.0,978300760\n"
+    _write(place, {"ratings.csv": b"userId,movieId,rating,timestamp\n" + sound + b"1,2,4\x1f5,978300761\n2,1,4,978300762\n"})
+    data = read("movielens_20m", place)
+    assert [row[0] for row in data.frame.rows()] == ["1", "2"]
+    assert data.removed["malformed lines of ratings.csv (first: 3)"] == Removed(interactions=1)
 
 
 def test_the_corpus_of_the_miniature() -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import About, Attributes, Interactions
-from reaemb_bench.data.json_lines import Field
+from reaemb_bench.data.lines import Field
 from reaemb_bench.data.sources.reviews import Form, Line, ReviewFiles, read_reviews
+from reaemb_bench.data.text import plain_text
 
 _FEATURES = 4
 _INSTRUCTION = "The item has the following attributes:"
 _SENTENCES = re.compile(r"(?<=[.!?])\s")
-_BREAKS = r"(?i)</?(?:br|p|li|ul|ol|div|t[drh]|table|h[1-6])\b[^<>]*>"
 _LICENCE = "published for research; no licence stated, citation asked for"
-_TEXT, _TEXTS, _WHOLE = Field("text"), Field("texts"), Field("whole", required=True)
+
+
+def _fields(texts: str, lists: str) -> dict[str, Field]:
+    return {name: Field("text") for name in texts.split()} | {name: Field("texts") for name in lists.split()}
 
 
 class Amazon2023(ReviewFiles):
@@ -34,8 +36,19 @@ class Amazon2023(ReviewFiles):
     )
 
     def read(self, machine: Machine) -> Interactions:
-        """All reviews and the reviewed items. Raises UserError naming file, lines and cure."""
-        return read_reviews(self, _FORM_2023)
+        """Returns all reviews and the reviewed items. Raises UserError naming file, lines and cure."""
+        form = Form(
+            user="user_id",
+            item="parent_asin",
+            time="timestamp",
+            rating="rating",
+            moment=Field("whole", required=True, unit="ms"),
+            key="parent_asin",
+            fields=_fields("title main_category price store", "categories features description"),
+            attributes=_attributes_2023,
+            instruction=_INSTRUCTION,
+        )
+        return read_reviews(self, form)
 
 
 class Amazon2018(ReviewFiles):
@@ -53,8 +66,8 @@ class Amazon2018(ReviewFiles):
     )
 
     def read(self, machine: Machine) -> Interactions:
-        """All reviews and the reviewed items. Raises UserError naming file, lines and cure."""
-        return read_reviews(self, _FORM_2018)
+        """Returns all reviews and the reviewed items. Raises UserError naming file, lines and cure."""
+        return read_reviews(self, _older_form(_attributes_2018, "category categories feature description"))
 
 
 class Amazon2014(ReviewFiles):
@@ -71,16 +84,31 @@ class Amazon2014(ReviewFiles):
     )
 
     def read(self, machine: Machine) -> Interactions:
-        """All reviews and the reviewed items. Raises UserError naming file, lines and cure."""
-        return read_reviews(self, _FORM_2014)
+        """Returns all reviews and the reviewed items. Raises UserError naming file, lines and cure."""
+        return read_reviews(self, _older_form(_attributes_2014, "category categories description", literals=True))
+
+
+def _older_form(attributes: Callable[[Line], Attributes], lists: str, literals: bool = False) -> Form:
+    return Form(
+        user="reviewerID",
+        item="asin",
+        time="unixReviewTime",
+        rating="overall",
+        moment=Field("whole", required=True, unit="s"),
+        key="asin",
+        fields=_fields("title price brand", lists),
+        attributes=attributes,
+        instruction=_INSTRUCTION,
+        literals=literals,
+    )
 
 
 def _attributes_2023(line: Line) -> Attributes:
     return {
-        "title": _clean(line["title"]),
-        "category": _categories(_clean(line["main_category"]), line["categories"]),
+        "title": plain_text(line["title"]),
+        "category": _categories(plain_text(line["main_category"]), line["categories"]),
         "price": _price(line["price"]),
-        "store": _clean(line["store"]),
+        "store": plain_text(line["store"]),
         "features": _features(line["features"]),
         "description": _description(line["description"]),
     }
@@ -88,10 +116,10 @@ def _attributes_2023(line: Line) -> Attributes:
 
 def _attributes_2018(line: Line) -> Attributes:
     return {
-        "title": "" if "getTime" in (line["title"] or "") else _clean(line["title"]),
+        "title": "" if "getTime" in (line["title"] or "") else plain_text(line["title"]),
         "category": _categories("", line["category"] or line["categories"]),
         "price": _price(line["price"]),
-        "brand": _clean(line["brand"]),
+        "brand": plain_text(line["brand"]),
         "features": _features(line["feature"]),
         "description": _description(line["description"]),
     }
@@ -99,113 +127,35 @@ def _attributes_2018(line: Line) -> Attributes:
 
 def _attributes_2014(line: Line) -> Attributes:
     return {
-        "title": _clean(line["title"]),
+        "title": plain_text(line["title"]),
         "category": _categories("", line["categories"] or line["category"]),
         "price": _price(line["price"]),
-        "brand": _clean(line["brand"]),
+        "brand": plain_text(line["brand"]),
         "description": _description(line["description"]),
     }
 
 
-def _clean(text: str | None) -> str:
-    """Text on one line without HTML: entities as characters, tags that end a line as spaces."""
-    if not text:
-        return ""
-    if "&" in text:
-        text = html.unescape(text)
-    if "<" in text:
-        text = re.sub(r"<[!/a-zA-Z][^<>]*>", "", re.sub(_BREAKS, " ", text))
-    return " ".join(text.split())
-
-
 def _categories(main: str, others: Iterable[str] | None) -> list[str]:
-    """The main category, then the others, each once, however they are capitalised."""
-    named: dict[str, str] = {}
-    for name in (main, *map(_clean, others or ())):
-        named.setdefault(name.lower(), name)
-    named.pop("", None)
-    return [*named.values()]
+    """The main category, then the others, each once in whatever capitals."""
+    names: dict[str, str] = {}
+    for name in (main, *map(plain_text, others or ())):
+        names.setdefault(name.lower(), name)
+    return [name for name in names.values() if name]
 
 
 def _features(features: Iterable[str] | None) -> list[str]:
     """The first four that differ, each without what follows " - "."""
-    short: dict[str, None] = {}
-    for feature in features or ():
-        if named := _clean(feature).split(" - ")[0].strip():
-            short[named] = None
-        if len(short) == _FEATURES:
-            break
-    return [*short]
+    short = (plain_text(feature).split(" - ")[0].strip() for feature in features or ())
+    return [*dict.fromkeys(filter(None, short))][:_FEATURES]
 
 
 def _description(paragraphs: Iterable[str] | None) -> str:
     """The first sentence of the first paragraph that has text."""
-    first = next((text for text in map(_clean, paragraphs or ()) if text), "")
+    first = next((text for text in map(plain_text, paragraphs or ()) if text), "")
     return _SENTENCES.split(first, maxsplit=1)[0]
 
 
 def _price(price: str | None) -> str:
     """The price where it is one: it starts with digits, perhaps after a currency's sign."""
-    text = _clean(price)
+    text = plain_text(price)
     return text if re.match(r"\D{0,3}\d", text) else ""
-
-
-_FORM_2023 = Form(
-    user="user_id",
-    item="parent_asin",
-    time="timestamp",
-    rating="rating",
-    key="parent_asin",
-    fields={
-        "title": _TEXT,
-        "main_category": _TEXT,
-        "categories": _TEXTS,
-        "price": _TEXT,
-        "store": _TEXT,
-        "features": _TEXTS,
-        "description": _TEXTS,
-    },
-    attributes=_attributes_2023,
-    instruction=_INSTRUCTION,
-    moment=_WHOLE,
-)
-
-_FORM_2018 = Form(
-    user="reviewerID",
-    item="asin",
-    time="unixReviewTime",
-    rating="overall",
-    key="asin",
-    fields={
-        "title": _TEXT,
-        "category": _TEXTS,
-        "categories": _TEXTS,
-        "price": _TEXT,
-        "brand": _TEXT,
-        "feature": _TEXTS,
-        "description": _TEXTS,
-    },
-    attributes=_attributes_2018,
-    instruction=_INSTRUCTION,
-    moment=_WHOLE,
-)
-
-_FORM_2014 = Form(
-    user="reviewerID",
-    item="asin",
-    time="unixReviewTime",
-    rating="overall",
-    key="asin",
-    fields={
-        "title": _TEXT,
-        "category": _TEXTS,
-        "categories": _TEXTS,
-        "price": _TEXT,
-        "brand": _TEXT,
-        "description": _TEXTS,
-    },
-    attributes=_attributes_2014,
-    instruction=_INSTRUCTION,
-    moment=_WHOLE,
-    literals=True,
-)

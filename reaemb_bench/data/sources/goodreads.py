@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import polars
 from pydantic import Field as Setting
 
 from reaemb_bench.core.files import file_digests
 from reaemb_bench.core.machine import Machine
-from reaemb_bench.data.interactions import About, Attributes, Interactions, Removed
-from reaemb_bench.data.json_lines import Field, Malformed, read_lines
+from reaemb_bench.data.interactions import About, Attributes, Interactions
+from reaemb_bench.data.json_lines import read_json_lines
+from reaemb_bench.data.lines import BadLines, Field
 from reaemb_bench.data.sources.reviews import Form, Line, ReviewFiles, read_reviews
 
 _FIELDS = {
@@ -26,14 +26,14 @@ _FIELDS = {
     "popular_shelves": Field("json"),
     "description": Field("text"),
 }
-_EVERYBODYS = ("to-read", "currently-reading", "read")
-"""Shelves that every reader has: they tell nothing of a book."""
+_OF_EVERY_READER = ("to-read", "currently-reading", "read")
+"""Shelves that say nothing about a book."""
 
 
 class Goodreads(ReviewFiles):
     """The UCSD Book Graph: `goodreads_interactions_<genre>.json.gz` and `goodreads_books_<genre>.json.gz`.
 
-    Every shelved book is an interaction at its date_added, read or not. A rating of 0 is none, so that the filter
+    Every shelved book is an interaction at its date_added, read or not. A rating of 0 means none, so that the filter
     `rating` with a minimum of 1 keeps the rated ones. Attributes: title, authors, series (numbers), publisher,
     publication_year, shelves and description.
     """
@@ -55,62 +55,59 @@ class Goodreads(ReviewFiles):
     publication, and so are to-read, currently-reading and read; 0 keeps none."""
 
     def identity(self) -> dict[str, Any]:
-        """Settings and contents, not places: the same files in another folder are the same data."""
+        """Settings and contents without paths: the same files in another folder are the same data."""
         return {**super().identity(), "authors": ""}
 
     def fingerprint(self) -> dict[str, Any]:
-        """The sha256 of all files, or the first that is missing: a plan can be drawn up without the data."""
-        named = {"authors": self.authors} if self.authors else {}
-        return file_digests({"reviews": self.reviews, "metadata": self.metadata, **named})
+        """The sha256 of all files, or the first that is missing."""
+        authors = {"authors": self.authors} if self.authors else {}
+        return file_digests({"reviews": self.reviews, "metadata": self.metadata, **authors})
 
     def read(self, machine: Machine) -> Interactions:
-        """All interactions and their books. Raises UserError naming file, lines and cure."""
-        import polars
+        """Returns all interactions and their books. Raises UserError naming file, lines and cure."""
+        names: dict[str, str] = {}
+        removed = {}
+        if self.authors:
+            bad = BadLines(self.authors, self.malformed_limit)
+            fields = {"author_id": Field("text", required=True), "name": Field("text", required=True)}
+            for frame in read_json_lines(self.authors, fields, bad):
+                names.update(frame.iter_rows())
+            removed = bad.removed("items")
 
-        names, removed = _names(self.authors, self.malformed_limit) if self.authors else ({}, {})
+        def attributes(line: Line) -> Attributes:
+            authors = _named(line["authors"], "author_id")
+            shelves = [name for name in _named(line["popular_shelves"], "name") if name not in _OF_EVERY_READER]
+            return {
+                "title": line["title"] or "",
+                "authors": [names.get(author, author) for author in authors],
+                "series": line["series"] or [],
+                "publisher": line["publisher"] or "",
+                "publication_year": line["publication_year"] or "",
+                "shelves": shelves[: self.shelves],
+                "description": line["description"] or "",
+            }
+
         form = Form(
             user="user_id",
             item="book_id",
             time="date_added",
             rating="rating",
+            moment=Field("date", required=True, form="%a %b %d %H:%M:%S %z %Y"),
             key="book_id",
             fields=_FIELDS,
-            attributes=partial(_attributes, names, self.shelves),
+            attributes=attributes,
             instruction="The book has the following attributes:",
-            moment=Field("time", required=True, form="%a %b %d %H:%M:%S %z %Y"),
         )
         data = read_reviews(self, form)
-        rated = polars.when(polars.col("rating") > 0).then(polars.col("rating"))
-        return replace(data, frame=data.frame.with_columns(rated.alias("rating")), removed={**data.removed, **removed})
+        rating = polars.when(polars.col("rating") > 0).then(polars.col("rating")).alias("rating")
+        return replace(data, frame=data.frame.with_columns(rating), removed={**data.removed, **removed})
 
 
-def _names(file: Path, limit: int) -> tuple[dict[str, str], dict[str, Removed]]:
-    """Author -> name, and what could not be read."""
-    malformed = Malformed(file, limit)
-    fields = {"author_id": Field("text", required=True), "name": Field("text", required=True)}
-    names = {key: name for frame in read_lines(file, fields, malformed) for key, name in frame.iter_rows()}
-    return names, malformed.removed("items")
-
-
-def _attributes(names: Mapping[str, str], shelves: int, line: Line) -> Attributes:
-    authors = _each(line["authors"], "author_id")
-    shelf_names = [name for name in _each(line["popular_shelves"], "name") if name not in _EVERYBODYS]
-    return {
-        "title": line["title"] or "",
-        "authors": [names.get(author, author) for author in authors],
-        "series": line["series"] or [],
-        "publisher": line["publisher"] or "",
-        "publication_year": line["publication_year"] or "",
-        "shelves": shelf_names[:shelves],
-        "description": line["description"] or "",
-    }
-
-
-def _each(text: str | None, name: str) -> list[str]:
+def _named(text: str | None, name: str) -> list[str]:
     """One value of each object in a list of objects."""
     try:
-        made = json.loads(text) if text and text.startswith("[") else []
+        objects = json.loads(text) if text and text.startswith("[") else []
     except ValueError:
         # A text that merely begins like a list.
-        made = []
-    return [str(each[name]) for each in made if isinstance(each, dict) and each.get(name)]
+        objects = []
+    return [str(content[name]) for content in objects if isinstance(content, dict) and content.get(name)]

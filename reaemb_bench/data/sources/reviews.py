@@ -1,24 +1,22 @@
-"""Sources of two files of JSON lines, reviews and what is known of the reviewed: settings, rows and their items."""
+"""Sources that read two files of JSON lines: reviews, and what is known of the reviewed items."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import polars
 from pydantic import Field as Setting
 
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import file_digests
 from reaemb_bench.data.interactions import About, Attributes, Interactions, Removed, without_duplicates
-from reaemb_bench.data.json_lines import MALFORMED_LIMIT, Field, Malformed, read_lines
+from reaemb_bench.data.json_lines import read_json_lines
+from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field
 from reaemb_bench.data.tables import keys
-
-if TYPE_CHECKING:
-    import polars
-
 
 Line = dict[str, Any]
 
@@ -35,14 +33,14 @@ class ReviewFiles(Component):
     name: str = ""
     """Name of the data set in tables; empty takes that of the file of reviews, without its suffixes."""
     malformed_limit: int = Setting(default=MALFORMED_LIMIT, ge=0)
-    """Malformed lines of each file that are tolerated; they are counted and their numbers told."""
+    """Malformed lines of each file that are tolerated; they are counted and left out."""
 
     def identity(self) -> dict[str, Any]:
-        """Settings and contents, not places: the same files in another folder are the same data."""
+        """Settings and contents without paths: the same files in another folder are the same data."""
         return {**super().identity(), "reviews": "", "metadata": "", "name": self.title}
 
     def fingerprint(self) -> dict[str, Any]:
-        """The sha256 of both files, or the first that is missing: a plan can be drawn up without the data."""
+        """The sha256 of both files, or the first that is missing."""
         return file_digests({"reviews": self.reviews, "metadata": self.metadata})
 
     @property
@@ -55,82 +53,70 @@ class ReviewFiles(Component):
 class Form:
     """How a publisher writes the two files.
 
-    user, item, time, rating: the reviews' fields, the time as `moment` says. key: the metadata's field that holds the
-    item. fields: the metadata's other fields. attributes: a line of metadata -> the item's attributes. literals: see
-    `read_lines`.
+    user, item, time, rating: names of fields of a review. moment: how the time is written; its unit is known. key: the
+    field of the metadata that holds the item. fields: the other fields of the metadata. attributes: makes an item's
+    attributes from a line of metadata. literals: see `read_json_lines`.
     """
 
     user: str
     item: str
     time: str
     rating: str
+    moment: Field
     key: str
     fields: Mapping[str, Field]
     attributes: Callable[[Line], Attributes]
     instruction: str
-    moment: Field
     literals: bool = False
 
 
 def read_reviews(files: ReviewFiles, form: Form) -> Interactions:
-    """All reviews and the attributes of the items among them.
+    """Returns all reviews and the attributes of the items among them.
 
-    Raises UserError where a file is absent or not what the form says, or where the two do not belong together.
+    Raises UserError if a file is absent or not of this form, or if the two do not belong together.
     """
-    frame, removed = _rows(files, form)
-    used = set(frame["item"].unique())
-    items, also = _items(files, form, used)
+    bad_reviews, bad_items = (BadLines(file, files.malformed_limit) for file in (files.reviews, files.metadata))
+    key = Field("text", required=True)
+    fields = {form.user: key, form.item: key, form.time: form.moment, form.rating: Field("number")}
+    parts, unnamed = [], 0
+    for read in read_json_lines(files.reviews, fields, bad_reviews):
+        columns = {"user": keys(read[form.user]), "item": keys(read[form.item])}
+        rows = polars.DataFrame({**columns, "timestamp": read[form.time], "rating": read[form.rating]})
+        named = rows.drop_nulls(["user", "item"])
+        unnamed += rows.height - named.height
+        # As categories each key is kept once, so that the rows of a large file stay small.
+        parts.append(named.cast({"user": polars.Categorical, "item": polars.Categorical}))
+    if not sum(part.height for part in parts):
+        raise UserError(
+            f"{files.reviews} has no review with '{form.user}' and '{form.item}'{bad_reviews.hint}; give a whole file"
+        )
+    frame = polars.concat(parts)
+
+    reviewed = set(frame["item"].unique())
+    items: dict[str, Attributes] = {}
+    unused = repeated = 0
+    for read in read_json_lines(files.metadata, {form.key: key, **form.fields}, bad_items, form.literals):
+        for line in read.iter_rows(named=True):
+            item = line.pop(form.key).strip()
+            if item not in reviewed:
+                unused += 1
+            elif item in items:
+                repeated += 1
+            else:
+                items[item] = form.attributes(line)
     if not items:
         raise UserError(
             f"no item of {files.reviews} (field '{form.item}', such as '{frame['item'][0]}') occurs in "
-            f"{files.metadata} (field '{form.key}'); take two files that belong together"
+            f"{files.metadata} (field '{form.key}'){bad_items.hint}; take two files that belong together"
         )
-    missing = {"items without metadata (they stay)": Removed(items=len(used) - len(items))}
-    return without_duplicates(
-        Interactions(files.title, frame, items, form.instruction, {**removed, **also, **missing}, files.about)
-    )
-
-
-def _rows(files: ReviewFiles, form: Form) -> tuple[polars.DataFrame, dict[str, Removed]]:
-    import polars
-
-    malformed = Malformed(files.reviews, files.malformed_limit)
-    named = Field("text", required=True)
-    fields = {form.user: named, form.item: named, form.time: form.moment, form.rating: Field("number")}
-    parts, nameless = [], 0
-    for read in read_lines(files.reviews, fields, malformed):
-        columns = {"user": keys(read[form.user]), "item": keys(read[form.item])}
-        frame = polars.DataFrame({**columns, "timestamp": read[form.time], "rating": read[form.rating]})
-        kept = frame.drop_nulls(["user", "item"])
-        nameless += frame.height - kept.height
-        # Keys are kept once each, so that the rows of a large file stay small.
-        parts.append(kept.cast({"user": polars.Categorical, "item": polars.Categorical}))
-    if not sum(part.height for part in parts):
-        raise UserError(f"{files.reviews} has no review with '{form.user}' and '{form.item}'; give a whole file")
-    removed = {**malformed.removed("interactions"), "reviews without user or item": Removed(interactions=nameless)}
-    return polars.concat(parts), removed
-
-
-def _items(files: ReviewFiles, form: Form, used: set[str]) -> tuple[dict[str, Attributes], dict[str, Removed]]:
-    malformed = Malformed(files.metadata, files.malformed_limit)
-    items: dict[str, Attributes] = {}
-    repeated = unused = 0
-    for key, line in _lines_of_items(files, form, malformed):
-        if key not in used:
-            unused += 1
-        elif key in items:
-            repeated += 1
-        else:
-            items[key] = form.attributes(line)
-    counted = {
+    removed = {
+        **bad_reviews.removed("interactions"),
+        "reviews without user or item": Removed(interactions=unnamed),
+        **bad_items.removed("items"),
         "metadata of items without reviews": Removed(items=unused),
         "repeated metadata": Removed(items=repeated),
+        "items without metadata (they stay)": Removed(items=len(reviewed) - len(items)),
     }
-    return items, {**malformed.removed("items"), **counted}
-
-
-def _lines_of_items(files: ReviewFiles, form: Form, malformed: Malformed) -> Iterator[tuple[str, Line]]:
-    fields = {form.key: Field("text", required=True), **form.fields}
-    for frame in read_lines(files.metadata, fields, malformed, form.literals):
-        for line in frame.iter_rows(named=True):
-            yield line.pop(form.key).strip(), line
+    unit = form.moment.unit or "s"
+    data = Interactions(files.title, frame, items, form.instruction, removed, files.about, unit)
+    return without_duplicates(data)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import polars
 from pydantic import Field
 
-from reaemb_bench.core.artifacts import Float64, Int64
+from reaemb_bench.core.artifacts import Int64
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
-from reaemb_bench.data.interactions import Attributes, Interactions
+from reaemb_bench.data.interactions import SCHEMA, Attributes, Interactions
 
 
 class _Theme(NamedTuple):
@@ -22,64 +23,26 @@ class _Theme(NamedTuple):
     brands: tuple[str, ...]
 
 
+# fmt: off
 _THEMES = (
-    _Theme(
-        "Kitchen",
-        "Tea",
-        ("Smoky", "Jasmine", "Oolong", "Green"),
-        ("Tea Tin", "Teapot", "Infuser"),
-        ("Leafwell", "Kettler"),
-    ),
-    _Theme(
-        "Outdoor",
-        "Hiking",
-        ("Alpine", "Summit", "Trail", "Ridge"),
-        ("Boots", "Backpack", "Trekking Poles"),
-        ("Norwand", "Pathos"),
-    ),
-    _Theme(
-        "Music",
-        "Guitars",
-        ("Acoustic", "Electric", "Steel", "Fretted"),
-        ("Guitar Strings", "Capo", "Guitar Strap"),
-        ("Strumm", "Pluck & Sons"),
-    ),
-    _Theme(
-        "Kitchen",
-        "Baking",
-        ("Sourdough", "Rye", "Crusty", "Buttery"),
-        ("Bread Pan", "Dough Scraper", "Cake Mould"),
-        ("Krume", "Ovenbird"),
-    ),
-    _Theme(
-        "Science",
-        "Astronomy",
-        ("Lunar", "Stellar", "Orbital", "Nebula"),
-        ("Telescope", "Star Chart", "Eyepiece"),
-        ("Perihel", "Nightglass"),
-    ),
-    _Theme(
-        "Garden",
-        "Plants",
-        ("Lavender", "Tomato", "Fern", "Rose"),
-        ("Seeds", "Planter", "Potting Soil"),
-        ("Grünhold", "Rootline"),
-    ),
-    _Theme(
-        "Sport",
-        "Cycling",
-        ("Carbon", "Road", "Gravel", "Sprint"),
-        ("Saddle", "Handlebar Tape", "Bike Chain"),
-        ("Velocio", "Spoke"),
-    ),
-    _Theme(
-        "Art",
-        "Painting",
-        ("Watercolour", "Acrylic", "Canvas", "Gouache"),
-        ("Brush Set", "Easel", "Palette"),
-        ("Pigmento", "Atelier Nine"),
-    ),
+    _Theme("Kitchen", "Tea", ("Smoky", "Jasmine", "Oolong", "Green"),
+           ("Tea Tin", "Teapot", "Infuser"), ("Leafwell", "Kettler")),
+    _Theme("Outdoor", "Hiking", ("Alpine", "Summit", "Trail", "Ridge"),
+           ("Boots", "Backpack", "Trekking Poles"), ("Norwand", "Pathos")),
+    _Theme("Music", "Guitars", ("Acoustic", "Electric", "Steel", "Fretted"),
+           ("Guitar Strings", "Capo", "Guitar Strap"), ("Strumm", "Pluck & Sons")),
+    _Theme("Kitchen", "Baking", ("Sourdough", "Rye", "Crusty", "Buttery"),
+           ("Bread Pan", "Dough Scraper", "Cake Mould"), ("Krume", "Ovenbird")),
+    _Theme("Science", "Astronomy", ("Lunar", "Stellar", "Orbital", "Nebula"),
+           ("Telescope", "Star Chart", "Eyepiece"), ("Perihel", "Nightglass")),
+    _Theme("Garden", "Plants", ("Lavender", "Tomato", "Fern", "Rose"),
+           ("Seeds", "Planter", "Potting Soil"), ("Grünhold", "Rootline")),
+    _Theme("Sport", "Cycling", ("Carbon", "Road", "Gravel", "Sprint"),
+           ("Saddle", "Handlebar Tape", "Bike Chain"), ("Velocio", "Spoke")),
+    _Theme("Art", "Painting", ("Watercolour", "Acrylic", "Canvas", "Gouache"),
+           ("Brush Set", "Easel", "Palette"), ("Pigmento", "Atelier Nine")),
 )
+# fmt: on
 
 
 class Simulated(Component):
@@ -109,70 +72,57 @@ class Simulated(Component):
     """Decides the shop and its customers, whatever the recipe's seeds are."""
 
     def read(self, machine: Machine) -> Interactions:
-        """All interactions and item attributes, made anew."""
-        import polars
-
+        """Returns all interactions and item attributes, computed anew."""
         if self.items < self.clusters:
             raise UserError(f"simulated: {self.clusters} clusters need at least as many items, not {self.items}")
         rng = np.random.default_rng(self.seed)
         # Cluster and popularity are spread over the item numbers at random, so that numbers tell nothing.
         cluster = rng.permutation(np.arange(self.items) % self.clusters)
         histories = self._histories(cluster, rng)
-        lengths = [len(history) for history in histories]
         days = rng.integers(365, size=self.users)
-        frame = polars.DataFrame(
-            {
-                "user": [f"user{user}" for user, length in enumerate(lengths) for _ in range(length)],
-                "item": [f"item{item}" for history in histories for item in history],
-                "timestamp": [
-                    1_577_836_800 + 86_400 * (int(day) + step)
-                    for day, length in zip(days, lengths, strict=True)
-                    for step in range(length)
-                ],
-                "rating": [None] * sum(lengths),
-            },
-            schema={"user": polars.String, "item": polars.String, "timestamp": polars.Int64, "rating": polars.Float64},
-        )
+        rows = [
+            (f"user{user}", f"item{item}", 1_577_836_800 + 86_400 * (int(days[user]) + step), None)
+            for user, history in enumerate(histories)
+            for step, item in enumerate(history)
+        ]
+        frame = polars.DataFrame(rows, schema=SCHEMA, orient="row")
         items = {f"item{item}": _describe(int(cluster[item]), item, rng) for item in range(self.items)}
-        return Interactions("simulated", frame, items, "The product has the following attributes:")
+        return Interactions("simulated", frame, items, "The product has the following attributes:", unit="s")
 
     def _histories(self, cluster: Int64, rng: np.random.Generator) -> list[list[int]]:
-        shelves = [rng.permutation(np.flatnonzero(cluster == each)) for each in range(self.clusters)]
-        weights = [_zipf(len(shelf), self.zipf) for shelf in shelves]
+        """The items of each user, oldest first. cluster: that of each item, (items,)."""
+        shelves = [rng.permutation(np.flatnonzero(cluster == number)) for number in range(self.clusters)]
+        weights = [np.arange(1, len(shelf) + 1, dtype=np.float64) ** -self.zipf for shelf in shelves]
+        chances = [weight / weight.sum() for weight in weights]
         extra = max(self.mean_length - self.minimum_length, 0.0)
         lengths = self.minimum_length + rng.geometric(1 / (1 + extra), size=self.users) - 1
         histories = []
         for length in lengths:
             history: list[int] = []
-            here = place = 0
+            shelf = place = 0
             for step in range(int(length)):
                 moves = step == 0 or rng.random() >= self.loyalty
                 if moves:
-                    here = int(rng.integers(self.clusters))
+                    shelf = int(rng.integers(self.clusters))
                 if not moves and rng.random() < self.habit:
-                    place = (place + 1) % len(shelves[here])
+                    place = (place + 1) % len(shelves[shelf])
                 else:
-                    place = int(rng.choice(len(shelves[here]), p=weights[here]))
-                history.append(int(shelves[here][place]))
+                    place = int(rng.choice(len(shelves[shelf]), p=chances[shelf]))
+                history.append(int(shelves[shelf][place]))
             histories.append(history)
         return histories
-
-
-def _zipf(items: int, steepness: float) -> Float64:
-    weights = np.arange(1, items + 1, dtype=np.float64) ** -steepness
-    made: Float64 = weights / weights.sum()
-    return made
 
 
 def _describe(cluster: int, item: int, rng: np.random.Generator) -> Attributes:
     theme = _THEMES[cluster]
     first, second = (str(word) for word in rng.choice(theme.words, size=2, replace=False))
     thing, brand = str(rng.choice(theme.things)), str(rng.choice(theme.brands))
-    lovers = theme.category.lower()
     return {
         "title": f"{brand} {first} {thing} No. {item + 1}",
         "category": [theme.department, theme.category],
         "brand": brand,
         "price": f"{rng.integers(4, 90)}.{rng.integers(10)}9",
-        "description": f"A {first.lower()}, {second.lower()} {thing.lower()} for everyone who loves {lovers}",
+        "description": (
+            f"A {first.lower()}, {second.lower()} {thing.lower()} for everyone who loves {theme.category.lower()}"
+        ),
     }

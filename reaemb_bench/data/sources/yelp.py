@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import ast
 import json
-from functools import partial
 from typing import ClassVar
 
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import About, Attributes, Interactions
-from reaemb_bench.data.json_lines import Field
+from reaemb_bench.data.lines import Field
 from reaemb_bench.data.sources.reviews import Form, Line, ReviewFiles, read_reviews
 
 _ATTRIBUTES = (
-    "name",
-    "address",
-    "city",
-    "state",
-    "postal_code",
-    "latitude",
-    "longitude",
-    "attributes",
-    "categories",
-    "hours",
+    *("name", "address", "city", "state", "postal_code", "latitude", "longitude"),
+    *("attributes", "categories", "hours"),
 )
 FROM_THE_FUTURE = ("stars", "review_count", "is_open")
-"""Attributes that are of the day of publication, not of the time of the interactions."""
+"""Attributes of the day of publication, which the time of the interactions did not know."""
 
 
 class Yelp(ReviewFiles):
@@ -48,49 +39,45 @@ class Yelp(ReviewFiles):
     they tell how popular a business became after the interactions that are learned from."""
 
     def read(self, machine: Machine) -> Interactions:
-        """All reviews and the reviewed businesses. Raises UserError naming file, lines and cure."""
+        """Returns all reviews and the reviewed businesses. Raises UserError naming file, lines and cure."""
         names = _ATTRIBUTES + FROM_THE_FUTURE * self.with_final_counts
-        return read_reviews(self, _form(names))
 
+        def attributes(line: Line) -> Attributes:
+            return {"title" if name == "name" else name: _value(name, line[name] or "") for name in names}
 
-def _form(names: tuple[str, ...]) -> Form:
-    return Form(
-        user="user_id",
-        item="business_id",
-        time="date",
-        rating="stars",
-        key="business_id",
-        fields={name: Field("json") for name in names},
-        attributes=partial(_attributes, names),
-        instruction="The business has the following attributes:",
-        moment=Field("time", required=True),
-    )
-
-
-def _attributes(names: tuple[str, ...], line: Line) -> Attributes:
-    return {"title" if name == "name" else name: _value(name, line[name] or "") for name in names}
+        form = Form(
+            user="user_id",
+            item="business_id",
+            time="date",
+            rating="stars",
+            moment=Field("date", required=True),
+            key="business_id",
+            fields={name: Field("json") for name in names},
+            attributes=attributes,
+            instruction="The business has the following attributes:",
+        )
+        return read_reviews(self, form)
 
 
 def _value(name: str, text: str) -> str | list[str]:
     if name == "categories":
-        return [each for part in text.split(",") if (each := part.strip())]
-    if text.startswith("{"):
-        try:
-            content = json.loads(text)
-        except ValueError:
-            # A text that merely begins like an object.
-            return text.strip()
-        offered = {key: _offered(value) for key, value in content.items()}
-        return [f"{key}: {value}" for key, value in offered.items() if value]
-    return text.strip()
+        return [category for part in text.split(",") if (category := part.strip())]
+    try:
+        content = json.loads(text) if text.startswith("{") else None
+    except ValueError:
+        # A text that merely begins like an object.
+        content = None
+    if content is None:
+        return text.strip()
+    return [f"{key}: {offer}" for key, value in content.items() if (offer := _offer(value))]
 
 
-def _offered(value: object) -> str:
+def _offer(value: object) -> str:
     """What an attribute says; the publisher writes Python constants into strings: `u'free'`, `{'lot': True}`."""
     try:
         constant = ast.literal_eval(value) if isinstance(value, str) else value
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return str(value)
     if isinstance(constant, dict):
-        return ", ".join(str(key) for key, stands in constant.items() if stands is True)
+        return ", ".join(str(key) for key, offered in constant.items() if offered is True)
     return "" if constant is None else str(constant)

@@ -1,0 +1,150 @@
+"""Times as whole numbers: different times stay different and in order, or they are refused."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+import polars
+
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.data.interactions import FIRST_SECOND, PER_SECOND, TimeUnit, unit_of
+
+Unit = TimeUnit | Literal["position"]
+
+_UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
+_ISO = (
+    r"^(?<year>\d{4})[-/.](?<month>\d{1,2})[-/.](?<day>\d{1,2})"
+    r"(?:[T ](?<clock>\d{1,2}:\d{2}(?::\d{2})?)(?:[.,](?<fraction>\d{1,9}))?)?"
+    r"\s*(?:Z|UTC|GMT|(?<sign>[+-])(?<hours>\d{2}):?(?<minutes>\d{2}))?$"
+)
+_FINER = "different times fall together in nanoseconds; round them, or give positions"
+
+
+def whole_times(series: polars.Series, file: Path, time_format: str = "") -> tuple[polars.Series, Unit]:
+    """Returns times (rows,) as Int64 in order, and their unit since 1970 in UTC, or "position" if they only order rows.
+
+    Numbers keep their unit, which the largest one tells (below 10^8 they are positions), unless fractions need a finer
+    one. Dates become the coarsest unit that keeps them apart. time_format: of dates, as for `strptime`, needed for all
+    but year-month-day. Raises UserError at the first value that is not a time, that lies before 1970 or in another
+    unit than the others, and if different times would become equal.
+    """
+    if series.dtype == polars.String:
+        series = series.str.strip_chars()
+        is_number = series.cast(polars.Float64, strict=False).is_not_null()
+        dates = bool(time_format) or 2 * is_number.sum() < series.count()
+    else:
+        dates = bool(time_format) or series.dtype.is_temporal()
+    if not dates:
+        return _numbers(series, file)
+    if series.dtype.is_temporal():
+        times, unit = _typed_dates(series, file)
+    elif time_format:
+        times, unit = _formatted_dates(series, file, time_format)
+    else:
+        times, unit = _iso_dates(series, file)
+    wanted = f"a date of the form {time_format}; correct it or set another time_format"
+    if not time_format:
+        wanted = 'a time; give whole seconds, positions, or dates like 2024-05-31, or set time_format = "%d/%m/%Y"'
+    refuse_first(series, times.is_null(), file, wanted)
+    refuse_first(series, times <= 0, file, "a time after 1970; correct it or leave out such rows")
+    return times, unit
+
+
+def _typed_dates(series: polars.Series, file: Path) -> tuple[polars.Series, Unit]:
+    if series.dtype == polars.Date:
+        return series.dt.epoch("s"), "s"
+    if not isinstance(series.dtype, polars.Datetime):
+        raise UserError(f"{file}, column '{series.name}' is of type {series.dtype}; give dates or numbers")
+    return series.dt.epoch(series.dtype.time_unit), series.dtype.time_unit
+
+
+def _formatted_dates(series: polars.Series, file: Path, time_format: str) -> tuple[polars.Series, Unit]:
+    text = series.cast(polars.String)
+    unit: TimeUnit = "ns" if text.str.contains(r"[.,]\d{7}").any() else "us"
+    try:
+        moments = text.str.to_datetime(time_format, time_unit=unit, strict=False)
+    except polars.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"source.time_format '{time_format}' cannot be used ({reason}); correct it") from None
+    return moments.dt.epoch(unit), unit
+
+
+def _iso_dates(series: polars.Series, file: Path) -> tuple[polars.Series, Unit]:
+    """Dates with the year first, with or without a time of day, a fraction of up to nine digits and an offset."""
+    parts = series.str.extract_groups(_ISO).struct.unnest()
+    date = polars.concat_str("year", *(polars.col(name).str.zfill(2) for name in ("month", "day")), separator="-")
+    clock = polars.col("clock").fill_null("00:00").str.zfill(5)
+    clock = polars.when(clock.str.len_chars() < 6).then(clock + ":00").otherwise(clock.str.zfill(8))
+    moment = polars.concat_str(date, clock, separator=" ").str.to_datetime(
+        "%Y-%m-%d %H:%M:%S", time_unit="ms", strict=False
+    )
+    hours, minutes = (polars.col(name).fill_null("0").cast(polars.Int64) for name in ("hours", "minutes"))
+    offset = (3600 * hours + 60 * minutes) * polars.when(polars.col("sign") == "-").then(-1).otherwise(1)
+    fraction = polars.col("fraction").fill_null("").str.strip_chars_end("0")
+    parts = parts.select(seconds=moment.dt.epoch("s") - offset, fraction=fraction)
+    digits = parts["fraction"].str.len_chars().max()
+    unit = _UNITS[-(-int(digits or 0) // 3)]  # type: ignore[arg-type]
+    width, per_second = 3 * _UNITS.index(unit), PER_SECOND[unit]
+    latest = parts["seconds"].max()
+    if isinstance(latest, int) and latest >= 2**63 // per_second:
+        raise UserError(f"{file}, column '{series.name}': {_FINER}")
+    below = polars.col("fraction").str.pad_end(max(width, 1), "0").cast(polars.Int64) if width else polars.lit(0)
+    return parts.select((polars.col("seconds") * per_second + below).alias(series.name)).to_series(), unit
+
+
+def _numbers(series: polars.Series, file: Path) -> tuple[polars.Series, Unit]:
+    if series.dtype.is_decimal():
+        series = series.cast(polars.String)
+    numbers = series.cast(polars.Float64, strict=False)
+    whole = series.cast(polars.Int64, strict=False)
+    if series.dtype.is_float():
+        whole = numbers.set(numbers != numbers.floor(), None).cast(polars.Int64, strict=False)
+    wanted = "a time; give whole seconds, positions, or dates like 2024-05-31"
+    refuse_first(series, ~numbers.is_finite().fill_null(False), file, wanted)
+    largest = numbers.max()
+    unit = unit_of(largest) if isinstance(largest, float) else None
+    if unit:
+        wanted = f"in the unit of {series[numbers.arg_max() or 0]}; give all times in one unit, and no row without one"
+        refuse_first(series, numbers < FIRST_SECOND * PER_SECOND[unit], file, wanted)
+    if whole.null_count():
+        whole, unit = _fractions(series, numbers, unit, file)
+    return whole, unit or "position"
+
+
+def _fractions(
+    series: polars.Series, numbers: polars.Series, unit: TimeUnit | None, file: Path
+) -> tuple[polars.Series, TimeUnit | None]:
+    """Returns numbers with fractions in the coarsest unit in which they differ; positions by their rank if none does."""
+    steps = range(_UNITS.index(unit) if unit else 0, len(_UNITS))
+    distinct = numbers.n_unique()
+    if series.dtype == polars.String and distinct < series.n_unique():
+        # Floats do not hold all digits of the text.
+        exact = {text: Decimal(text) for text in series.unique()}
+        rank = {value: place for place, value in enumerate(sorted(set(exact.values())))}
+        if unit is None:
+            return series.replace_strict({text: rank[value] for text, value in exact.items()}, None), None
+        for step in steps:
+            scaled = {text: value.scaleb(3 * (step - steps[0])) for text, value in exact.items()}
+            if all(value == int(value) < 2**63 for value in scaled.values()):
+                wholes = {text: int(value) for text, value in scaled.items()}
+                return series.replace_strict(wholes, return_dtype=polars.Int64), _UNITS[step]
+    else:
+        for step in steps[1:]:
+            scaled_numbers = (numbers * 1000.0 ** (step - steps[0])).round()
+            if scaled_numbers.n_unique() == distinct and float(scaled_numbers.abs().max()) < 2**63:  # type: ignore[arg-type]
+                return scaled_numbers.cast(polars.Int64), _UNITS[step] if unit else None
+        if unit is None:
+            return numbers.rank("dense").cast(polars.Int64), None
+    raise UserError(f"{file}, column '{series.name}': {_FINER}")
+
+
+def refuse_first(series: polars.Series, bad: polars.Series, file: Path, wanted: str) -> None:
+    """Raises UserError at the first row that is `bad`, with its value and how many such rows there are."""
+    rows = bad.arg_true()
+    if len(rows):
+        value = series[rows[0]]
+        shown = "an empty cell" if value is None else f"'{value}'"
+        more = f" ({len(rows)} such rows)" if len(rows) > 1 else ""
+        raise UserError(f"{file}, column '{series.name}', data row {rows[0] + 1}: {shown} is not {wanted}{more}")
