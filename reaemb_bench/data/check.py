@@ -336,9 +336,7 @@ def _texts(settings: Mapping[str, Any], table: TableFile, item_keys: polars.Seri
     texts = polars.DataFrame({column: [_flat(row.get(column)) for row in rows] for column in columns})
     for column in columns:
         empty = item_keys.filter(texts[column] == "")
-        yield _finding(
-            "texts", f"items whose '{column}' is empty", empty, len(rows), warns=column == settings["title"]
-        )
+        yield _finding("texts", f"items whose '{column}' is empty", empty, len(rows), warns=column == settings["title"])
     whole = texts.select(polars.concat_str(polars.all(), separator=" ").str.strip_chars()).to_series()
     whole = whole.str.replace_all(r"  +", " ")
     without = item_keys.filter(whole == "")

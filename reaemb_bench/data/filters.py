@@ -28,6 +28,7 @@ class DropUsersOfRareItems(Component):
 
     def apply(self, data: Interactions) -> Interactions:
         """Returns the rows of the users that remain."""
+
         def once(frame: polars.DataFrame) -> polars.DataFrame:
             # Window functions do not nest, so the item counts become a column first.
             counted = frame.with_columns(polars.len().over("item").alias("_held"))
@@ -47,6 +48,7 @@ class KCore(Component):
 
     def apply(self, data: Interactions) -> Interactions:
         """Returns the rows between the users and items that remain."""
+
         def once(frame: polars.DataFrame) -> polars.DataFrame:
             user_stays = polars.len().over("user") >= self.user_minimum
             return frame.filter(user_stays & (polars.len().over("item") >= self.item_minimum))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,32 +50,29 @@ def read_json_lines(
         except polars.exceptions.PolarsError:
             return block, None
 
-    def row(number: int, line: bytes) -> Row | None:
-        """The wanted values of a line; None if it is malformed and was counted."""
-        with bad.line(number):
-            content = parse(line)
-            return tuple(_value(name, field, content.get(name)) for name, field in fields.items())
-        return None
+    def one_by_one(places: Iterable[int], lines: list[bytes]) -> Iterator[Row]:
+        """Place and wanted values of each line that is sound; the others are counted."""
+        for place in places:
+            with bad.line(start + place):
+                content = parse(lines[place])
+                yield place, *(_value(name, field, content.get(name)) for name, field in fields.items())
 
     start = 1
     for block, raw in prefetched(map(parsed, blocks(file))):
         height = block.count(b"\n")
+        lines = block.split(b"\n")
         if raw is None or raw.height != height:
-            numbered = [(start + place, line) for place, line in enumerate(block.split(b"\n")) if line.strip()]
-            rows = [values for number, line in numbered if (values := row(number, line))]
-            frame = polars.DataFrame(rows, schema=schema, orient="row")
+            frame = polars.DataFrame(schema={_PLACE: polars.UInt32, **schema})
+            doubtful = [place for place, line in enumerate(lines) if line.strip()]
         else:
-            frame = raw.with_columns(**_conversions(fields))
-            doubtful = frame.select(polars.any_horizontal(*_doubts(fields, raw))).to_series().arg_true()
-            if len(doubtful):
-                lines = block.split(b"\n")
-                redone = [(at, *values) for at in doubtful if (values := row(start + at, lines[at]))]
-                again = polars.DataFrame(redone, schema={_PLACE: polars.UInt32, **schema}, orient="row")
-                sound = frame.with_row_index(_PLACE).filter(~polars.col(_PLACE).is_in(doubtful.implode()))
-                frame = polars.concat([sound.cast({_PLACE: polars.UInt32}), again]).sort(_PLACE).drop(_PLACE)
+            frame = raw.with_columns(**_conversions(fields)).with_row_index(_PLACE).cast({_PLACE: polars.UInt32})
+            doubtful = frame.select(polars.any_horizontal(*_doubts(fields, raw))).to_series().arg_true().to_list()
+        if doubtful:
+            again = polars.DataFrame(one_by_one(doubtful, lines), schema=frame.schema, orient="row")
+            frame = polars.concat([frame.filter(~polars.col(_PLACE).is_in(doubtful)), again]).sort(_PLACE)
         start += height
         if frame.height:
-            yield frame
+            yield frame.drop(_PLACE)
 
 
 def _conversions(fields: Mapping[str, Field]) -> dict[str, polars.Expr]:
@@ -107,14 +104,17 @@ def _doubts(fields: Mapping[str, Field], raw: polars.DataFrame) -> Iterator[pola
             yield column.is_null() & polars.lit(raw[name].is_not_null())
 
 
-def parse_json(line: bytes) -> dict[str, Any]:
-    """Returns the object of a line. Raises ValueError with the reason if there is none."""
+def parse_json(line: bytes, constants: bool = False) -> dict[str, Any]:
+    """Returns the object of a line. Raises ValueError with the reason if there is none.
+
+    constants: NaN and Infinity are numbers, as Python writes them; otherwise they are not JSON.
+    """
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
     try:
-        return _checked(json.loads(line.decode("utf-8"), parse_constant=refuse), line)
+        return _checked(json.loads(line.decode("utf-8"), parse_constant=None if constants else refuse), line)
     except json.JSONDecodeError as error:
         raise ValueError(f"no valid JSON ({error.msg}, character {error.pos + 1})") from None
     except RecursionError:
@@ -196,7 +196,9 @@ def _date(value: object, form: str) -> int | None:
         moment = datetime.strptime(value, form) if isinstance(value, str) else None
     except ValueError:
         moment = None
-    return moment and int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() // 1)
+    if moment is None:
+        return None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() // 1)
 
 
 def _json(value: object) -> str | None:

@@ -28,12 +28,13 @@ class Field:
     """A field to read from each line.
 
     kind: text (a number becomes its digits), texts (a list; one text becomes a list, lists within lists are opened),
-    whole (an integer), number (finite), date (text of the form `form`, read as whole seconds since 1970 in UTC), or
-    json (anything; lists and objects are kept as JSON text). required: a line without it, or with null, is malformed.
+    whole (an integer), number (finite), decimal (a finite number as text, so that it keeps all its digits), date (text
+    of the form `form`, read as whole seconds since 1970 in UTC), or json (anything; lists and objects are kept as JSON
+    text). required: a line without it, or with null, is malformed.
     unit: of a whole number that is a time; a line with an implausible time is malformed.
     """
 
-    kind: Literal["text", "texts", "whole", "number", "date", "json"]
+    kind: Literal["text", "texts", "whole", "number", "decimal", "date", "json"]
     required: bool = False
     unit: TimeUnit | None = None
     form: str = "%Y-%m-%d %H:%M:%S"
@@ -43,7 +44,7 @@ class Field:
         """What error messages call a value of this field."""
         if self.unit:
             return f"time after March 1973 in {'seconds' if self.unit == 's' else self.unit}"
-        names = {"whole": "whole number", "texts": "list of texts", "json": "JSON value"}
+        names = {"whole": "whole number", "texts": "list of texts", "json": "JSON value", "decimal": "number"}
         return names.get(self.kind, self.kind) if self.kind != "date" else f"date of the form {self.form} after 1970"
 
     @property
@@ -131,7 +132,8 @@ def lines(file: Path) -> Iterator[tuple[int, bytes]]:
     """Yields the number (from 1) and the bytes of each line that is not blank, without its end."""
     number = 0
     for block in blocks(file):
-        for number, line in enumerate(block[:-1].split(b"\n"), number + 1):
+        for line in block[:-1].split(b"\n"):
+            number += 1
             if line.strip():
                 yield number, line.rstrip(b"\r")
 

@@ -12,6 +12,7 @@ from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.data.interactions import Interactions, SplitInteractions
 
+
 class LeaveLastTwo(Component):
     """A user's last interaction is the test target, the one before it the validation target, all others train.
 
@@ -55,7 +56,7 @@ class Temporal(Component):
         return self
 
     def apply(self, data: Interactions, seed: int) -> SplitInteractions:
-        """Returns the division; the seed orders interactions of equal time. Raises UserError if the data have positions, not times."""
+        """Returns the division; the seed orders interactions of equal time. Raises UserError if there are no times."""
         if data.time_unit is None:
             raise UserError(
                 f"{data.name} has positions, not times, so '{self.use}' cannot split it; "

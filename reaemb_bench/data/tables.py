@@ -25,15 +25,15 @@ def read_delimited(
 ) -> polars.DataFrame:
     """Returns the wanted columns of all sound lines in the file's order; blank lines are skipped, quotes are text.
 
-    columns: what stands in each line, in order. fields: the wanted ones, of kind text (String, without surrounding
-    space), whole (Int64) or number (Float64, finite); an empty cell is null. header: the first line is not a row.
+    columns: what stands in each line, in order. fields: those wanted, of kind text (String, without surrounding space),
+    whole (Int64), number (Float64) or decimal (String); an empty cell is null. header: the first line is not a row.
     bad: counts lines that are not UTF-8, have more or fewer fields than columns, lack a required field or have
     something else where a number or a time should be. Raises UserError if there are more of them than tolerated.
     """
     cells = polars.col(_LINE).str.split_exact(separator, len(columns)).struct.rename_fields([*columns, _MORE])
     read = {name: _cell(polars.col(name), field) for name, field in fields.items()}
     fault = _fault(columns, fields, read)
-    types = {"text": polars.String, "whole": polars.Int64, "number": polars.Float64}
+    types = {"text": polars.String, "whole": polars.Int64, "number": polars.Float64, "decimal": polars.String}
     frames = [polars.DataFrame(schema={name: types[field.kind] for name, field in fields.items()})]
 
     def judged(block: bytes) -> tuple[int, polars.DataFrame]:
@@ -61,7 +61,8 @@ def _cell(cell: polars.Expr, field: Field) -> polars.Expr:
     if field.kind == "text":
         return filled
     number = filled.cast(polars.Int64 if field.kind == "whole" else polars.Float64, strict=False)
-    return polars.when(number.is_between(*field.bounds) if field.bounds else number.is_finite()).then(number)
+    sound = number.is_between(*field.bounds) if field.bounds else number.is_finite()
+    return polars.when(sound).then(filled if field.kind == "decimal" else number)
 
 
 def _fault(columns: Sequence[str], fields: Mapping[str, Field], read: Mapping[str, polars.Expr]) -> polars.Expr:
@@ -176,7 +177,7 @@ def _read_json_table(file: Path) -> TableFile:
     rows = []
     for number, line in lines(file):
         try:
-            rows.append(parse_json(line))
+            rows.append(parse_json(line, constants=True))
         except ValueError as error:
             reason = "not in UTF-8" if isinstance(error, UnicodeError) else error
             wanted = 'each line must be a JSON object in UTF-8, such as {"item_id": 1}'

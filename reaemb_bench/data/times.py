@@ -41,7 +41,7 @@ def whole_times(series: polars.Series, file: Path, time_format: str = "") -> tup
     if series.dtype.is_temporal():
         times, unit = _typed_dates(series, file)
     elif time_format:
-        times, unit = _formatted_dates(series, file, time_format)
+        times, unit = _formatted_dates(series, time_format)
     else:
         times, unit = _iso_dates(series, file)
     wanted = f"a date of the form {time_format}; correct it or set another time_format"
@@ -60,9 +60,9 @@ def _typed_dates(series: polars.Series, file: Path) -> tuple[polars.Series, Unit
     return series.dt.epoch(series.dtype.time_unit), series.dtype.time_unit
 
 
-def _formatted_dates(series: polars.Series, file: Path, time_format: str) -> tuple[polars.Series, Unit]:
+def _formatted_dates(series: polars.Series, time_format: str) -> tuple[polars.Series, Unit]:
     text = series.cast(polars.String)
-    unit: TimeUnit = "ns" if text.str.contains(r"[.,]\d{7}").any() else "us"
+    unit: Literal["ns", "us"] = "ns" if text.str.contains(r"[.,]\d{7}").any() else "us"
     try:
         moments = text.str.to_datetime(time_format, time_unit=unit, strict=False)
     except polars.exceptions.PolarsError as error:
@@ -98,9 +98,11 @@ def _numbers(series: polars.Series, file: Path) -> tuple[polars.Series, Unit]:
     if series.dtype.is_decimal():
         series = series.cast(polars.String)
     numbers = series.cast(polars.Float64, strict=False)
-    whole = series.cast(polars.Int64, strict=False)
-    if series.dtype.is_float():
-        whole = numbers.set(numbers != numbers.floor(), None).cast(polars.Int64, strict=False)
+    # Texts such as 1.4e9 are whole, too. Larger floats of a text may have lost digits.
+    exact = (numbers == numbers.floor()) & (numbers.abs() < (2**63 if series.dtype.is_float() else 2**53))
+    whole = numbers.set(~exact, None).cast(polars.Int64, strict=False)
+    if not series.dtype.is_float():
+        whole = series.cast(polars.Int64, strict=False).fill_null(whole)
     wanted = "a time; give whole seconds, positions, or dates like 2024-05-31"
     refuse_first(series, ~numbers.is_finite().fill_null(False), file, wanted)
     largest = numbers.max()
@@ -116,7 +118,7 @@ def _numbers(series: polars.Series, file: Path) -> tuple[polars.Series, Unit]:
 def _fractions(
     series: polars.Series, numbers: polars.Series, unit: TimeUnit | None, file: Path
 ) -> tuple[polars.Series, TimeUnit | None]:
-    """Returns numbers with fractions in the coarsest unit in which they differ; positions by their rank if none does."""
+    """Returns numbers with fractions in the coarsest unit in which they differ; positions as ranks if none does."""
     steps = range(_UNITS.index(unit) if unit else 0, len(_UNITS))
     distinct = numbers.n_unique()
     if series.dtype == polars.String and distinct < series.n_unique():

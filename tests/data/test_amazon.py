@@ -160,9 +160,7 @@ def test_packed_files_give_the_same(tmp_path: Path) -> None:
 
 def test_malformed_lines_beyond_the_limit_are_an_error() -> None:
     assert len(read("amazon-2023", **KITCHEN, malformed_limit=3).frame) == 9
-    told = (
-        r"Kitchen_Toys\.jsonl: more than 2 malformed lines \(lines 8, 12, 13; line 13: 'timestamp' is not a time after March 1973 in ms\)"
-    )
+    told = r"Kitchen_Toys\.jsonl: more than 2 malformed lines \(lines 8, 12, 13; line 13: 'timestamp' is not a time"
     with pytest.raises(UserError, match=told):
         read("amazon-2023", **KITCHEN, malformed_limit=2)
 

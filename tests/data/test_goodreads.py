@@ -127,7 +127,13 @@ def test_identity_follows_contents_and_not_the_place(tmp_path: Path) -> None:
     ("limit", "words"),
     [
         (0, ["goodreads_book_authors.json: more than 0 malformed lines", "line 4: no 'name'"]),
-        (1, ["goodreads_interactions_tales.json: more than 1 malformed lines (lines 6, 7", "'date_added' is not a date"]),
+        (
+            1,
+            [
+                "goodreads_interactions_tales.json: more than 1 malformed lines (lines 6, 7",
+                "'date_added' is not a date",
+            ],
+        ),
         (5, ["lines 6, 7, 8, 12, 13; line 15: no 'book_id'", "raise malformed_limit"]),
     ],
 )

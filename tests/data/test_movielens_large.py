@@ -238,7 +238,10 @@ def test_what_is_no_release_is_one_line(tmp_path: Path) -> None:
 def test_a_control_character_costs_its_own_line_alone(tmp_path: Path) -> None:
     place = copied("movielens_20m", tmp_path)
     sound = b"1,1,4.0,978300760\n"
-    _write(place, {"ratings.csv": b"userId,movieId,rating,timestamp\n" + sound + b"1,2,4\x1f5,978300761\n2,1,4,978300762\n"})
+    _write(
+        place,
+        {"ratings.csv": b"userId,movieId,rating,timestamp\n" + sound + b"1,2,4\x1f5,978300761\n2,1,4,978300762\n"},
+    )
     data = read("movielens_20m", place)
     assert [row[0] for row in data.frame.rows()] == ["1", "2"]
     assert data.removed["malformed lines of ratings.csv (first: 3)"] == Removed(interactions=1)

@@ -167,9 +167,7 @@ class Layout:
 
 
 _DOUBLE_COLONS = Layout("ratings.dat", "movies.dat", "::", "latin-1")
-_COMMAS = Layout(
-    "ratings.csv", "movies.csv", ",", "utf-8", ("userId,movieId,rating,timestamp", "movieId,title,genres")
-)
+_COMMAS = Layout("ratings.csv", "movies.csv", ",", "utf-8", ("userId,movieId,rating,timestamp", "movieId,title,genres"))
 
 
 class MovieLensFiles(Component):
@@ -219,7 +217,9 @@ class MovieLens20M(MovieLensFiles):
 
     layout: ClassVar[Layout] = _COMMAS
     about: ClassVar[About] = About(
-        "https://grouplens.org/datasets/movielens/20m/", _LICENCE.format("redistribution under the same terms"), _CITATION
+        "https://grouplens.org/datasets/movielens/20m/",
+        _LICENCE.format("redistribution under the same terms"),
+        _CITATION,
     )
 
     path: Path = Path("data/ml-20m")
@@ -235,7 +235,9 @@ class MovieLens32M(MovieLensFiles):
 
     layout: ClassVar[Layout] = _COMMAS
     about: ClassVar[About] = About(
-        "https://grouplens.org/datasets/movielens/32m/", _LICENCE.format("redistribution under the same terms"), _CITATION
+        "https://grouplens.org/datasets/movielens/32m/",
+        _LICENCE.format("redistribution under the same terms"),
+        _CITATION,
     )
 
     path: Path = Path("data/ml-32m")

@@ -13,7 +13,7 @@ from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import file_digests, real_path
 from reaemb_bench.core.machine import Machine
-from reaemb_bench.data.interactions import SCHEMA, About, Interactions, Removed, without_duplicates
+from reaemb_bench.data.interactions import SCHEMA, About, Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.json_lines import read_json_lines
 from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines
 from reaemb_bench.data.sources.yelp import FROM_THE_FUTURE
@@ -88,9 +88,11 @@ class ReaEmbAuthors(Component):
             )
         instruction = next(iter(known.values())).rpartition("\n")[0].strip() or _INSTRUCTION
         left_out = () if self.with_final_counts else FROM_THE_FUTURE
-        items = {key: _attributes(prompt) for key, prompt in known.items()}
-        names = [name for name in dict.fromkeys(n for item in items.values() for n in item) if name not in left_out]
-        items = {key: {name: item.get(name, "") for name in names} for key, item in items.items()}
+        read = {key: _attributes(prompt) for key, prompt in known.items()}
+        names = [name for name in dict.fromkeys(n for item in read.values() for n in item) if name not in left_out]
+        items: dict[str, Attributes] = {}
+        for key, item in read.items():
+            items[key] = {name: item.get(name, "") for name in names}
         removed = {
             **bad_rows.removed("interactions"),
             **bad_items.removed("items"),

@@ -17,7 +17,7 @@ from reaemb_bench.data.interactions import SCHEMA, About, Attributes, Interactio
 from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines
 from reaemb_bench.data.sources.table import OptionalColumn, attribute_labels
 from reaemb_bench.data.tables import TableFile, as_text, read_delimited
-from reaemb_bench.data.times import whole_times
+from reaemb_bench.data.times import Unit, whole_times
 
 _TYPES = ("token", "token_seq", "float", "float_seq")
 
@@ -85,14 +85,16 @@ class Atomic(Component):
                 _require(interactions, types, column, f"source.{setting}", kind)
         fields = {self.user: Field("text", required=True), self.item: Field("text", required=True)}
         if self.timestamp:
-            fields[self.timestamp] = Field("number", required=True)
+            fields[self.timestamp] = Field("decimal", required=True)
         if self.rating:
             fields[self.rating] = Field("number")
         read = read_delimited(interactions, tuple(types), fields, "\t", True, bad_rows)
-        times, unit = polars.int_range(read.height, dtype=polars.Int64, eager=True), "position"
+        unit: Unit = "position"
+        times = polars.int_range(read.height, dtype=polars.Int64, eager=True)
         if self.timestamp:
             times, unit = whole_times(read[self.timestamp], interactions)
-        ratings = read[self.rating] if self.rating else polars.repeat(None, read.height, dtype=polars.Float64, eager=True)
+        no_ratings = polars.repeat(None, read.height, dtype=polars.Float64, eager=True)
+        ratings = read[self.rating] if self.rating else no_ratings
         frame = polars.DataFrame(dict(zip(SCHEMA, (read[self.user], read[self.item], times, ratings), strict=True)))
 
         items, repeated = self._items(descriptions, bad_items)
@@ -135,7 +137,9 @@ class Atomic(Component):
                 row = dict(zip(types, map(str.strip, cells), strict=True))
                 if not row[self.item]:
                     raise ValueError(f"no '{self.item}'")
-                attributes = {label: self._value(column, types[column], row[column]) for label, column in labels.items()}
+                attributes = {
+                    label: self._value(column, types[column], row[column]) for label, column in labels.items()
+                }
                 repeated += row[self.item] in items
                 items.setdefault(row[self.item], attributes)
         return items, repeated

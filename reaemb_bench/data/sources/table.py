@@ -96,7 +96,8 @@ class Table(Component):
     def _frame(self, rows: TableFile) -> tuple[polars.DataFrame, Unit]:
         """Interactions with both keys, and the unit of their times."""
         height = len(rows.content)
-        times, unit = polars.int_range(height, dtype=polars.Int64, eager=True), "position"
+        unit: Unit = "position"
+        times = polars.int_range(height, dtype=polars.Int64, eager=True)
         if self.timestamp:
             times, unit = whole_times(rows.column(self.timestamp, "source.timestamp"), rows.file, self.time_format)
         ratings = polars.repeat(None, height, dtype=polars.Float64, eager=True)
