@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from reaemb_bench.core.plan import Plan
     from reaemb_bench.core.recipe import Recipe
     from reaemb_bench.core.store import Store
-    from reaemb_bench.data.check import Files, Finding
+    from reaemb_bench.data.check import Files
 
 _FACTS = {
     "warm_test_targets": "test targets with a training interaction",

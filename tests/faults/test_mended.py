@@ -81,7 +81,7 @@ def test_texts_that_begin_like_objects_stay_texts(tmp_path: Path) -> None:
 def test_a_release_without_a_movie_is_refused(tmp_path: Path) -> None:
     shutil.copytree(RAW / "movielens_1m", tmp_path / "ml")
     (tmp_path / "ml" / "movies.dat").write_bytes(b"PK\x05\x06\n")
-    with pytest.raises(UserError, match=r"movies\.dat holds no movie \(1 of its lines are malformed, first: 1\); fetch it again"):
+    with pytest.raises(UserError, match=r"holds no movie \(1 of its lines .* first: 1\); fetch it again"):
         read("movielens-1m", path=tmp_path / "ml")
 
 
