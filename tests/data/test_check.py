@@ -136,10 +136,10 @@ def test_columns_that_nothing_tells_can_be_named(command: Command, shop: Path) -
 def test_one_file_is_enough_for_a_look(command: Command, shop: Path) -> None:
     only_rows = command("data", "check", shop / "rows.csv")
     assert only_rows.code == 0
-    assert "A recipe needs a file of items too" in only_rows.out
+    assert "A recipe also needs a file of items" in only_rows.out
     only_things = command("data", "check", shop / "things.jsonl")
     assert only_things.code == 0
-    assert "A recipe needs a file of interactions too" in only_things.out
+    assert "A recipe also needs a file of interactions" in only_things.out
     assert "keys of items with leading zeros" in only_things.out
 
 
