@@ -12,7 +12,7 @@ import torch  # noqa: F401 - loaded before any verb, so that no test of this pro
 
 from reaemb_bench.cli.app import main
 
-TOYS = Path(__file__).parent / "toy_steps.py"
+TOYS = Path(__file__).parent / "helpers" / "toy_steps.py"
 
 
 class Said(NamedTuple):
@@ -29,7 +29,7 @@ def toy_recipe(tmp_path: Path) -> Path:
     file = tmp_path / "toys.toml"
     tables = {"prepare": "Prepare", "embed": "Embed", "train": "Fit", "rank": "Judge"}
     lines = ['title = "Toys"', f"steps = {list(tables)}"]
-    lines += [f"[{name}]\nuse = '{TOYS}:{each}'" for name, each in tables.items()]
+    lines += [f"[{name}]\nuse = '{TOYS}:{step}'" for name, step in tables.items()]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
 

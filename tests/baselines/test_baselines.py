@@ -19,7 +19,7 @@ from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import Recipe, from_raw, load
 from reaemb_bench.core.registry import find
 from reaemb_bench.core.store import Store
-from tests.baselines_helpers import BASELINES, tiny, write_models
+from tests.helpers.baselines import BASELINES, tiny, write_models
 
 EVERY = sorted(BASELINES.glob("*/recipe*.toml"))
 METHODS = sorted({file.parent for file in EVERY})

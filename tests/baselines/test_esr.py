@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from reaemb_bench.core.artifacts import Corpus, Sequences, Vectors
 from reaemb_bench.core.registry import build
 from reaemb_bench.encoder.reducers import PCA
-from tests.baselines_helpers import BASELINES, mixed, part
-from tests.encoding_helpers import context, corpus
-from tests.heads_helpers import CPU, everywhere, sequences
+from tests.helpers.baselines import BASELINES, mixed, part
+from tests.helpers.encoders import context, corpus
+from tests.helpers.heads import CPU, everywhere, sequences
 
 ITEMS, WIDTH = 20, 8
 VIEW = {"use": "sasrec", "hidden": WIDTH, "max_length": 6, "dropout": 0.0}

@@ -15,7 +15,7 @@ from reaemb_bench.core.plan import Plan, plan
 from reaemb_bench.core.store import Store
 from reaemb_bench.encoder.reducers import PCA
 from reaemb_bench.recommender.score import open_ranker
-from tests.baselines_helpers import BASELINES, WIDTH, mixed, part, tiny
+from tests.helpers.baselines import BASELINES, WIDTH, mixed, part, tiny
 
 MACHINE = Machine(device="cpu", mlflow="")
 
@@ -217,7 +217,7 @@ def test_ensrecs_parts_are_what_each_would_be_alone(store: Store) -> None:
 
     from reaemb_bench.core.plan import derive_seed
     from reaemb_bench.recommender.fit import fit
-    from tests.encoding_helpers import context
+    from tests.helpers.encoders import context
 
     planned = ran(store, "ensrec")
     ranker = made_by(planned, store, "train", Ranker)

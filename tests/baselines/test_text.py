@@ -10,8 +10,8 @@ import pytest
 
 from reaemb_bench.core.artifacts import Corpus, Float32
 from reaemb_bench.core.errors import UserError
-from tests.baselines_helpers import part, write_models
-from tests.encoding_helpers import context, corpus
+from tests.helpers.baselines import part, write_models
+from tests.helpers.encoders import context, corpus
 
 
 def texts(*written: str) -> Corpus:
@@ -156,7 +156,7 @@ def test_random_vectors_read_no_text_and_follow_the_seed(tmp_path: Path) -> None
 
 def test_the_last_token_and_the_mean_differ_only_in_pooling() -> None:
     from reaemb_bench.core.recipe import load
-    from tests.baselines_helpers import BASELINES
+    from tests.helpers.baselines import BASELINES
 
     mean, last = (load(BASELINES / f"frozen_llm_{pooling}" / "recipe.toml").steps for pooling in ("mean", "last"))
     assert [name for name in mean if mean[name] != last[name]] == ["llm"]

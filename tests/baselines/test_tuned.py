@@ -26,8 +26,8 @@ from reaemb_bench.encoder.losses.info_nce import InfoNCE
 from reaemb_bench.encoder.lrcl import ContrastiveLearner
 from reaemb_bench.encoder.shared_prefix import Tokens
 from reaemb_bench.encoder.thought_model import ThoughtModel
-from tests.baselines_helpers import BASELINES, tiny
-from tests.encoding_helpers import context, corpus, encoder
+from tests.helpers.baselines import BASELINES, tiny
+from tests.helpers.encoders import context, corpus, encoder
 
 CPU = Machine(device="cpu")
 

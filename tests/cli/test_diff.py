@@ -10,7 +10,7 @@ import pytest
 from reaemb_bench.core.runs import find
 from reaemb_bench.core.store import Store
 from tests.conftest import Said
-from tests.placed_runs import refused, run_all
+from tests.helpers.stored_runs import refused, run_all
 
 Command = Callable[..., Said]
 

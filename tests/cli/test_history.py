@@ -16,7 +16,7 @@ from reaemb_bench.core.runs import find, ranks_of
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.metrics import ndcg
 from tests.conftest import Said
-from tests.placed_runs import STORE, refused, run_all
+from tests.helpers.stored_runs import STORE, refused, run_all
 
 Command = Callable[..., Said]
 

@@ -28,7 +28,7 @@ from reaemb_bench.encoder.backbones.causal_lm import CausalLM
 from reaemb_bench.encoder.folder import open_encoder
 from reaemb_bench.report.vectors import load_vectors
 from tests.conftest import Said
-from tests.encoding_helpers import encoder
+from tests.helpers.encoders import encoder
 
 Command = Callable[..., Said]
 
@@ -305,7 +305,7 @@ def test_plan_names_plug_ins_and_files_beside_them_are_never_run(
     for name in ("sitecustomize.py", "toys.py", "component.py", "numpy.py", "conftest.py"):
         (toy_recipe.parent / name).write_text(spy, encoding="utf-8")
     planned = command("plan", toy_recipe)
-    toys = Path(__file__).parents[1] / "toy_steps.py"
+    toys = Path(__file__).parents[1] / "helpers" / "toy_steps.py"
     assert f"runs code of {toys} (sha256 {sha256_of(toys)[:12]}…)" in planned.out
     assert planned.out.count("runs code of") == 1
     assert command("run", toy_recipe).code == 0

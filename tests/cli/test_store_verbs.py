@@ -16,8 +16,8 @@ from reaemb_bench.core.inventory import DAY, delete, find_garbage
 from reaemb_bench.core.runs import find, history, ranks_of
 from reaemb_bench.core.store import Store
 from tests.conftest import Said
-from tests.placed_runs import STORE, refused, run_all, write_recipes
-from tests.placed_steps import TOYS
+from tests.helpers.chosen_ranks import TOYS
+from tests.helpers.stored_runs import STORE, refused, run_all, write_recipes
 
 Command = Callable[..., Said]
 

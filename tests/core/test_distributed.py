@@ -21,11 +21,11 @@ from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import Recipe, load
 from reaemb_bench.core.store import Store
-from tests.encoding_helpers import corpus  # noqa: F401 - sets torch's threads before anything runs
-from tests.uneven_processes import MICRO_BATCH
+from tests.helpers.encoders import corpus  # noqa: F401 - sets torch's threads before anything runs
+from tests.helpers.uneven_processes import MICRO_BATCH
 
-FAILING = Path(__file__).parents[1] / "failing_step.py"
-UNEVEN = Path(__file__).parents[1] / "uneven_processes.py"
+FAILING = Path(__file__).parents[1] / "helpers" / "failing_step.py"
+UNEVEN = Path(__file__).parents[1] / "helpers" / "uneven_processes.py"
 
 RECIPE = """
 steps = ["prepare", "llm", "lrcl", "again", "encode", "reduce", "train", "rank"]

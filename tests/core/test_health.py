@@ -26,7 +26,7 @@ from reaemb_bench.rl.crrl import Learner
 from reaemb_bench.rl.policies import Gaussian
 from reaemb_bench.rl.rewards.softmax_likelihood import SoftmaxLikelihood
 from tests.conftest import TOYS, Said
-from tests.encoding_helpers import context, corpus, encoder
+from tests.helpers.encoders import context, corpus, encoder
 from tests.recommender.test_training import context as fitting_context
 from tests.recommender.test_training import cyclic
 

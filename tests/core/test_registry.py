@@ -31,13 +31,13 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> Iterator[Declare]:
 
 
 def test_entry_points_are_found_beside_our_own_names(declare: Declare) -> None:
-    declare("theirs", "tests.toy_steps:Flat")
+    declare("theirs", "tests.helpers.toy_steps:Flat")
     assert {"theirs", "pca"} <= set(registry.names("reducer"))
     assert registry.build("reducer", {"use": "theirs", "factor": 2}).spec() == {"use": "theirs", "factor": 2.0}
 
 
 def test_an_entry_point_cannot_take_a_name_of_ours(declare: Declare) -> None:
-    declare("pca", "tests.toy_steps:Flat")
+    declare("pca", "tests.helpers.toy_steps:Flat")
     with pytest.raises(UserError, match="declares reducer 'pca'"):
         registry.names("reducer")
 

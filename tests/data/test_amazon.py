@@ -16,7 +16,7 @@ from reaemb_bench.core.registry import build
 from reaemb_bench.data.interactions import Removed
 from reaemb_bench.data.prepare import Prepare
 from reaemb_bench.data.sources.amazon import Amazon2014, Amazon2018, Amazon2023
-from tests.sources_helpers import RAW, counted, read, texts
+from tests.helpers.sources import RAW, counted, read, texts
 
 KITCHEN = {
     "reviews": RAW / "amazon_2023" / "Kitchen_Toys.jsonl",

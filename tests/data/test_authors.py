@@ -12,7 +12,7 @@ import pytest
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.data.interactions import Removed
 from reaemb_bench.data.sources.reaemb_authors import ReaEmbAuthors
-from tests.sources_helpers import RAW, counted, read, texts
+from tests.helpers.sources import RAW, counted, read, texts
 
 FILES = {"interactions": RAW / "authors" / "inter.txt", "items": RAW / "authors" / "item_info.jsonline"}
 

@@ -15,7 +15,7 @@ from reaemb_bench.data.kinds import Filter, Split
 from reaemb_bench.data.prepare import assemble, fingerprint
 from reaemb_bench.data.prompts import Attributes
 from reaemb_bench.data.sources.yelp import Yelp
-from tests.sources_helpers import RAW, counted, read, texts
+from tests.helpers.sources import RAW, counted, read, texts
 
 FILES = {
     "reviews": RAW / "yelp" / "yelp_academic_dataset_review.json",

@@ -17,7 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.encoder.folder import open_encoder
 from reaemb_bench.encoder.language_model import PACKED, packed_attention, takes_any_mask
-from tests.encoding_helpers import encoder
+from tests.helpers.encoders import encoder
 
 CPU = Machine(device="cpu", precision="float32")
 

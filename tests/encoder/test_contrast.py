@@ -12,7 +12,7 @@ from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import build
 from reaemb_bench.encoder.folder import open_encoder, read_parts
 from reaemb_bench.encoder.lrcl import ContrastiveLearner, batches, two_views, view_pairs
-from tests.encoding_helpers import context, corpus, encoder
+from tests.helpers.encoders import context, corpus, encoder
 
 CPU = Machine(device="cpu")
 
@@ -252,7 +252,7 @@ from pathlib import Path
 from reaemb_bench import Encoder
 from reaemb_bench.core import training as checkpoint
 from reaemb_bench.core.registry import build
-from tests.encoding_helpers import context, corpus
+from tests.helpers.encoders import context, corpus
 
 class Kill(list):
     def append(self, tick):

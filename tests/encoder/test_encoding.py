@@ -14,7 +14,7 @@ from reaemb_bench.encoder.language_model import Loaded
 from reaemb_bench.encoder.shared_prefix import Tokens
 from reaemb_bench.encoder.template import Template
 from reaemb_bench.encoder.thought_model import ThoughtModel
-from tests.encoding_helpers import FIDELITY, context, corpus, encoder
+from tests.helpers.encoders import FIDELITY, context, corpus, encoder
 
 CPU = Machine(device="cpu")
 

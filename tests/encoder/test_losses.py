@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import load_file
 
 from reaemb_bench.core.registry import build
-from tests.encoding_helpers import FIDELITY
+from tests.helpers.encoders import FIDELITY
 
 
 @pytest.mark.parametrize("case", ["0", "1", "2"])

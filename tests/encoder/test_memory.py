@@ -20,7 +20,7 @@ from reaemb_bench.encoder.lora import add_lora
 from reaemb_bench.encoder.lrcl import Contrast
 from reaemb_bench.encoder.memory import free_memory
 from reaemb_bench.experiments.memory import estimate, memory_lines, shape_of
-from tests.encoding_helpers import corpus, encoder
+from tests.helpers.encoders import corpus, encoder
 
 CPU = Machine(device="cpu", precision="float32")
 

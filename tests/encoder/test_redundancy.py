@@ -36,7 +36,7 @@ from reaemb_bench.core.machine import Machine
 from reaemb_bench.encoder.folder import open_encoder
 from reaemb_bench.encoder.memory import by_length, in_turn
 from reaemb_bench.encoder.thought_model import ThoughtModel
-from tests.encoding_helpers import corpus, encoder
+from tests.helpers.encoders import corpus, encoder
 
 CPU = Machine(device="cpu", precision="float32")
 SOUND: dict[str, Any] = {}

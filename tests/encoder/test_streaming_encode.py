@@ -20,7 +20,7 @@ from reaemb_bench.encoder import embed as export
 from reaemb_bench.encoder.folder import open_encoder
 from reaemb_bench.encoder.reducers import PCA, Whitening
 from reaemb_bench.encoder.thought_model import ThoughtModel
-from tests.encoding_helpers import context, corpus, encoder
+from tests.helpers.encoders import context, corpus, encoder
 
 ROOT = Path(__file__).parents[2]
 CPU = Machine(device="cpu")

@@ -25,8 +25,8 @@ from tests.core.test_recipes import PAPER, RECIPES
 
 Command = Callable[..., Said]
 
-LEAKY = Path(__file__).parents[1] / "leaky_parts.py"
-TOYS = Path(__file__).parents[1] / "toy_steps.py"
+LEAKY = Path(__file__).parents[1] / "helpers" / "leaky_components.py"
+TOYS = Path(__file__).parents[1] / "helpers" / "toy_steps.py"
 SMALL_SHOP = 'prepare.source={use = "simulated", users = 40, items = 40, clusters = 4}'
 MACHINE = Machine(device="cpu", mlflow="")
 

@@ -19,7 +19,7 @@ from tests.conftest import TOYS, Said
 
 Command = Callable[..., Said]
 
-PARTS = Path(__file__).parents[1] / "ablate_parts.py"
+PARTS = Path(__file__).parents[1] / "helpers" / "ablate_steps.py"
 STORE = Path(".reaemb-bench/store")
 
 

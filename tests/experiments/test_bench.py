@@ -22,7 +22,7 @@ from tests.conftest import TOYS, Said
 
 Command = Callable[..., Said]
 
-PARTS = Path(__file__).parents[1] / "suite_parts.py"
+PARTS = Path(__file__).parents[1] / "helpers" / "bench_steps.py"
 TOY_STEPS = f"""
 steps = ["prepare", "embed", "train", "rank"]
 prepare = {{ use = "{TOYS}:Prepare" }}

@@ -33,7 +33,7 @@ from tests.conftest import TOYS, Said
 
 Command = Callable[..., Said]
 
-PARTS = Path(__file__).parents[1] / "sweep_parts.py"
+PARTS = Path(__file__).parents[1] / "helpers" / "sweep_steps.py"
 STORE = Path(".reaemb-bench/store")
 RECIPE = f"""
 title = "Toys"

@@ -159,7 +159,7 @@ def test_a_recipe_that_leaks_is_refused() -> None:
 
 
 def test_a_choice_that_would_leak_is_refused() -> None:
-    toys = Path(__file__).parents[1] / "toy_steps.py"
+    toys = Path(__file__).parents[1] / "helpers" / "toy_steps.py"
     with pytest.raises(UserError, match="allow_leaks"):
         swept(f'"reduce.use" = {{ choices = ["reduce", "{toys}:Leaky"] }}')
 

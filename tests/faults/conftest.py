@@ -22,9 +22,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Forks]:
     """Command lines in processes that import nothing anew."""
-    made = Forks()
-    yield made
-    made.close()
+    process = Forks()
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="session")

@@ -31,8 +31,8 @@ def _recoded(content: bytes, encoding: str) -> bytes:
 def _scattered(rng: random.Random, content: bytes, inserted: bytes) -> bytes:
     changed = bytearray(content)
     for _ in range(rng.randrange(1, 8)):
-        place = rng.randrange(len(changed) + 1)
-        changed[place : place + rng.randrange(2)] = inserted
+        position = rng.randrange(len(changed) + 1)
+        changed[position : position + rng.randrange(2)] = inserted
     return bytes(changed)
 
 
@@ -78,8 +78,8 @@ _OF_BYTES: dict[str, Callable[[random.Random, bytes], bytes]] = {
 
 def _changed_line(change: Callable[[bytes], bytes]) -> Callable[[random.Random, list[bytes]], list[bytes]]:
     def changed(rng: random.Random, lines: list[bytes]) -> list[bytes]:
-        place = rng.randrange(len(lines))
-        return [*lines[:place], change(lines[place]), *lines[place + 1 :]]
+        position = rng.randrange(len(lines))
+        return [*lines[:position], change(lines[position]), *lines[position + 1 :]]
 
     return changed
 

@@ -66,11 +66,11 @@ def watch_places(folder: Path, at: At | None) -> list[str]:
         if event not in _EVENTS or not arguments:
             return
         reads = event == "open" and not (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR))
-        place = arguments[_EVENTS[event]]
-        if reads or not isinstance(place, str | os.PathLike):
+        argument = arguments[_EVENTS[event]]
+        if reads or not isinstance(argument, str | os.PathLike):
             return
         # The command line names the store relative to the working folder.
-        file = Path(place).absolute()
+        file = Path(argument).absolute()
         if file.is_relative_to(root):
             pass_by(f"{event} {file.relative_to(root)}")
 
@@ -90,11 +90,11 @@ def _is_at(at: At, number: int, name: str) -> bool:
 def _watch_ticks(pass_by: Pass) -> None:
     from reaemb_bench.core import execute as pipeline
 
-    told = pipeline.Progressed
+    progressed = pipeline.Progressed
 
     def ticked(job: pipeline.Job, tick: Any) -> pipeline.Progressed:
         pass_by(f"tick {job.name} {tick.unit} {tick.done}")
-        return told(job, tick)
+        return progressed(job, tick)
 
     pipeline.Progressed = ticked  # type: ignore[assignment, misc]
 
@@ -104,16 +104,16 @@ def _watch_writes(pass_by: Pass, root: str) -> None:
     import safetensors.numpy
     import safetensors.torch
 
-    def after(owner: Any, name: str, place: int) -> None:
+    def after(owner: Any, name: str, position: int) -> None:
         """Have the file that a function has written count as half written."""
         writes = getattr(owner, name)
 
         def written(*words: Any, **named: Any) -> Any:
-            made = writes(*words, **named)
-            file = Path(words[place])
+            result = writes(*words, **named)
+            file = Path(words[position])
             if str(file.absolute()).startswith(root):
                 pass_by(f"{name} {file.absolute().relative_to(root)}", lambda share: _cut(file, share))
-            return made
+            return result
 
         setattr(owner, name, written)
 

@@ -18,7 +18,7 @@ from typing import Any
 import polars
 
 from tests.faults.damages import damaged
-from tests.sources_helpers import RAW
+from tests.helpers.sources import RAW
 
 Rows = list[dict[str, Any]]
 FORMATS = ("csv", "tsv", "parquet", "jsonl")
@@ -251,15 +251,17 @@ def _one_item(shop: _Shop) -> None:
 
 def _all_cold(shop: _Shop) -> None:
     """No item is bought twice."""
-    shop.items = [{"item_id": f"i{place}", "title": f"Thing {place}", "brand": ""} for place in range(len(shop.rows))]
-    for place, row in enumerate(shop.rows):
-        row["item_id"] = f"i{place}"
+    shop.items = [
+        {"item_id": f"i{number}", "title": f"Thing {number}", "brand": ""} for number in range(len(shop.rows))
+    ]
+    for number, row in enumerate(shop.rows):
+        row["item_id"] = f"i{number}"
 
 
 def _long_history(shop: _Shop) -> None:
     shop.rows += [
-        {"user_id": "u00", "item_id": f"i{place % 15}", "timestamp": _START + place, "rating": 1.0}
-        for place in range(700)
+        {"user_id": "u00", "item_id": f"i{number % 15}", "timestamp": _START + number, "rating": 1.0}
+        for number in range(700)
     ]
 
 
@@ -272,7 +274,7 @@ def _no_items(shop: _Shop) -> None:
 
 
 def _more_items(shop: _Shop) -> None:
-    shop.items += [{"item_id": f"never{place}", "title": "Unsold", "brand": ""} for place in range(20)]
+    shop.items += [{"item_id": f"never{number}", "title": "Unsold", "brand": ""} for number in range(20)]
 
 
 def _other_settings(shop: _Shop) -> None:
@@ -300,10 +302,10 @@ def _published(seed: int, rng: random.Random, folder: Path) -> Case:
     use = rng.choice(list(MINIATURES))
     settings: dict[str, Any] = {"use": use}
     files: list[Path] = []
-    for setting, place in MINIATURES[use].items():
-        there = folder / place
+    for setting, name in MINIATURES[use].items():
+        there = folder / name
         there.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if (RAW / place).is_dir() else shutil.copy)(RAW / place, there)
+        (shutil.copytree if (RAW / name).is_dir() else shutil.copy)(RAW / name, there)
         settings[setting] = str(there)
         files += sorted(there.iterdir()) if there.is_dir() else [there]
     names = []
@@ -320,12 +322,12 @@ def _published(seed: int, rng: random.Random, folder: Path) -> Case:
 
 
 def _zipped(rng: random.Random, folder: Path, files: list[Path]) -> tuple[str, str]:
-    place = folder / "release.zip"
-    with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
+    file = folder / "release.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in files:
             if file.is_file():
                 archive.write(file, f"ml/{file.name}")
-    content = bytearray(place.read_bytes())
+    content = bytearray(file.read_bytes())
     kind = rng.choice(("whole", "whole", "cut", "empty", "bytes", "no zip"))
     match kind:
         case "cut":
@@ -337,5 +339,5 @@ def _zipped(rng: random.Random, folder: Path, files: list[Path]) -> tuple[str, s
         case "bytes":
             for _ in range(10):
                 content[rng.randrange(len(content))] = rng.randrange(256)
-    place.write_bytes(content)
-    return str(place), f"zip: {kind}"
+    file.write_bytes(content)
+    return str(file), f"zip: {kind}"

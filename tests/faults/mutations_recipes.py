@@ -67,7 +67,7 @@ class Case:
     """A mutated recipe: where it lies, and edits of the command line."""
 
     label: str
-    place: str
+    recipe: str
     sets: tuple[str, ...] = ()
     drops: tuple[str, ...] = ()
 
@@ -88,14 +88,14 @@ class _Draft:
 @cache
 def bases(folders: tuple[str, ...] = ("recipes", "baselines")) -> tuple[Raw, ...]:
     """The resolved tables of every shipped recipe that stands alone: suites name these too."""
-    made = []
+    recipes = []
     for file in sorted(file for folder in folders for file in SHIPPED.glob(f"{folder}/**/*.toml")):
         try:
-            made.append(load(file).raw)
+            recipes.append(load(file).raw)
         except UserError:
             # A parent that only its children complete.
             continue
-    return tuple(made)
+    return tuple(recipes)
 
 
 def mutated(seed: int, folder: Path, *folders: str) -> Case:
@@ -117,17 +117,17 @@ def mutated(seed: int, folder: Path, *folders: str) -> Case:
         names.append(damage.__name__.strip("_"))
         content = damage(rng, content)
     file.write_bytes(content)
-    place = str(file)
+    recipe = str(file)
     if rng.random() < 0.05:
         names.append("place")
-        place = _odd_place(rng, folder)
-    return Case(f"{seed} ({', '.join(names)})", place, tuple(draft.sets), tuple(draft.drops))
+        recipe = _odd_place(rng, folder)
+    return Case(f"{seed} ({', '.join(names)})", recipe, tuple(draft.sets), tuple(draft.drops))
 
 
 def _copied(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _copied(each) for key, each in value.items()}
-    return [_copied(each) for each in value] if isinstance(value, list) else value
+        return {key: _copied(inner) for key, inner in value.items()}
+    return [_copied(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _dumped(raw: Raw) -> bytes:
@@ -137,15 +137,15 @@ def _dumped(raw: Raw) -> bytes:
 def _writable(value: Any) -> Any:
     """What TOML can hold: nothing becomes an empty string."""
     if isinstance(value, dict):
-        return {str(key): _writable(each) for key, each in value.items()}
+        return {str(key): _writable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_writable(each) for each in value]
+        return [_writable(inner) for inner in value]
     return "" if value is None else value
 
 
 def _tables(value: Raw) -> list[Raw]:
     """A table and all tables inside it, that are no part of a list."""
-    return [value, *(inner for each in value.values() if isinstance(each, dict) for inner in _tables(each))]
+    return [value, *(inner for child in value.values() if isinstance(child, dict) for inner in _tables(child))]
 
 
 def _spot(draft: _Draft) -> tuple[Raw, str]:
@@ -154,8 +154,10 @@ def _spot(draft: _Draft) -> tuple[Raw, str]:
 
 
 def _misspelt(rng: random.Random, word: str) -> str:
-    place = rng.randrange(len(word) + 1)
-    return rng.choice((word[:place] + word[place + 1 :], word[:place] + "q" + word[place:], word.upper(), word + " "))
+    position = rng.randrange(len(word) + 1)
+    return rng.choice(
+        (word[:position] + word[position + 1 :], word[:position] + "q" + word[position:], word.upper(), word + " ")
+    )
 
 
 def _delete_key(draft: _Draft) -> None:
@@ -180,7 +182,7 @@ def _odd_value(draft: _Draft) -> None:
 
 def _odd_number(draft: _Draft) -> None:
     spots = [
-        (table, key) for table in _tables(draft.raw) for key, each in table.items() if isinstance(each, int | float)
+        (table, key) for table in _tables(draft.raw) for key, value in table.items() if isinstance(value, int | float)
     ]
     table, key = draft.rng.choice(spots or [_spot(draft)])
     table[key] = draft.rng.choice(NUMBERS)
@@ -194,7 +196,7 @@ def _new_key(draft: _Draft) -> None:
 def _nudge(draft: _Draft) -> None:
     """A setting that may well be as good as the one before."""
     spots = [
-        (table, key) for table in _tables(draft.raw) for key, each in table.items() if isinstance(each, int | float)
+        (table, key) for table in _tables(draft.raw) for key, value in table.items() if isinstance(value, int | float)
     ]
     if spots:
         table, key = draft.rng.choice(spots)
@@ -209,7 +211,7 @@ def _nest(draft: _Draft) -> None:
 
 
 def _flatten(draft: _Draft) -> None:
-    spots = [(table, key) for table in _tables(draft.raw) for key, each in table.items() if isinstance(each, dict)]
+    spots = [(table, key) for table in _tables(draft.raw) for key, value in table.items() if isinstance(value, dict)]
     table, key = draft.rng.choice(spots or [_spot(draft)])
     inner = table[key]
     table[key] = inner.get("use", str(inner)) if isinstance(inner, dict) else [inner]
@@ -319,14 +321,14 @@ def _cut(rng: random.Random, content: bytes) -> bytes:
 
 def _line_twice(rng: random.Random, content: bytes) -> bytes:
     lines = content.splitlines(keepends=True)
-    place = rng.randrange(len(lines) or 1)
-    return b"".join([*lines[:place], *lines[place : place + 1] * 2, *lines[place + 1 :]])
+    position = rng.randrange(len(lines) or 1)
+    return b"".join([*lines[:position], *lines[position : position + 1] * 2, *lines[position + 1 :]])
 
 
 def _no_line(rng: random.Random, content: bytes) -> bytes:
     lines = content.splitlines(keepends=True)
-    place = rng.randrange(len(lines) or 1)
-    return b"".join([*lines[:place], *lines[place + 1 :]])
+    position = rng.randrange(len(lines) or 1)
+    return b"".join([*lines[:position], *lines[position + 1 :]])
 
 
 def _other_bytes(rng: random.Random, content: bytes) -> bytes:

@@ -54,8 +54,8 @@ class Tally:
         except (pytest.fail.Exception, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001 - a panic of a library is no Exception
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            self.lost.append(f"{label}: {type(error).__name__}: {str(error)[:300]} ({place.filename}:{place.lineno})")
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            self.lost.append(f"{label}: {type(error).__name__}: {str(error)[:300]} ({frame.filename}:{frame.lineno})")
         else:
             self.survived += 1
 

@@ -75,8 +75,8 @@ def _check(case: Case, planned: Plan, store: Store) -> None:
     whole = histories.followed_by(test_targets.users, test_targets.targets)
     _check_candidates(test_targets, [set(whole.of(user).tolist()) for user in range(corpus.users)])
     if case.expected is not None:
-        made = {key: [corpus.item_keys[item] for item in whole.of(u)] for u, key in enumerate(corpus.user_keys)}
-        assert made == case.expected
+        training = {key: [corpus.item_keys[item] for item in whole.of(u)] for u, key in enumerate(corpus.user_keys)}
+        assert training == case.expected
 
 
 def _check_keys(corpus: Corpus) -> None:
@@ -117,8 +117,8 @@ def _ranked(case: Case, store: Store) -> None:
     ranks, floors = fetch(planned, store, Ranks), fetch(planned, store, Floors)
     assert ranks is not None
     assert floors is not None
-    for each in (ranks, *floors.by_name.values()):
-        assert (each.better + each.tied < each.catalogue).all()
+    for table in (ranks, *floors.by_name.values()):
+        assert (table.better + table.tied < table.catalogue).all()
 
 
 @pytest.mark.parametrize("count", [12, pytest.param(100, marks=pytest.mark.faults)])

@@ -25,17 +25,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def _planned(case: Case) -> None:
-    recipe = load(case.place, case.sets, case.drops)
+    recipe = load(case.recipe, case.sets, case.drops)
     keys = [job.key for job in plan(recipe, recipe.seeds[0]).jobs]
     # What is planned is planned alike from the text that a run leaves behind.
-    again = Path(case.place).parent / "again.toml"
+    again = Path(case.recipe).parent / "again.toml"
     again.write_text(recipe.toml(), encoding="utf-8")
     assert [job.key for job in plan(load(again), recipe.seeds[0]).jobs] == keys
 
 
 def _words(case: Case) -> list[str]:
     edits = [*(f"--set={text}" for text in case.sets), *(f"--drop={text}" for text in case.drops)]
-    return [*edits, "--", case.place]
+    return [*edits, "--", case.recipe]
 
 
 def _refused(case: Case) -> bool:

@@ -82,20 +82,20 @@ def test_eight_whole_roads_share_what_they_have_in_common(
     def together() -> None:
         words = [(*whole.words, "--set", f"train.learning_rate={rate}") for rate in (1e-2, 1e-2, 2e-2, 2e-2, 3e-2)]
         deaths = [At(begins="tick lrcl steps 2"), At(begins="os.mkdir drafts/")]
-        cases = [Case(each, str(tmp_path)) for each in (whole.words, *words)]
+        cases = [Case(command, str(tmp_path)) for command in (whole.words, *words)]
         dying = [(*whole.words, "--set", f"train.learning_rate={rate}") for rate in (4e-2, 5e-2)]
-        cases += [Case(each, str(tmp_path), at=at) for each, at in zip(dying, deaths, strict=True)]
+        cases += [Case(command, str(tmp_path), at=at) for command, at in zip(dying, deaths, strict=True)]
         answers = forks.run(*cases)
         assert [answer.code for answer in answers[:6]] == [0] * 6, [answer.err for answer in answers]
         assert -9 in [answer.code for answer in answers[6:]]
-        for each in dying:
-            (answer,) = forks.run(Case(each, str(tmp_path)))
+        for command in dying:
+            (answer,) = forks.run(Case(command, str(tmp_path)))
             assert answer.code == 0, answer.err
-        made = results_of(tmp_path / "store")
-        assert {key: made[key] for key in whole.results} == whole.results
+        results = results_of(tmp_path / "store")
+        assert {key: results[key] for key in whole.results} == whole.results
         # Prepare to reduce and the floors are shared; train and rank are six, one a learning rate.
-        assert Counter(each["step"] for each in made.values()) == Counter(
-            {name: 6 if name in ("train", "rank") else 1 for name in {each["step"] for each in made.values()}}
+        assert Counter(result["step"] for result in results.values()) == Counter(
+            {name: 6 if name in ("train", "rank") else 1 for name in {result["step"] for result in results.values()}}
         )
         assert leftovers(tmp_path / "store") == []
 

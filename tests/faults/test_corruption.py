@@ -42,7 +42,7 @@ def _harm(draw: np.random.Generator, file: Path, others: list[Path]) -> str:
         same = (other for other in others if other.suffix == file.suffix and other != file)
         alike = [other.read_bytes() for other in same if other.is_file()]
         odd = [b"{}", b"[]", b"5", b"[" * 100_000, b"\xff\xfe", bytes(len(content))]
-        choices = [each for each in (*alike, *odd) if each != content]
+        choices = [other for other in (*alike, *odd) if other != content]
         file.write_bytes(choices[draw.integers(len(choices))])
     else:
         file.write_bytes(b"")
@@ -51,21 +51,21 @@ def _harm(draw: np.random.Generator, file: Path, others: list[Path]) -> str:
 
 def _downstream(whole: Whole, key: str) -> list[str]:
     """Keys of all results that were made from a result, of whatever depth."""
-    found = [
+    children = [
         other
         for other, manifest in whole.results.items()
         if any(text.startswith(key) for text in manifest["identity"]["inputs"].values())
     ]
-    return [*found, *(deeper for each in found for deeper in _downstream(whole, each))]
+    return [*children, *(deeper for child in children for deeper in _downstream(whole, child))]
 
 
 def _cured(forks: Forks, folder: Path, whole: Whole, line: str) -> None:
     """What the line says to do helps: afterwards the run is as if undisturbed."""
     named = _DELETE.search(line)
     if named:
-        place = folder / named[1]
-        assert place.exists(), line
-        shutil.rmtree(place) if place.is_dir() else place.unlink()
+        path = folder / named[1]
+        assert path.exists(), line
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     else:
         assert "run again" in line or "run it again" in line
     (answer,) = forks.run(Case(whole.words, str(folder)))
@@ -74,10 +74,10 @@ def _cured(forks: Forks, folder: Path, whole: Whole, line: str) -> None:
     _as_in(whole, results_of(folder / "store"))
 
 
-def _as_in(whole: Whole, found: dict[str, dict[str, Any]]) -> None:
+def _as_in(whole: Whole, results: dict[str, dict[str, Any]]) -> None:
     """What is found of the undisturbed results is what they are."""
-    assert {key: found[key] for key in whole.results if key in found} == {
-        key: manifest for key, manifest in whole.results.items() if key in found
+    assert {key: results[key] for key in whole.results if key in results} == {
+        key: manifest for key, manifest in whole.results.items() if key in results
     }
 
 
@@ -172,14 +172,14 @@ def _read_by_others(forks: Forks, folder: Path, whole: Whole, pair: Pair, file: 
         assert comparison.out == pair.out or not _all_there(folder, whole)
     else:
         assert "run" in refused(comparison)
-    for each in (history, listing):
-        assert each.code == 0 or _names_it(refused(each), file, key)
+    for answer in (history, listing):
+        assert answer.code == 0 or _names_it(refused(answer), file, key)
 
 
 @pytest.fixture(scope="session")
 def interrupted(forks: Forks, whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Stores of runs that were killed in the middle of a step, with what they kept to go on from."""
-    made = []
+    stores = []
     for begins in _ENDS:
         folder = tmp_path_factory.mktemp("interrupted")
         at = At(begins=begins)
@@ -191,8 +191,8 @@ def interrupted(forks: Forks, whole: Whole, tmp_path_factory: pytest.TempPathFac
         (died,) = forks.run(Case(whole.words, str(folder), at=at))
         assert died.code == -9, died.err
         assert any(path.is_file() for path in (folder / "store" / "partial").rglob("*"))
-        made.append(folder / "store")
-    return made
+        stores.append(folder / "store")
+    return stores
 
 
 @pytest.mark.parametrize("count", [6, pytest.param(50, marks=pytest.mark.faults)])

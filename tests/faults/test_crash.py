@@ -176,8 +176,8 @@ def test_a_store_that_is_deleted_meanwhile_is_one_line_and_the_run_begins_anew(
         assert answer.code == 0, answer.err
         assert table_of(answer.out) == whole.table
         # What was finished after the loss is there already, so that what it was made from need not be computed.
-        made = results_of(folder / "store")
-        assert made == {key: manifest for key, manifest in whole.results.items() if key in made}
+        results = results_of(folder / "store")
+        assert results == {key: manifest for key, manifest in whole.results.items() if key in results}
 
     for number, begins in enumerate(_LOSSES[:count]):
         tally.attempt(begins, lambda b=begins, n=number: lost(b, tmp_path / str(n)))  # type: ignore[misc]

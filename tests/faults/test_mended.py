@@ -15,7 +15,7 @@ from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.recipe import load
 from reaemb_bench.data.prepare import sorted_keys
 from reaemb_bench.data.sources.table import Table
-from tests.sources_helpers import RAW, read, texts
+from tests.helpers.sources import RAW, read, texts
 
 
 def _table(folder: Path, rows: list[dict[str, Any]]) -> Table:

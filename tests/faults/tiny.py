@@ -76,7 +76,7 @@ def table_of(out: str) -> str:
 def results_of(root: Path, leave_out: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """By key, all that a manifest says but for time, memory and caches; every file has just been checked against it."""
     store = Store(root)
-    made = {}
+    manifests = {}
     for file in (root / "results").glob(f"*/{MANIFEST}"):
         key = file.parent.name
         if key in leave_out:
@@ -85,14 +85,16 @@ def results_of(root: Path, leave_out: Collection[str] = ()) -> dict[str, dict[st
         for name in manifest["files"]:
             store.verify(key, name.partition("/")[0])
         facts = {name: value for name, value in manifest["facts"].items() if name not in _FACTS_THAT_DIFFER}
-        made[key] = {name: value for name, value in {**manifest, "facts": facts}.items() if name not in _DIFFERS}
-    return made
+        manifests[key] = {name: value for name, value in {**manifest, "facts": facts}.items() if name not in _DIFFERS}
+    return manifests
 
 
 def records_of(root: Path) -> list[dict[str, Any]]:
     """The records of all runs, but for the time and the checksum."""
     read = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((root / "runs").iterdir())]
-    return [{name: value for name, value in each.items() if name not in ("finished", "git", "sealed")} for each in read]
+    return [
+        {name: value for name, value in record.items() if name not in ("finished", "git", "sealed")} for record in read
+    ]
 
 
 def leftovers(root: Path) -> list[str]:

@@ -18,7 +18,7 @@ from reaemb_bench.recommender.heads.gru4rec import GRU4Rec
 from reaemb_bench.recommender.heads.sasrec import SASRec
 from reaemb_bench.recommender.kinds import Head
 from reaemb_bench.recommender.packing import Packed, pack
-from tests.heads_helpers import CPU, everywhere, sequences
+from tests.helpers.heads import CPU, everywhere, sequences
 
 ITEMS = 20
 ROWS = st.lists(st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=20), min_size=1, max_size=9)

@@ -9,7 +9,7 @@ from reaemb_bench.recommender.heads.sasrec import SASRec
 from reaemb_bench.recommender.kinds import Head
 from reaemb_bench.recommender.objectives import BinaryCrossEntropy
 from reaemb_bench.recommender.packing import pack
-from tests.heads_helpers import CPU, attention_weights, everywhere, fixture, real_rows, sequences
+from tests.helpers.heads import CPU, attention_weights, everywhere, fixture, real_rows, sequences
 
 
 def candidate_scores(head: Head, network: nn.Module, vectors: Tensor, given: dict[str, Tensor]) -> Tensor:

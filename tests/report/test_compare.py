@@ -20,7 +20,7 @@ from reaemb_bench.core.runs import find, ranks_of
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 from tests.conftest import Said
-from tests.placed_runs import STORE, refused, run_all, write_recipes
+from tests.helpers.stored_runs import STORE, refused, run_all, write_recipes
 
 Command = Callable[..., Said]
 

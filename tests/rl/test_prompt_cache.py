@@ -16,7 +16,7 @@ from reaemb_bench.encoder.folder import open_encoder
 from reaemb_bench.encoder.shared_prefix import Prefix
 from reaemb_bench.encoder.thought_model import ThoughtModel
 from reaemb_bench.rl.prompt_cache import Prompts
-from tests.encoding_helpers import corpus, encoder
+from tests.helpers.encoders import corpus, encoder
 
 ITEMS = 20
 WIDTH, BLOCKS, KEY_VALUE_HEADS, HEAD = 64, 2, 2, 16

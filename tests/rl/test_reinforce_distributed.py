@@ -16,7 +16,7 @@ from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import load
 from reaemb_bench.core.store import Store
 from reaemb_bench.encoder.folder import REASONER
-from tests.encoding_helpers import corpus  # noqa: F401 - sets torch's threads before anything runs
+from tests.helpers.encoders import corpus  # noqa: F401 - sets torch's threads before anything runs
 
 # Three groups a step are shared unequally; of one group the second process has none.
 RECIPE = """

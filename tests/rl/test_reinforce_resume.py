@@ -18,9 +18,9 @@ from torch import nn
 from reaemb_bench.core import training
 from reaemb_bench.core.training import Checkpoints, Curve
 from tests.conftest import Said
-from tests.encoding_helpers import corpus  # noqa: F401 - sets torch's threads before anything runs
+from tests.helpers.encoders import corpus  # noqa: F401 - sets torch's threads before anything runs
 
-DYING = Path(__file__).parents[1] / "dying_run.py"
+DYING = Path(__file__).parents[1] / "helpers" / "dying_run.py"
 STEPS = 8
 
 RECIPE = f"""

@@ -15,7 +15,7 @@ from reaemb_bench.core.recipe import load
 from reaemb_bench.core.runs import Group
 from reaemb_bench.core.store import Store
 from reaemb_bench.tracking.mlflow import GROUP_TAG, Tracker, connect, group_run, log_group
-from tests.tracking_helpers import SELDOM, children, runs_in
+from tests.helpers.mlflow_runs import SELDOM, children, runs_in
 
 
 def _track(planned: Plan, store: Store, uri: str, group: Group | None = None, models: bool = False) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from reaemb_bench.tracking.mlflow import connect
 from tests.conftest import Said
-from tests.tracking_helpers import children, runs_in
+from tests.helpers.mlflow_runs import children, runs_in
 
 Command = Callable[..., Said]
 
@@ -53,7 +53,9 @@ def test_a_run_whose_code_changed_is_refused_and_the_others_go_on(
     command: Command, toy_recipe: Path, tmp_path: Path, uri: str
 ) -> None:
     plugin = tmp_path / "my_steps.py"
-    plugin.write_text("from tests.toy_steps import Embed as Mine\n\n\nclass Embed(Mine):\n    pass\n", encoding="utf-8")
+    plugin.write_text(
+        "from tests.helpers.toy_steps import Embed as Mine\n\n\nclass Embed(Mine):\n    pass\n", encoding="utf-8"
+    )
     other = tmp_path / "changing.toml"
     other.write_text(f"extends = 'toys.toml'\n[embed]\nuse = '{plugin}:Embed'\n", encoding="utf-8")
     for recipe in (other, toy_recipe):

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Said
-from tests.tracking_helpers import children, runs_in
+from tests.helpers.mlflow_runs import children, runs_in
 
 pytestmark = pytest.mark.ui
 

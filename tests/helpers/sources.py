@@ -11,7 +11,7 @@ from reaemb_bench.data.interactions import Interactions, Removed
 from reaemb_bench.data.kinds import Source
 from reaemb_bench.data.prompts import Attributes
 
-RAW = Path(__file__).parent / "fixtures" / "raw"
+RAW = Path(__file__).parents[1] / "fixtures" / "raw"
 
 
 def read(use: str, **settings: Any) -> Interactions:

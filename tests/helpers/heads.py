@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from reaemb_bench.core.artifacts import Sequences
 from reaemb_bench.recommender.packing import Packed
 
-FIDELITY = Path(__file__).parent / "fixtures" / "fidelity"
+FIDELITY = Path(__file__).parents[1] / "fixtures" / "fidelity"
 CPU = torch.device("cpu")
 
 

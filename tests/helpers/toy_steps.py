@@ -31,7 +31,7 @@ class Prepare(Step):
         everyone = np.arange(users, dtype=np.int64)
         candidates = np.zeros((users, 0), dtype=np.int32)
         targets = (everyone % items).astype(np.int32)
-        keys = tuple(f"i{place}" for place in range(items))
+        keys = tuple(f"i{item}" for item in range(items))
         corpus = Corpus("toys", training, keys, tuple(f"u{user}" for user in everyone), "Describe:", keys, keys)
         return (
             corpus,

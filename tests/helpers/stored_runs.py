@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reaemb_bench.core.store import Store
 from tests.conftest import Said
-from tests.placed_steps import HERE, TOYS, USERS
+from tests.helpers.chosen_ranks import HERE, TOYS, USERS
 
 Command = Callable[..., Said]
 
@@ -39,7 +39,7 @@ def write_recipes(folder: Path) -> None:
 def run_all(command: Command, folder: Path) -> Store:
     """Run `good` with two seeds, then `poor`, then `leaky`; once a session, after that their store is copied."""
     write_recipes(folder)
-    copy = folder.parent / "placed_runs"
+    copy = folder.parent / "stored_runs"
     if copy.is_dir():
         shutil.copytree(copy, STORE)
         return Store(STORE)

@@ -16,7 +16,7 @@ from reaemb_bench.core.registry import build
 # Threads of a busy machine spend longer waiting for each other than on matrices this small.
 torch.set_num_threads(1)
 
-FIDELITY = Path(__file__).parent / "fixtures" / "fidelity"
+FIDELITY = Path(__file__).parents[1] / "fixtures" / "fidelity"
 
 _COLOURS = ("red", "green", "blue", "black")
 _KINDS = ("puzzle", "racing", "strategy", "sports", "music")
@@ -50,7 +50,7 @@ def context(
         7,
         here,
         (lambda tick: None) if ticks is None else ticks.append,
-        (lambda found: None) if facts is None else facts.update,
+        (lambda noted: None) if facts is None else facts.update,
         folder,
     )
 
@@ -58,5 +58,5 @@ def context(
 def encoder(folder: Path, **settings: Any) -> Encoder:
     """A tiny encoder as the step `llm` makes it."""
     table = {"use": "llm", "backbone": {"use": "tiny", "vocabulary": 400}, **settings}
-    made: Encoder = build("step", table).run(corpus(), context(folder))  # type: ignore[attr-defined]
-    return made
+    encoder_of_step: Encoder = build("step", table).run(corpus(), context(folder))  # type: ignore[attr-defined]
+    return encoder_of_step

@@ -31,13 +31,13 @@ class Careless(Component):
         return split
 
 
-def found(part: str, corpus: Corpus) -> np.ndarray:
+def highest_holder(part: str, corpus: Corpus) -> np.ndarray:
     """(items,) the highest number of a user who has each item in the held-out part."""
-    users, items = ({key: place for place, key in enumerate(keys)} for keys in (corpus.user_keys, corpus.item_keys))
-    made = np.zeros(corpus.items, dtype=np.float32)
+    users, items = ({key: number for number, key in enumerate(keys)} for keys in (corpus.user_keys, corpus.item_keys))
+    holders = np.zeros(corpus.items, dtype=np.float32)
     for user, item in LEFT_BEHIND[part]:
-        made[items[item]] = max(made[items[item]], users[user] + 1)
-    return made
+        holders[items[item]] = max(holders[items[item]], users[user] + 1)
+    return holders
 
 
 class Squint(Step):
@@ -48,7 +48,7 @@ class Squint(Step):
 
     def run(self, corpus: Corpus) -> Vectors:
         """(items, 2)."""
-        return Vectors(np.stack([found(self.part, corpus), np.ones(corpus.items)], axis=1).astype(np.float32))
+        return Vectors(np.stack([highest_holder(self.part, corpus), np.ones(corpus.items)], axis=1).astype(np.float32))
 
 
 class SquintWhileTuning(Step):
@@ -61,7 +61,7 @@ class SquintWhileTuning(Step):
 
     def run(self, corpus: Corpus, validation_targets: ValidationTargets) -> Vectors:
         """(items, 2)."""
-        return Vectors(np.stack([found(self.part, corpus), np.ones(corpus.items)], axis=1).astype(np.float32))
+        return Vectors(np.stack([highest_holder(self.part, corpus), np.ones(corpus.items)], axis=1).astype(np.float32))
 
 
 class Fickle(Step):

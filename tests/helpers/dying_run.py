@@ -27,9 +27,9 @@ def die_in(step: str, unit: str, done: int, wait: float) -> None:
         if (job.name, tick.unit, tick.done) == (step, unit, done):
             threading.Timer(wait * (now - last), os.kill, (os.getpid(), signal.SIGKILL)).start()
         last = now
-        return told(job, tick)
+        return progressed(job, tick)
 
-    told = pipeline.Progressed
+    progressed = pipeline.Progressed
     pipeline.Progressed = ticked  # type: ignore[assignment, misc]
 
 

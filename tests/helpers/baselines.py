@@ -18,15 +18,15 @@ WIDTH = 16
 
 def part(kind: str, method: str, name: str, **settings: Any) -> Any:
     """A component out of a method's file."""
-    made: Component = build(kind, {"use": f"{BASELINES}/{method}/component.py:{name}", **settings})
-    return made
+    component: Component = build(kind, {"use": f"{BASELINES}/{method}/component.py:{name}", **settings})
+    return component
 
 
 def mixed(items: int = 200, width: int = 24) -> Vectors:
     """Vectors whose dimensions are correlated and not centred."""
     generator = np.random.default_rng(3)
-    made = generator.normal(size=(items, width)) @ generator.normal(size=(width, width)) + 5
-    return Vectors(made.astype(np.float32))
+    values = generator.normal(size=(items, width)) @ generator.normal(size=(width, width)) + 5
+    return Vectors(values.astype(np.float32))
 
 
 def tiny(file: Path, models: Path, *more: str) -> Recipe:
@@ -62,9 +62,9 @@ def _tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     alphabet = ["[PAD]", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    made = Tokenizer(models.BPE({token: place for place, token in enumerate(alphabet)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return made
+    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return tokenizer
 
 
 def _write_static(folder: Path) -> None:
