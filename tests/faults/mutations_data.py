@@ -322,12 +322,12 @@ def _published(seed: int, rng: random.Random, folder: Path) -> Case:
 
 
 def _zipped(rng: random.Random, folder: Path, files: list[Path]) -> tuple[str, str]:
-    file = folder / "release.zip"
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    release = folder / "release.zip"
+    with zipfile.ZipFile(release, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in files:
             if file.is_file():
                 archive.write(file, f"ml/{file.name}")
-    content = bytearray(file.read_bytes())
+    content = bytearray(release.read_bytes())
     kind = rng.choice(("whole", "whole", "cut", "empty", "bytes", "no zip"))
     match kind:
         case "cut":
@@ -339,5 +339,5 @@ def _zipped(rng: random.Random, folder: Path, files: list[Path]) -> tuple[str, s
         case "bytes":
             for _ in range(10):
                 content[rng.randrange(len(content))] = rng.randrange(256)
-    file.write_bytes(content)
-    return str(file), f"zip: {kind}"
+    release.write_bytes(content)
+    return str(release), f"zip: {kind}"

@@ -64,7 +64,7 @@ PLUGINS = {
 
 @dataclass(frozen=True)
 class Case:
-    """A mutated recipe: where it lies, and edits of the command line."""
+    """A mutated recipe: its file, and edits of the command line."""
 
     label: str
     recipe: str
@@ -144,7 +144,7 @@ def _writable(value: Any) -> Any:
 
 
 def _tables(value: Raw) -> list[Raw]:
-    """A table and all tables inside it, that are no part of a list."""
+    """A table and all tables inside it, that are not in a list."""
     return [value, *(inner for child in value.values() if isinstance(child, dict) for inner in _tables(child))]
 
 
@@ -155,9 +155,8 @@ def _spot(draft: _Draft) -> tuple[Raw, str]:
 
 def _misspelt(rng: random.Random, word: str) -> str:
     position = rng.randrange(len(word) + 1)
-    return rng.choice(
-        (word[:position] + word[position + 1 :], word[:position] + "q" + word[position:], word.upper(), word + " ")
-    )
+    before, after = word[:position], word[position:]
+    return rng.choice((before + after[1:], before + "q" + after, word.upper(), word + " "))
 
 
 def _delete_key(draft: _Draft) -> None:

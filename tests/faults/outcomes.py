@@ -16,7 +16,7 @@ from reaemb_bench.cli.options import in_words
 from reaemb_bench.core.errors import UserError
 
 SECONDS = 120
-"""Limit of one case: generous, for the first that imports torch may do so beside other work."""
+"""Limit of one case: generous, because the first imports torch, maybe on a busy machine."""
 _LONGEST_LINE = 2_500
 _SHOWN = 20
 _CURES = re.compile(
@@ -53,7 +53,7 @@ class Tally:
                 self.refused += 1
         except (pytest.fail.Exception, KeyboardInterrupt):
             raise
-        except BaseException as error:  # noqa: BLE001 - a panic of a library is no Exception
+        except BaseException as error:  # noqa: BLE001 - a panic of a library is not an Exception
             frame = traceback.extract_tb(error.__traceback__)[-1]
             self.lost.append(f"{label}: {type(error).__name__}: {str(error)[:300]} ({frame.filename}:{frame.lineno})")
         else:

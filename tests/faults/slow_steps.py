@@ -37,7 +37,7 @@ class Fit(Step):
     randomness: ClassVar[Randomness] = "recommender"
 
     def run(self, corpus: Corpus, vectors: Vectors, context: Context) -> Ranker:
-        """Nothing but its rate."""
+        """Its rate alone."""
         _begin(self.log, context)
         return Ranker({"use": "toy"}, {"rate": np.full(3, self.rate, dtype=np.float32)})
 

@@ -64,7 +64,7 @@ def _check(case: Case, planned: Plan, store: Store) -> None:
     assert len(test_targets.users) > 0
     for part in (validation_targets, test_targets):
         assert len(np.unique(part.users)) == len(part.users)
-    # Whoever is judged has something to be judged by.
+    # Every user who is judged has a history.
     assert (training.lengths[validation_targets.users] > 0).all()
     assert (histories.lengths[test_targets.users] > 0).all()
     if case.split == "leave-last-two":

@@ -1,4 +1,4 @@
-"""Eight processes on one store: each result is computed once, and whoever dies holds up nobody."""
+"""Eight processes on one store: each result is computed once, and a dead process blocks no other."""
 
 from __future__ import annotations
 

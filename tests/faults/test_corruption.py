@@ -1,4 +1,4 @@
-"""Whatever a disk does to a store: it is noticed, and computed again or refused by name; it is never used."""
+"""Any damage to a store is noticed: the result is computed again or refused by name, and never used."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _harm(draw: np.random.Generator, file: Path, others: list[Path]) -> str:
 
 
 def _downstream(whole: Whole, key: str) -> list[str]:
-    """Keys of all results that were made from a result, of whatever depth."""
+    """Keys of all results that were computed from a result, at any depth."""
     children = [
         other
         for other, manifest in whole.results.items()
@@ -107,7 +107,7 @@ class Pair:
 
 @pytest.fixture(scope="session")
 def pair(forks: Forks, whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """The undisturbed run beside a shorter one."""
+    """The undisturbed run and a shorter one."""
     folder = tmp_path_factory.mktemp("pair")
     _copy(whole.root, folder)
     (second,) = forks.run(Case((*whole.words, "--set", "train.epochs=1"), str(folder)))

@@ -67,7 +67,7 @@ def test_a_run_killed_anywhere_ends_with_the_bits_of_an_undisturbed_one(
         folder.mkdir()
         for _ in range(1 + int(draw.random() < 0.3)):
             (died,) = forks.run(Case(whole.words, str(folder), at=_place(draw, whole.places)))
-            # What is cached the second time is no place to die at.
+            # A step that is cached the second time cannot be killed.
             assert died.code == -signal.SIGKILL or died.places, died.err
         (answer,) = forks.run(Case(whole.words, str(folder)))
         as_if_undisturbed(answer, folder, whole)

@@ -69,7 +69,7 @@ def test_texts_that_begin_like_objects_stay_texts(tmp_path: Path) -> None:
     shutil.copytree(RAW / "yelp", tmp_path / "yelp")
     file = tmp_path / "yelp" / "yelp_academic_dataset_business.json"
     written = file.read_text(encoding="utf-8").splitlines()
-    # The miniature has a line of its own that is no JSON.
+    # The miniature itself has a line that is not JSON.
     lines = [json.loads(line) for line in written if line.startswith('{"')]
     for line in lines:
         line.update(name="{[ a bar", attributes={"WiFi": "{[]: 1}"})

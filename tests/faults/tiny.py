@@ -1,4 +1,4 @@
-"""A whole road in a second or two, and what there is to compare of a store afterwards."""
+"""A whole pipeline in a second or two, and what to compare of a store afterwards."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def words_of(folder: Path, recipe: str = RECIPE) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Whole:
-    """A run that nobody disturbed: what it left in `root`, the places that it passed, and its table as printed."""
+    """An undisturbed run: what it left in `root`, the places that it passed, and its table as printed."""
 
     root: Path
     words: tuple[str, ...]
@@ -68,7 +68,7 @@ class Whole:
 
 
 def table_of(out: str) -> str:
-    """The tables in what `run` prints, without the lines before and behind them, which tell of times."""
+    """The tables in what `run` prints, without the lines before and after them, which contain times."""
     lines = [line.rstrip() for line in out.splitlines()]
     return "\n".join(lines[lines.index("Tiny") : -1])
 
@@ -92,9 +92,8 @@ def results_of(root: Path, leave_out: Collection[str] = ()) -> dict[str, dict[st
 def records_of(root: Path) -> list[dict[str, Any]]:
     """The records of all runs, but for the time and the checksum."""
     read = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((root / "runs").iterdir())]
-    return [
-        {name: value for name, value in record.items() if name not in ("finished", "git", "sealed")} for record in read
-    ]
+    differs = ("finished", "git", "sealed")
+    return [{name: value for name, value in record.items() if name not in differs} for record in read]
 
 
 def leftovers(root: Path) -> list[str]:
