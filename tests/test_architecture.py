@@ -6,6 +6,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -144,8 +145,13 @@ def sources(package: Path) -> list[Path]:
     return [file for file in sorted(package.rglob("*.py")) if "scaffolds" not in file.parts]
 
 
-def imported(file: Path) -> Iterator[tuple[str, str, bool]]:
+@cache
+def imported(file: Path) -> tuple[tuple[str, str, bool], ...]:
     """(module, name, whether only a function or a type checker imports it) of every import of this project."""
+    return tuple(_imports(file))
+
+
+def _imports(file: Path) -> Iterator[tuple[str, str, bool]]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     late = {
         id(inner)
