@@ -294,6 +294,7 @@ def speaking(folder: Path) -> Encoder:
     return encoder(folder / "llm", backbone={"use": "causal-lm", "model": str(folder / "model")}, reasoner="none")
 
 
+@pytest.mark.slow
 def test_said_writes_an_items_text_from_its_own_vector(tmp_path: Path) -> None:
     made = speaking(tmp_path)
     settings = {"steps": 60, "batch_size": 20, "width": 16, "learning_rate": 0.2}
@@ -341,6 +342,7 @@ def planted(users: int = 60) -> tuple[Corpus, Ranker]:
     return made, Ranker({}, {"vectors": vectors.astype(np.float32)})
 
 
+@pytest.mark.slow
 def test_tslrec_reads_the_planted_shares_out_of_titles(tmp_path: Path) -> None:
     planted_corpus, ranker = planted()
     tslrec = module("tslrec", "LatentCategories")
@@ -395,6 +397,7 @@ SHORT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SHORT)
 def test_it_runs_from_data_to_ranks(method: str, tmp_path: Path) -> None:
     recipe = tiny(BASELINES / method / "recipe.toml", tmp_path, *SHORT[method], "floors.floors=['random']")

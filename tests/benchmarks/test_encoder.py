@@ -71,6 +71,7 @@ def test_a_plain_reinforcement_step_has_the_released_codes_numbers(positives: in
     gradients_agree(model.reasoner, under("grad.latent_thought.", tensors))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", run.STAGES)
 def test_both_ways_give_the_same_numbers_and_ours_computes_less(stage: run.Stage) -> None:
     corpus, _, _ = simulated(users=40, items=60, mean_length=6)

@@ -135,6 +135,7 @@ def test_settings_of_the_machine_come_from_the_environment(
     assert not Path(".reaemb-bench").exists()
 
 
+@pytest.mark.slow
 def test_the_shell_completes_recipes_and_kinds(toy_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(toy_recipe.parent)
     for typed, wanted in (("run to", "toys.toml"), ("run quick", "quickstart"), ("list rewa", "reward")):

@@ -100,6 +100,7 @@ def scaffolded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_tests_of_all_scaffolds_pass_where_they_were_written(scaffolded: Path) -> None:
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     ended = subprocess.run(words, cwd=scaffolded, capture_output=True, text=True, check=False)

@@ -234,6 +234,7 @@ def test_a_damaged_result_is_listed_and_collected_when_nobody_uses_it(store: Sto
     assert not store.folder(key).exists()
 
 
+@pytest.mark.slow
 def test_what_a_suite_computed_is_remembered_and_stays(command: Command, tmp_path: Path) -> None:
     write_recipes(tmp_path)
     suite = f"""

@@ -49,6 +49,7 @@ def numbers(store: Path) -> dict[str, bytes]:
     return {str(file.relative_to(store)): file.read_bytes() for file in made}
 
 
+@pytest.mark.slow
 def test_processes_and_jobs_change_no_bit(command: Command, tmp_path: Path) -> None:
     (tmp_path / "learn.toml").write_text(LEARN, encoding="utf-8")
     (tmp_path / "suite.toml").write_text(SUITE, encoding="utf-8")

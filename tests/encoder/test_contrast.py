@@ -64,6 +64,7 @@ def train(folder, made, micro_batch=None, facts=None, **settings):
     return trained, [tick.values["loss"] for tick in ticks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{}, {"passes": 2}, {"negatives": "micro-batch", "device_batch": 4}, {"loss": "info-nce"}],
@@ -77,6 +78,7 @@ def test_the_micro_batch_does_not_change_the_loss_curve(tmp_path, settings):
     assert curves[0][0] != curves[0][-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"passes": 2}], ids=["default", "two passes"])
 def test_memory_for_graphs_changes_no_bit(tmp_path, monkeypatch, settings):
     made = encoder(tmp_path / "llm")

@@ -96,6 +96,7 @@ heads.GRU4Rec.head = { use = "gru4rec", hidden = 8, max_length = 8 }
 """
 
 
+@pytest.mark.slow
 def test_a_method_in_a_file_of_ones_own_stands_beside_ids_under_every_head(command: Command, tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "component.py").write_text(THEIR_COMPONENT, encoding="utf-8")
@@ -132,6 +133,7 @@ def test_what_cells_share_is_computed_once_whatever_the_number_of_processes(
     assert ran(toys) == ONCE_EACH
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_or_interrupted_suite_goes_on_where_it_was(
     command: Command, toys: Path, number: signal.Signals
@@ -182,6 +184,7 @@ def test_a_step_that_failed_is_not_tried_again_for_each_cell_that_needs_it(comma
     assert missing(toys.with_name("table.json")) == [line, line]
 
 
+@pytest.mark.slow
 def test_a_cell_whose_process_dies_is_tried_once_more(command: Command, toys: Path) -> None:
     toys.with_name("fit-a").write_text("die once", encoding="utf-8")
     toys.with_name("fit-b").write_text("die", encoding="utf-8")

@@ -61,6 +61,7 @@ def database() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_processes_share_a_study_and_one_that_dies_far_away_is_missed_by_its_heartbeat(
     command: Command, toys: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

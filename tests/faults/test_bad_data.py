@@ -95,6 +95,7 @@ def _check_candidates(test_targets: TestTargets, touched: list[set[int]]) -> Non
         assert not drawn & touched[user]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.faults)])
 def test_mutated_data_are_prepared_soundly_or_refused_in_one_line(
     count: int, tmp_path: Path, record_property: Callable[[str, object], None]

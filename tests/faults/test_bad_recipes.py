@@ -98,6 +98,7 @@ def test_run_refuses_in_a_process_of_its_own_and_writes_nothing(
     record_property("faults", f"run in a process of its own: {count} tried, 0 survived, {count} refused, 0 lost")
 
 
+@pytest.mark.slow
 def test_bad_recipes_are_refused_without_torch(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from tests.faults.mutations_recipes import mutated; "
@@ -145,6 +146,7 @@ def _table(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     return step, draw(st.dictionaries(keys, nested, max_size=5))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(_table())
 def test_any_nested_values_make_a_step_or_a_line(drawn: tuple[str, dict[str, Any]]) -> None:

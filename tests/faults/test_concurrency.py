@@ -40,6 +40,7 @@ rank = {{ use = '{TOYS}:Judge' }}
     return ("run", str(file), "--store", "store")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, pytest.param(10, marks=pytest.mark.faults)])
 def test_eight_processes_compute_each_result_once_and_two_of_them_die(
     count: int, forks: Forks, tmp_path: Path, record_property: Callable[[str, object], None]

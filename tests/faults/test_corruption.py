@@ -119,6 +119,7 @@ def pair(forks: Forks, whole: Whole, tmp_path_factory: pytest.TempPathFactory) -
     return Pair(folder / "store", words, answer.out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [12, pytest.param(150, marks=pytest.mark.faults)])
 def test_damage_to_a_finished_store_is_never_used(
     count: int, forks: Forks, whole: Whole, pair: Pair, tmp_path: Path, record_property: Record
@@ -195,6 +196,7 @@ def interrupted(forks: Forks, whole: Whole, tmp_path_factory: pytest.TempPathFac
     return stores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [6, pytest.param(50, marks=pytest.mark.faults)])
 def test_damage_to_unfinished_work_is_never_used(
     count: int, forks: Forks, whole: Whole, interrupted: list[Path], tmp_path: Path, record_property: Record

@@ -55,6 +55,7 @@ def _place(draw: np.random.Generator, places: tuple[str, ...]) -> At:
     return At(int(draw.choice(np.array(numbers))), does=does, share=float(draw.random()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [8, pytest.param(100, marks=pytest.mark.faults)])
 def test_a_run_killed_anywhere_ends_with_the_bits_of_an_undisturbed_one(
     count: int, forks: Forks, whole: Whole, tmp_path: Path, record_property: Record
@@ -98,6 +99,7 @@ def _disk(folder: Path, *options: str) -> Iterator[None]:
         subprocess.run([str(shutil.which("umount")), "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, pytest.param(10, marks=pytest.mark.faults)])
 def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(
     count: int, forks: Forks, whole: Whole, tmp_path: Path, record_property: Record
@@ -119,6 +121,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(
     tally.settle(record_property)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, pytest.param(10, marks=pytest.mark.faults)])
 def test_a_limit_of_file_sizes_is_one_line_and_the_run_goes_on_without_it(
     count: int, forks: Forks, whole: Whole, tmp_path: Path, record_property: Record
@@ -162,6 +165,7 @@ def test_a_store_below_a_file_is_one_line(command: Callable[..., Said], toy_reci
 _LOSSES = ("tick lrcl", "tick crrl steps", "open partial/", "os.rename drafts/", "write_text drafts/", "tick train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, pytest.param(len(_LOSSES), marks=pytest.mark.faults)])
 def test_a_store_that_is_deleted_meanwhile_is_one_line_and_the_run_begins_anew(
     count: int, forks: Forks, whole: Whole, tmp_path: Path, record_property: Record
@@ -184,6 +188,7 @@ def test_a_store_that_is_deleted_meanwhile_is_one_line_and_the_run_begins_anew(
     tally.settle(record_property)
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_changes_nothing(forks: Forks, whole: Whole, tmp_path: Path) -> None:
     (answer,) = forks.run(Case(whole.words, str(tmp_path), clock=_HOUR))
     as_if_undisturbed(answer, tmp_path, whole)

@@ -239,6 +239,7 @@ def test_the_screen_needs_80_columns() -> None:
     assert any(line.split()[0] == "7-9" and line.split()[-1] == "3,000" for line in lines if line.strip())
 
 
+@pytest.mark.slow
 def test_pictures_are_800_pixels_wide_and_carry_no_date() -> None:
     for picture in (long_tail_png(long_tail(np.arange(9)), "shop $5_a"), lengths_png((Bin(5, 6, 3),), "shop $5_a")):
         assert picture.startswith(b"\x89PNG\r\n\x1a\n")

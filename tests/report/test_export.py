@@ -144,6 +144,7 @@ def test_the_code_of_the_card_gives_the_exported_vectors(
     assert "it gives the vectors again" in Path("mine/README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [None, 1])
 def test_a_language_model_with_a_name_is_named_and_not_copied(
     tuned: tuple[Run, Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layers: int | None
@@ -244,6 +245,7 @@ def test_leaks_are_marked_in_the_card(command: Command, toy_recipe: Path) -> Non
     assert "looks at held-out data on purpose (embed)" in card
 
 
+@pytest.mark.slow
 def test_a_seed_can_be_named(command: Command, toy_recipe: Path) -> None:
     assert command("run", toy_recipe, "--set", "seeds=[1, 2]").code == 0
     for seed in (1, 2):
@@ -280,6 +282,7 @@ def test_nothing_is_left_behind_where_it_cannot_be_exported(command: Command, to
     assert "None: the recipe ranks no test targets" in Path("empty/README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_vectors_and_neighbors_need_no_torch(toys: Run) -> None:
     words = [["export", "toys", "mine", "--no-encoder"], ["neighbors", "toys", "i3"]]
     script = (

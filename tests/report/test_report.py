@@ -343,6 +343,7 @@ def test_wide_tables_scroll_in_a_box_of_their_own_that_the_keyboard_reaches(both
     assert pictures == len(re.findall(r'<svg role="img" aria-label="[^"]+" viewBox=', both))
 
 
+@pytest.mark.slow
 def test_the_command_reports_a_run_by_name_and_writes_what_is_asked(command: Command, toy_recipe: Path) -> None:
     assert command("run", toy_recipe).code == 0
     text = f"extends = 'toys.toml'\nallow_leaks = true\n[embed]\nuse = '{TOYS}:Leaky'\n"

@@ -69,6 +69,7 @@ def files_of(store: Path) -> dict[str, bytes]:
     return {str(file.relative_to(store)): file.read_bytes() for file in made}
 
 
+@pytest.mark.slow
 def test_killed_runs_end_with_the_bits_of_an_undisturbed_one(command: Callable[..., Said], tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE, encoding="utf-8")

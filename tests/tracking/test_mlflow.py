@@ -151,6 +151,7 @@ def _refuse(corpus: Corpus, folder: Path) -> None:
     raise OSError("disk full")
 
 
+@pytest.mark.slow
 def test_members_of_a_group_hang_below_one_run(toy_recipe: Path, tmp_path: Path, uri: str) -> None:
     store, group = Store(tmp_path / "store"), Group("ablation", "what helps")
     for seed in (42, 43):
@@ -166,6 +167,7 @@ def test_members_of_a_group_hang_below_one_run(toy_recipe: Path, tmp_path: Path,
     assert all(len(children(runs, member)) == 4 for member in members)
 
 
+@pytest.mark.slow
 def test_a_run_alone_is_tracked_again_as_part_of_a_group(toy_recipe: Path, tmp_path: Path, uri: str) -> None:
     store, planned = Store(tmp_path / "store"), plan(load(toy_recipe), 42)
     _track(planned, store, uri)
