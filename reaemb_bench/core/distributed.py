@@ -1,8 +1,8 @@
 """Several processes that run one recipe together, started by `torchrun`.
 
 Process 0 plans, writes to the store, the terminal and MLflow, and runs every step. The other processes join it in the
-steps that declare `distributed = True`, where each does its share of the work, and wait in between. All processes must
-see the same store folder. A process that was not started by torchrun is alone: it is process 0 of 1.
+steps that declare `distributed = True`, do their share of the work there, and wait in between. All processes must
+see the same store folder. A process that torchrun did not start is process 0 of 1.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-
 T = TypeVar("T")
 
 _STARTED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
-_AS_LONG_AS_IT_TAKES = timedelta(days=365)
 
-_patient: Any = None
-"""The process group of messages that may be long in coming, such as which step is next; set by `joined`."""
+_without_timeout: Any = None
+"""The process group of messages that may take hours to come, such as which step is next; set by `process_group`."""
 
 
 def rank() -> int:
@@ -47,14 +45,14 @@ def is_first() -> bool:
 
 
 def share(things: Sequence[T]) -> Sequence[T]:
-    """What this process does of a list of equal pieces of work: every count()-th, from place rank() on."""
+    """This process's share of a list of equal pieces of work: every world_size()-th, from position rank() on."""
     return things[rank() :: world_size()]
 
 
 def all_reduce(tensors: Sequence[Tensor]) -> None:
     """Replace each tensor by its sum over all processes, in place; every process must call it with the same shapes.
 
-    Raises UserError where another process is gone or does not answer in time.
+    Raises UserError if another process has ended or does not answer in time.
     """
     if world_size() == 1 or not tensors:
         return
@@ -63,7 +61,7 @@ def all_reduce(tensors: Sequence[Tensor]) -> None:
 
     # One message: many small ones would cost a round trip each.
     flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
-    with _in_touch():
+    with _lost_processes_named():
         distributed.all_reduce(flat)
     with torch.no_grad():
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
@@ -74,7 +72,7 @@ def all_reduce(tensors: Sequence[Tensor]) -> None:
 def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace the gradient of each parameter by its sum over all processes; a missing one counts as zero.
 
-    Alone, nothing is changed. Raises UserError as `add_up` does.
+    A process alone keeps its gradients as they are. Raises UserError as `all_reduce` does.
     """
     if world_size() == 1:
         return
@@ -98,39 +96,50 @@ def broadcast(*numbers: int) -> list[int]:
     import torch
     from torch import distributed
 
-    told = torch.tensor(numbers, dtype=torch.int64)
-    with _in_touch():
-        distributed.broadcast(told, src=0, group=_patient)
-    return [int(number) for number in told]
+    message = torch.tensor(numbers, dtype=torch.int64)
+    with _lost_processes_named():
+        distributed.broadcast(message, src=0, group=_without_timeout)
+    return [int(number) for number in message]
 
 
 @contextmanager
 def process_group(machine: Machine, timeout: float) -> Iterator[Machine]:
     """Connect the processes that torchrun started; gives the machine settings of this one (its own GPU).
 
-    timeout: seconds without an answer, inside a step, after which the others count as lost. Where several processes
-    fail, the first says why and the others leave without a word. Raises UserError where a process has no GPU.
+    timeout: seconds without an answer, inside a step, after which the others count as lost. If several processes
+    fail, the first says why and the others end without a message. Raises UserError if a process has no GPU.
     """
+    global _without_timeout
     if world_size() == 1:
         yield machine
         return
+    import torch
     from torch import distributed
     from torch.distributed.rendezvous import rendezvous
 
-    global _patient
-    machine = _placed(machine)
-    backend = "cpu:gloo,cuda:nccl" if machine.torch_device().type == "cuda" else "gloo"
+    backend, limit = "gloo", timedelta(seconds=timeout)
+    if machine.torch_device().type == "cuda":
+        backend = "cpu:gloo,cuda:nccl"
+        local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= gpus:
+            raise UserError(f"torchrun starts more processes than there are GPUs; say --nproc-per-node {gpus}")
+        torch.cuda.set_device(local)
+        machine = machine.model_copy(update={"device": f"cuda:{local}"})
     # Otherwise a process that waits in vain on a GPU is aborted without an error that could be explained.
     os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
-    limit = timedelta(seconds=timeout)
-    with _in_touch():
-        meeting, number, size = next(rendezvous("env://", timeout=limit))
-        distributed.init_process_group(backend, store=meeting, rank=number, world_size=size, timeout=limit)
-        _patient = distributed.new_group(backend="gloo", timeout=_AS_LONG_AS_IT_TAKES)
+    with _lost_processes_named():
+        shared, number, size = next(rendezvous("env://", timeout=limit))
+        distributed.init_process_group(backend, store=shared, rank=number, world_size=size, timeout=limit)
+        _without_timeout = distributed.new_group(backend="gloo", timeout=timedelta(days=365))
     try:
         yield machine
     except BaseException as error:
-        if not _fails_first(meeting):
+        try:
+            failed_first = int(shared.add("reaemb-bench/failures", 1)) == 1
+        except RuntimeError:
+            # The host of the shared counter has ended too: better one line too many than none.
+            failed_first = True
+        if not failed_first:
             raise SystemExit(1) from None
         if isinstance(error, UserError):
             raise UserError(f"process {rank()} of {world_size()}: {error}") from error
@@ -138,33 +147,12 @@ def process_group(machine: Machine, timeout: float) -> Iterator[Machine]:
     distributed.destroy_process_group()
 
 
-def _placed(machine: Machine) -> Machine:
-    """The machine settings with this process's own GPU, where the processes use GPUs."""
-    if machine.torch_device().type != "cuda":
-        return machine
-    import torch
-
-    local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    if local >= there:
-        raise UserError(f"torchrun starts more processes than there are GPUs; say --nproc-per-node {there}")
-    torch.cuda.set_device(local)
-    return machine.model_copy(update={"device": f"cuda:{local}"})
-
-
-def _fails_first(meeting: Any) -> bool:
-    try:
-        return int(meeting.add("reaemb-bench/failures", 1)) == 1
-    except RuntimeError:
-        # Nobody is left to ask: rather one line too many than none.
-        return True
-
-
 @contextmanager
-def _in_touch() -> Iterator[None]:
+def _lost_processes_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # Gloo says where in its source it noticed, and adds advice.
+        # Gloo puts the place in its source before the reason, and advice after it.
         reason = re.sub(r"^\[\S+\] ", "", str(error).strip().splitlines()[0]).partition(". ")[0]
         raise UserError(
             f"no answer from another process: it has ended, or took longer than --process-timeout ({reason})"

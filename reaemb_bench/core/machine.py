@@ -1,4 +1,13 @@
-"""Machine settings: where and how fast a recipe runs, never what it computes. They enter no key."""
+"""Machine settings: where and how fast a recipe runs, never what it computes. They enter no key.
+
+On a CPU the same recipe gives the same bits on the same machine with the same packages and number of threads, in any
+process and any order: every step draws from a seed of its own, and no data load in the background. Another number of
+threads adds up floats in another order, which changes their last bits.
+
+On a GPU sums may be added up in an order that differs from run to run; `--deterministic` forbids it, at a price in
+time. Between two devices, or between runs of a GPU without it, numbers differ by rounding, a relative 6e-8 in float32
+and 4e-3 in bfloat16 an operation, which training amplifies: compare such runs by their spread over seeds.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +34,9 @@ from reaemb_bench.core.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+_PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "polars", "scikit-learn")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
 
 class Machine(BaseModel):
     """Device, precision, memory and folders of one machine."""
@@ -32,19 +44,19 @@ class Machine(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     device: str = "auto"
-    """`auto` takes a GPU where there is one; else `cpu`, `cuda`, `cuda:1`, `mps`."""
+    """`auto` takes a GPU if there is one; else `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the language model's arithmetic; `auto` is bfloat16 on CUDA and float32 elsewhere."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Prompts that pass through the language model at once; None chooses by device. Results do not depend on it beyond
-    rounding, but for the masks of LoRA dropout, which are drawn for each micro-batch."""
+    rounding, except for the masks of LoRA dropout, which are drawn for each micro-batch."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch, set by the command line before torch starts; None leaves torch's own choice."""
     deterministic: bool = False
-    """Whether torch may use deterministic algorithms alone: a GPU's bits then repeat, at a price in time. A CPU's
-    repeat anyway; see `reaemb_bench.determinism`."""
+    """Whether torch may use deterministic algorithms alone: the bits of a GPU then repeat, at a price in time. Those of
+    a CPU repeat anyway."""
     store: Path = Path(".reaemb-bench/store")
-    """Folder of everything that was computed."""
+    """Folder of all computed results."""
     cache: Path = user_cache_path("reaemb-bench")
     """Folder of downloaded data and weights, shared by all projects."""
     mlflow: str = "sqlite:///mlflow.db"
@@ -60,22 +72,18 @@ class Machine(BaseModel):
         return str(self.torch_device())
 
     def torch_device(self) -> torch.device:
-        """The torch device to compute on. Raises UserError where it does not exist."""
+        """The torch device to compute on. Raises UserError if it does not exist."""
         import torch
 
-        if self.device != "auto":
-            try:
-                chosen = torch.device(self.device)
-            except RuntimeError:
-                raise UserError(
-                    f"--device: torch knows no device '{self.device}'; say auto, cpu, cuda or mps"
-                ) from None
-            if chosen.type == "cuda" and not torch.cuda.is_available():
-                raise UserError(
-                    f"--device: torch finds no CUDA device here, so '{self.device}' cannot be used; say auto"
-                )
-            return chosen
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise UserError(f"--device: torch knows no device '{self.device}'; say auto, cpu, cuda or mps") from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"--device: torch finds no CUDA device here, so '{self.device}' cannot be used; say auto")
+        return device
 
     def torch_dtype(self) -> torch.dtype:
         """The floating-point type of the language model's arithmetic."""
@@ -86,32 +94,17 @@ class Machine(BaseModel):
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
 
-# Which bits repeat, and the switch that makes a GPU's repeat.
-#
-# On a CPU the same recipe gives the same bits on the same machine with the same packages and number of threads,
-# in any process and any order: every step draws from a seed of its own, no data load in the background, and `bench
-# --jobs` only decides what is computed beside what. Another number of threads adds up floats in another order, which
-# changes their last bits.
-#
-# On a GPU sums may be added up in an order that differs from run to run; `--deterministic` forbids it, at a price in
-# time. Between two devices, or a GPU's runs without it, numbers differ by rounding, a relative 6e-8 in float32 and 4e-3
-# in bfloat16 an operation, which training amplifies: compare such runs by their spread over seeds.
-
-
-_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-"""How cuBLAS lays out its scratch memory when its sums must repeat; read when torch first uses a GPU."""
-
-
 @contextmanager
 def repeatable(machine: Machine) -> Iterator[None]:
-    """A block in which torch uses deterministic algorithms alone, where the machine settings ask for it.
+    """A block in which torch uses deterministic algorithms alone, if the machine settings ask for it.
 
-    Raises UserError where an operation inside has none.
+    Raises UserError if an operation inside has none.
     """
     if not machine.deterministic:
         yield
         return
-    os.environ.setdefault(*_WORKSPACE)
+    # cuBLAS reads how to lay out its scratch memory when torch first uses a GPU; with this its sums repeat.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
     cudnn = torch.backends.cudnn
@@ -130,40 +123,29 @@ def repeatable(machine: Machine) -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before[1:]
 
 
-# What a result was computed with: versions, platform, memory.
-
-
-_PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "polars", "scikit-learn")
-_STATUS = Path("/proc/self/status")
-_PROCESSORS = Path("/proc/cpuinfo")
-_CLEAR = Path("/proc/self/clear_refs")
-
-
 def versions() -> dict[str, str]:
     """Versions of this package, Python, the platform and the packages that decide numbers."""
-    made = {
+    found = {
         "reaemb-bench": reaemb_bench.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
     for package in _PACKAGES:
         try:
-            made[package] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            made[package] = "absent"
-    return made
+            found[package] = "absent"
+    return found
 
 
 def circumstances(machine: Machine) -> dict[str, str | int | bool]:
-    """Where and how a step was computed: processor or GPU, and the settings that can change the last bits.
-
-    A step without torch uses no GPU, so torch is asked only where it has been imported.
-    """
+    """Where and how a step was computed: processor or GPU, and the settings that can change the last bits."""
     torch = sys.modules.get("torch")
     device, precision, threads = _processor(), str(machine.precision), machine.threads or os.cpu_count() or 1
+    # A step without torch uses no GPU.
     if torch is not None:
-        here = machine.torch_device()
-        device = torch.cuda.get_device_name(here) if here.type == "cuda" else f"{device} ({here.type})"
+        chosen = machine.torch_device()
+        device = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else f"{device} ({chosen.type})"
         precision = str(machine.torch_dtype()).removeprefix("torch.")
         threads = torch.get_num_threads()
     return {"device": device, "precision": precision, "threads": threads, "deterministic": machine.deterministic}
@@ -172,13 +154,13 @@ def circumstances(machine: Machine) -> dict[str, str | int | bool]:
 @cache
 def _processor() -> str:
     with contextlib.suppress(OSError, StopIteration):
-        lines = _PROCESSORS.read_text(encoding="utf-8").splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return platform.processor() or platform.machine()
 
 
 def git_state() -> str:
-    """Revision of the working folder, with `-dirty` behind it where tracked files were changed; empty without git.
+    """Revision of the working folder, followed by `-dirty` if tracked files were changed; empty without git.
 
     Git is asked once a process and folder.
     """
@@ -190,41 +172,34 @@ def _git_state(folder: Path) -> str:
     git = shutil.which("git")
     if git is None:
         return ""
-    asked = subprocess.run(
-        [git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return asked.stdout.strip() if asked.returncode == 0 else ""
+    command = [git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
 def forget_peak_memory() -> None:
-    """Have `peak_memory` start anew from what the process holds now, where the system can."""
-    cuda = _cuda()
-    if cuda is not None:
+    """Have `peak_memory` start anew from what the process holds now, if the system can."""
+    if cuda := _cuda():
         cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
-        _CLEAR.write_text("5", encoding="ascii")
+        _CLEAR_REFS.write_text("5", encoding="ascii")
 
 
 def peak_memory() -> dict[str, int | str]:
-    """Most bytes held since `forget_peak_memory`, and of what: CUDA memory where torch uses it, else RAM.
+    """Most bytes held since `forget_peak_memory`, and of what: CUDA memory if torch uses it, else RAM.
 
-    peak_memory_of is `cuda`, `ram`, or `ram of the whole process` where the system cannot start anew.
+    peak_memory_of is `cuda`, `ram`, or `ram of the whole process` if the system cannot start anew.
     """
-    cuda = _cuda()
-    if cuda is not None:
+    if cuda := _cuda():
         return {"peak_memory_bytes": int(cuda.max_memory_allocated()), "peak_memory_of": "cuda"}
     try:
-        lines = _STATUS.read_text(encoding="ascii").splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         # The unit of ru_maxrss is kilobytes on Linux and bytes on macOS.
         kilobytes = peak // 1024 if sys.platform == "darwin" else peak
-    of = "ram" if _CLEAR.exists() else "ram of the whole process"
+    of = "ram" if _CLEAR_REFS.exists() else "ram of the whole process"
     return {"peak_memory_bytes": kilobytes * 1024, "peak_memory_of": of}
 
 
