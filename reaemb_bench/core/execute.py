@@ -29,7 +29,6 @@ from reaemb_bench.core.vector_facts import vector_facts
 T = TypeVar("T")
 
 _NOTHING_LEFT = [-1, 0]
-_DIGITS_OF_CHECK = 15
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,8 @@ def watched_by(*watches: Watch) -> Watch:
     """One watch that passes each event on to several, in their order."""
 
     def watch(event: Event) -> None:
-        for each in watches:
-            each(event)
+        for one in watches:
+            one(event)
 
     return watch
 
@@ -82,7 +81,7 @@ def watched_by(*watches: Watch) -> Watch:
 def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None:
     """Run what is not in the store yet; every result is then there, under its job's key.
 
-    Where several processes run the recipe, all of them call this; process 0 alone watches and writes.
+    If several processes run the recipe, all of them call this; process 0 alone watches and writes.
     """
     if not is_first():
         _assist(planned, store, machine)
@@ -92,7 +91,7 @@ def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None
     watch(Planned(planned, cached, needed))
     for job in planned.jobs:
         if job.key in needed:
-            with _guarded(job, store), store.lock(job.key):
+            with _disk_errors_named(job, store), store.lock(job.key):
                 # Another process may have finished it while this one waited for the lock.
                 if not store.has(job.key):
                     watch(Started(job))
@@ -107,107 +106,63 @@ def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None
     broadcast(*_NOTHING_LEFT)
 
 
-def fetch(planned: Plan, store: Store, artifact: type[T]) -> T | None:
-    """The plan's last artefact of a type from the store, or None where the recipe makes none."""
-    job = planned.job_of(artifact)
-    return None if job is None else _load(store, job.key, artifact)
-
-
-def facts_of(planned: Plan, store: Store, artifact: type) -> dict[str, Any]:
-    """What the last step that makes a type of artefact noted; nothing where its result is not in the store."""
-    job = planned.job_of(artifact)
-    # Where all that depends on it is cached, the step's own result may be gone.
-    return {} if job is None or not store.has(job.key) else dict(store.manifest(job.key)["facts"])
-
-
-def fetch_all(planned: Plan, store: Store, artifact: type[T]) -> dict[str, T]:
-    """Every artefact of a type that the plan makes, by the name of the step that makes it."""
-    return {job.name: _load(store, job.key, artifact) for job in planned.jobs if artifact in job.makes}
-
-
-def _load(store: Store, key: str, artifact: type[T]) -> T:
-    folder = store.verify(key, artifact.__name__.lower())
-    loaded: T = artifact.load(folder)  # type: ignore[attr-defined]
-    return loaded
-
-
 def _assist(planned: Plan, store: Store, machine: Machine) -> None:
-    """Do this process's share of each step that process 0 calls; its results are written there."""
+    """Do this process's share of each step that process 0 calls; its results are written by process 0."""
     while (call := broadcast(*_NOTHING_LEFT)) != _NOTHING_LEFT:
         job = planned.jobs[call[0]] if call[0] < len(planned.jobs) else None
         if job is None or _call(planned, job) != call:
             raise UserError("this process reads another recipe or other data than process 0; give all hosts the same")
-        with _guarded(job, store):
+        with _disk_errors_named(job, store):
             inputs = _inputs(job, store)
             if job.context is not None:
-                inputs[job.context] = Context(job.seed or 0, machine, _unheard, _unheard, store.scratch(job.key))
+                inputs[job.context] = Context(job.seed or 0, machine, _ignore, _ignore, store.scratch(job.key))
             _run(job, inputs, machine)
 
 
 def _call(planned: Plan, job: Job) -> list[int]:
-    """The numbers by which process 0 calls the others to a step: its place, and the start of its key as a check."""
-    return [planned.jobs.index(job), int(job.key[:_DIGITS_OF_CHECK], 16)]
+    """What process 0 broadcasts to call the others to a step: its number, and the start of its key as a check."""
+    return [planned.jobs.index(job), int(job.key[:15], 16)]
 
 
-def _unheard(_: object) -> None:
-    """Takes what only process 0 reports."""
+def _ignore(_: object) -> None:
+    """Takes the reports that process 0 alone passes on."""
 
 
-def _guarded(job: Job, store: Store) -> AbstractContextManager[None]:
+def _disk_errors_named(job: Job, store: Store) -> AbstractContextManager[None]:
     return store.guarding(f"step '{job.name}'", [key for _, key in job.inputs.values()])
 
 
-def _inputs(job: Job, store: Store) -> dict[str, Any]:
-    return {parameter: _load(store, key, wanted) for parameter, (wanted, key) in job.inputs.items()}
-
-
-def _run(job: Job, inputs: Mapping[str, Any], machine: Machine) -> tuple[Any, ...]:
-    with repeatable(machine), _told(job, inputs):
-        made = job.step.run(**inputs)  # type: ignore[attr-defined]
-    return made if isinstance(made, tuple) else (made,)
-
-
-@contextmanager
-def _told(job: Job, inputs: Mapping[str, Any]) -> Iterator[None]:
-    """A block in which a number that is not finite is told with the step's name and the keys of items or users."""
-    try:
-        yield
-    except NotFiniteError as error:
-        corpus = next((each for each in inputs.values() if isinstance(each, Corpus)), None)
-        keys = {"item": corpus.item_keys, "user": corpus.user_keys}[error.whose] if corpus else None
-        raise error.naming(job.name, keys) from None
-
-
 def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
+    """Run one step and put its artefacts, its curve and its manifest into the store."""
     inputs = _inputs(job, store)
     facts: dict[str, float | int | str] = {}
-    lines: list[str] = []
+    curve: list[str] = []
 
-    def report(tick: Progress) -> None:
-        if tick.values:
-            lines.append(json.dumps({"done": tick.done, "total": tick.total, "unit": tick.unit, **tick.values}))
-        watch(Progressed(job, tick))
+    def report(progress: Progress) -> None:
+        if progress.values:
+            point = {"done": progress.done, "total": progress.total, "unit": progress.unit, **progress.values}
+            curve.append(json.dumps(point) + "\n")
+        watch(Progressed(job, progress))
 
     if job.context is not None:
         inputs[job.context] = Context(job.seed or 0, machine, report, facts.update, store.scratch(job.key))
     forget_peak_memory()
     begun = time.perf_counter()
     artifacts = _run(job, inputs, machine)
-    seconds = time.perf_counter() - begun
-    memory = peak_memory()
-    if tuple(type(each) for each in artifacts) != job.makes:
-        raise UserError(
-            f"step '{job.name}' gave {[type(each).__name__ for each in artifacts]} but declares {job.makes}"
-        )
-    for vectors in (each for each in artifacts if isinstance(each, Vectors)):
-        with _told(job, inputs):
+    seconds, memory = time.perf_counter() - begun, peak_memory()
+    if tuple(type(artifact) for artifact in artifacts) != job.makes:
+        returned = [type(artifact).__name__ for artifact in artifacts]
+        declared = [artifact.__name__ for artifact in job.makes]
+        raise UserError(f"step '{job.name}' returned {returned} but declares {declared}; correct its run")
+    with _culprits_named(job, inputs):
+        for vectors in (artifact for artifact in artifacts if isinstance(artifact, Vectors)):
             facts.update(vector_facts(vectors))
     with store.writing(job.key) as draft:
         for artifact in artifacts:
             folder = draft / type(artifact).__name__.lower()
             folder.mkdir()
             artifact.save(folder)
-        (draft / PROGRESS_FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        (draft / PROGRESS_FILE).write_text("".join(curve), encoding="utf-8")
         manifest = {
             "step": job.name,
             "identity": job.identity,
@@ -219,3 +174,42 @@ def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
             "git": git_state(),
         }
         save_checksummed(draft, manifest)
+
+
+def _inputs(job: Job, store: Store) -> dict[str, Any]:
+    return {parameter: store.load(key, artifact) for parameter, (artifact, key) in job.inputs.items()}
+
+
+def _run(job: Job, inputs: Mapping[str, Any], machine: Machine) -> tuple[Any, ...]:
+    with repeatable(machine), _culprits_named(job, inputs):
+        artifacts = job.step.run(**inputs)  # type: ignore[attr-defined]
+    return artifacts if isinstance(artifacts, tuple) else (artifacts,)
+
+
+@contextmanager
+def _culprits_named(job: Job, inputs: Mapping[str, Any]) -> Iterator[None]:
+    """A block whose NotFiniteErrors get the step's name and the keys of their items or users."""
+    try:
+        yield
+    except NotFiniteError as error:
+        corpus = next((artifact for artifact in inputs.values() if isinstance(artifact, Corpus)), None)
+        keys = {"item": corpus.item_keys, "user": corpus.user_keys}[error.whose] if corpus else None
+        raise error.naming(job.name, keys) from None
+
+
+def fetch(planned: Plan, store: Store, artifact: type[T]) -> T | None:
+    """The plan's last artefact of a type from the store, or None if the recipe makes none."""
+    job = planned.job_of(artifact)
+    return None if job is None else store.load(job.key, artifact)
+
+
+def fetch_all(planned: Plan, store: Store, artifact: type[T]) -> dict[str, T]:
+    """Every artefact of a type that the plan makes, by the name of the step that makes it."""
+    return {job.name: store.load(job.key, artifact) for job in planned.jobs if artifact in job.makes}
+
+
+def facts_of(planned: Plan, store: Store, artifact: type) -> dict[str, Any]:
+    """What the last step that makes a type of artefact noted; nothing if its result is not in the store."""
+    job = planned.job_of(artifact)
+    # The result of a step may be gone while all that depends on it is cached.
+    return {} if job is None or not store.has(job.key) else dict(store.manifest(job.key)["facts"])

@@ -1,9 +1,15 @@
-"""What lies in a store: each result, what it came from, how large it is, and which runs use it."""
+"""What lies in a store: each result, what it came from, how large it is, which runs use it, and what may be deleted.
+
+A result stays while a remembered run uses it, while a process holds its lock, and while something that stays was made
+from it. A run in progress is not remembered yet, so results younger than a limit stay too; and while any process
+computes in the store, so does every result, for nobody knows which ones it will read. Empty lock files always stay:
+without them two processes that come at the same time could compute the same.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,15 +18,19 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.runs import Run, forget, history
 from reaemb_bench.core.store import MANIFEST, TRASH, Store
 
-DAMAGED = "damaged"
-"""Stands for the component where the manifest cannot be read."""
-LEAST = 4
-"""Characters of a key that a person must give at least."""
+DAY = 86_400.0
+
+What = Literal["result", "checkpoint", "draft", "remains"]
+
+_LEAST_CHARACTERS = 4
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One result. made: seconds since 1970. size: bytes on disk. inputs: keys it was made from. runs: that use it."""
+    """One result. made: seconds since 1970. size: bytes on disk. inputs: keys it was made from. runs: that use it.
+
+    component is `damaged` if the manifest cannot be read.
+    """
 
     key: str
     step: str
@@ -31,102 +41,11 @@ class Stored:
     runs: tuple[Run, ...]
 
 
-def inventory(store: Store) -> list[Stored]:
-    """All whole results, newest first. Raises UserError where the record of a run cannot be read."""
-    used = users_of(history(store))
-    found = [_stored(store, file.parent, used) for file in store.root.glob(f"results/*/{MANIFEST}")]
-    return sorted(found, key=lambda each: (each.made, each.key), reverse=True)
-
-
-def users_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """By key of a result, the runs that use it."""
-    used: dict[str, list[Run]] = {}
-    for run in runs:
-        for key in {result.key for seed in run.results for result in seed}:
-            used.setdefault(key, []).append(run)
-    return used
-
-
-def key_from(store: Store, wanted: str) -> str:
-    """The one key in the store that begins so. Raises UserError."""
-    keys = sorted(file.parent.name for file in store.root.glob(f"results/*/{MANIFEST}"))
-    found = [key for key in keys if key.startswith(wanted)] if len(wanted) >= LEAST else []
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UserError(f"'{wanted}' begins the keys of {len(found)} results: {', '.join(found)}")
-    raise UserError(
-        f"{store.root} holds no result whose key begins with '{wanted}' (at least {LEAST} characters); "
-        "`store ls` names all"
-    )
-
-
-def inputs_of(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """By parameter of the step, the key of the result it was given."""
-    inputs: Mapping[str, str] = manifest.get("identity", {}).get("inputs", {})
-    return {parameter: text.partition("/")[0] for parameter, text in inputs.items()}
-
-
-def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder; what vanishes meanwhile counts nothing."""
-    return sum(size for size, _ in _files(folder))
-
-
-def last_change(folder: Path) -> float:
-    """When anything below a folder, or itself, was last written: seconds since 1970, 0 where it is gone."""
-    try:
-        own = folder.stat().st_mtime
-    except OSError:
-        return 0.0
-    return max([own, *(changed for _, changed in _files(folder))])
-
-
-def _files(folder: Path) -> list[tuple[int, float]]:
-    made = []
-    for path in folder.rglob("*"):
-        try:
-            state = path.lstat()
-        except OSError:
-            continue
-        made.append((state.st_size if path.is_file() else 0, state.st_mtime))
-    return made
-
-
-def _stored(store: Store, folder: Path, used: Mapping[str, Sequence[Run]]) -> Stored:
-    try:
-        manifest = store.manifest(folder.name)
-        step, component = str(manifest["step"]), str(manifest["identity"]["step"]["use"])
-    except (UserError, KeyError, TypeError):
-        manifest, step, component = {}, "", DAMAGED
-    return Stored(
-        key=folder.name,
-        step=step,
-        component=component,
-        made=last_change(folder / MANIFEST),
-        size=size_of(folder),
-        inputs=tuple(inputs_of(manifest).values()),
-        runs=tuple(used.get(folder.name, ())),
-    )
-
-
-# What may be deleted from a store, and its deletion.
-#
-# A result stays while a remembered run uses it, while a process holds its lock, and while something that stays was made
-# from it. A run in progress is not remembered yet, so results younger than a limit stay too; and while any process
-# computes in the store, so does every result, for nobody knows which ones it will read. Empty lock files always stay:
-# without them two processes that come at the same time could compute the same.
-
-
-DAY = 86_400.0
-
-What = Literal["result", "checkpoint", "draft", "remains"]
-
-
 @dataclass(frozen=True)
 class Piece:
     """One folder to delete. checkpoint: unfinished work of an interrupted step. draft: a result that was being written
     when its process died. remains: of an interrupted deletion. key: of the result it belongs to. size: bytes.
-    stored: the result, where it is a whole one.
+    stored: the result, if it is a whole one.
     """
 
     what: What
@@ -150,78 +69,125 @@ class Garbage:
         return sum(piece.size for piece in self.pieces)
 
 
+def inventory(store: Store) -> list[Stored]:
+    """All whole results, newest first. Raises UserError if the record of a run cannot be read."""
+    users = _users(store)
+    results = []
+    for key in store.stored_keys():
+        try:
+            manifest = store.manifest(key)
+            step, component = str(manifest["step"]), str(manifest["identity"]["step"]["use"])
+        except (UserError, KeyError, TypeError):
+            manifest, step, component = {}, "", "damaged"
+        _, made = _size_and_change(store.folder(key) / MANIFEST)
+        size, _ = _size_and_change(store.folder(key))
+        inputs = tuple(inputs_of(manifest).values())
+        results.append(Stored(key, step, component, made, size, inputs, tuple(users.get(key, ()))))
+    return sorted(results, key=lambda stored: (stored.made, stored.key), reverse=True)
+
+
+def _users(store: Store) -> dict[str, list[Run]]:
+    """By key of a result, the remembered runs that use it."""
+    users: dict[str, list[Run]] = {}
+    for run in history(store):
+        for key in {result.key for seed in run.results for result in seed}:
+            users.setdefault(key, []).append(run)
+    return users
+
+
+def key_from(store: Store, start: str) -> str:
+    """The one key in the store that begins with `start`. Raises UserError."""
+    keys = [key for key in store.stored_keys() if key.startswith(start)] if len(start) >= _LEAST_CHARACTERS else []
+    if len(keys) == 1:
+        return keys[0]
+    if keys:
+        raise UserError(f"'{start}' begins the keys of {len(keys)} results: {', '.join(keys)}")
+    raise UserError(
+        f"{store.root} holds no result whose key begins with '{start}' (at least {_LEAST_CHARACTERS} characters); "
+        "`store ls` names all"
+    )
+
+
+def inputs_of(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """By parameter of the step, the key of the result it was given."""
+    inputs: Mapping[str, str] = manifest.get("identity", {}).get("inputs", {})
+    return {parameter: text.partition("/")[0] for parameter, text in inputs.items()}
+
+
+def _size_and_change(path: Path) -> tuple[int, float]:
+    """Bytes of a file or of all files below a folder, and when any was last written; what vanishes meanwhile is 0."""
+    size, changed = 0, 0.0
+    for each in (path, *path.rglob("*")):
+        try:
+            state = each.lstat()
+        except OSError:
+            continue
+        size += state.st_size if each.is_file() else 0
+        changed = max(changed, state.st_mtime)
+    return size, changed
+
+
 def find_garbage(
     store: Store, *, now: float, forgotten: Sequence[Run] = (), younger: float = DAY, everything: bool = False
 ) -> Garbage:
-    """What may be deleted once the runs `forgotten` are remembered no longer; nothing is changed.
+    """What may be deleted once the runs `forgotten` are no longer remembered; nothing is changed.
 
-    now: seconds since 1970. younger: results and checkpoints of fewer seconds stay, but for results of the forgotten
+    now: seconds since 1970. younger: results and checkpoints of fewer seconds stay, except results of the forgotten
     runs. everything: no matter how young, and though some process computes in the store; locked keys stay even so.
     """
     limit = 0.0 if everything else younger
     busy = store.computing()
-    results = inventory(store)
+    results = {stored.key: stored for stored in inventory(store)}
     gone = {run.id for run in forgotten}
-    reasons = {
-        stored.key: reason
-        for stored in results
-        if (reason := _reason(stored, gone, busy, everything, now - stored.made < limit))
-    }
-    _keep_inputs(results, reasons)
+    reasons: dict[str, str] = {}
+    for key, stored in results.items():
+        if any(run.id not in gone for run in stored.runs):
+            reasons[key] = "used by remembered runs"
+        elif key in busy:
+            reasons[key] = "locked by a process"
+        elif busy and not everything:
+            reasons[key] = "unused, but a process is computing in this store"
+        elif now - stored.made < limit and not stored.runs:
+            reasons[key] = "unused, but young: of a run in progress, perhaps"
+    waiting = list(reasons)
+    while waiting:
+        for key in results[waiting.pop()].inputs:
+            if key in results and key not in reasons:
+                reasons[key] = "what others that stay were made from"
+                waiting.append(key)
     pieces = [
-        Piece("result", store.folder(stored.key), stored.key, stored.size, stored)
-        for stored in results
-        if stored.key not in reasons
+        Piece("result", store.folder(key), key, stored.size, stored)
+        for key, stored in results.items()
+        if key not in reasons
     ]
-    pieces += _leftovers(store, busy, now - limit)
+    pieces += [piece for piece in _leftovers(store, now - limit) if piece.key not in busy]
     return Garbage(tuple(forgotten), tuple(pieces), Counter(reasons.values()))
 
 
+def _leftovers(store: Store, before: float) -> list[Piece]:
+    """Folders that processes left when they died; checkpoints only if they were last written before that second."""
+    kinds: list[tuple[What, str]] = [
+        ("remains", "results"),
+        ("draft", "drafts"),
+        ("checkpoint", "partial"),
+        ("remains", TRASH),
+    ]
+    pieces = []
+    for what, place in kinds:
+        for folder in sorted((store.root / place).glob("*")):
+            key = None if place == TRASH else folder.name.partition(".")[0]
+            size, changed = _size_and_change(folder)
+            whole = store.has(folder.name)
+            if (place == "results" and whole) or (place == "partial" and not whole and changed > before):
+                continue
+            pieces.append(Piece(what, folder, key, size))
+    return pieces
+
+
 def delete(store: Store, garbage: Garbage) -> tuple[Piece, ...]:
-    """Forget the runs, then delete what no process has locked or remembered since; gives back what was deleted."""
+    """Forget the runs, then delete what no process has locked or remembered since; returns what was deleted."""
     for run in garbage.forgotten:
         forget(store, run)
-    used = users_of(history(store))
-    chosen = [piece for piece in garbage.pieces if piece.what != "result" or piece.key not in used]
-    return tuple(piece for piece in chosen if store.discard(piece.folder, piece.key))
-
-
-def _reason(stored: Stored, gone: Collection[str], busy: Collection[str], everything: bool, young: bool) -> str:
-    """Why a result stays; empty where it need not."""
-    if any(run.id not in gone for run in stored.runs):
-        return "used by remembered runs"
-    if stored.key in busy:
-        return "locked by a process"
-    if busy and not everything:
-        return "unused, but a process is computing in this store"
-    if young and not stored.runs:
-        return "unused, but young: of a run in progress, perhaps"
-    return ""
-
-
-def _keep_inputs(results: Sequence[Stored], reasons: dict[str, str]) -> None:
-    by_key = {stored.key: stored for stored in results}
-    waiting = list(reasons)
-    while waiting:
-        for key in by_key[waiting.pop()].inputs:
-            if key in by_key and key not in reasons:
-                reasons[key] = "what others that stay were made from"
-                waiting.append(key)
-
-
-def _leftovers(store: Store, busy: Collection[str], before: float) -> list[Piece]:
-    halves = [folder for folder in _below(store, "results") if not store.has(folder.name)]
-    unfinished = [
-        folder for folder in _below(store, "partial") if store.has(folder.name) or last_change(folder) <= before
-    ]
-    found = [
-        *(Piece("remains", folder, folder.name, size_of(folder)) for folder in halves),
-        *(Piece("draft", folder, folder.name.partition(".")[0], size_of(folder)) for folder in _below(store, "drafts")),
-        *(Piece("checkpoint", folder, folder.name, size_of(folder)) for folder in unfinished),
-        *(Piece("remains", folder, None, size_of(folder)) for folder in _below(store, TRASH)),
-    ]
-    return [piece for piece in found if piece.key not in busy]
-
-
-def _below(store: Store, name: str) -> list[Path]:
-    return sorted((store.root / name).glob("*"))
+    users = _users(store)
+    unused = [piece for piece in garbage.pieces if piece.what != "result" or piece.key not in users]
+    return tuple(piece for piece in unused if store.discard(piece.folder, piece.key))

@@ -1,9 +1,9 @@
-"""The store: results on disk under a key that says everything that decided them.
+"""The store: results on disk under a key that hashes everything that decided them.
 
 Layout: `<root>/results/<key>/` holds one folder an artefact, `progress.jsonl` and `manifest.json`. A result appears
 by one rename of a finished folder, so a crash leaves nothing half-written under a key. The manifest holds the sha256
 of every file and a checksum of itself and its key, so nothing that was changed is used. One lock file a key keeps two
-processes from computing the same thing; the operating system frees it when its owner dies.
+processes from computing the same result; the operating system frees it when its owner dies.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import BaseFileLock, FileLock, Timeout
 
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import checksummed_json, read_checksummed, sha256_of, sync_tree, why_unwritten
+
+T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 PROGRESS_FILE = "progress.jsonl"
@@ -39,13 +41,17 @@ class Store:
         return self.root / "results" / key
 
     def has(self, key: str) -> bool:
-        """Whether the result of `key` is there, whole."""
+        """Whether the whole result of `key` is there."""
         return (self.folder(key) / MANIFEST).is_file()
+
+    def stored_keys(self) -> list[str]:
+        """Keys of all whole results, sorted."""
+        return sorted(file.parent.name for file in self.root.glob(f"results/*/{MANIFEST}"))
 
     def manifest(self, key: str) -> dict[str, Any]:
         """The manifest of a result: step, settings, inputs, seed, seconds, facts, versions, files.
 
-        Raises UserError where it is not there, or not what was written.
+        Raises UserError if it is not there or was changed.
         """
         file = self.folder(key) / MANIFEST
         try:
@@ -55,10 +61,33 @@ class Store:
         except (OSError, ValueError) as error:
             raise UserError(f"{file} cannot be read ({error}); delete the folder {file.parent} and run again") from None
 
+    def load(self, key: str, artifact: type[T]) -> T:
+        """One artefact of a result. Raises UserError if a file of it was changed, cut or lost."""
+        loaded: T = artifact.load(self.verify(key, artifact.__name__.lower()))  # type: ignore[attr-defined]
+        return loaded
+
+    def verify(self, key: str, artifact: str) -> Path:
+        """The folder of one artefact of `key`, after checking every file in it against the manifest.
+
+        Raises UserError naming the file that was changed, cut or lost.
+        """
+        folder = self.folder(key)
+        for name, known in self.manifest(key)["files"].items():
+            if name.partition("/")[0] == artifact:
+                _check(folder, name, known)
+        return folder / artifact
+
+    def progress(self, key: str) -> list[dict[str, Any]]:
+        """The recorded curve of a result, oldest point first. Raises UserError if its file was changed or lost."""
+        known = self.manifest(key)["files"].get(PROGRESS_FILE)
+        if known is None:
+            return []
+        file = _check(self.folder(key), PROGRESS_FILE, known)
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
     def lock(self, key: str) -> BaseFileLock:
         """A lock that one process at a time holds while it computes `key`."""
-        folder = self._make(self.root / "locks")
-        return FileLock(folder / f"{key}.lock")
+        return FileLock(self._make(self.root / "locks") / f"{key}.lock")
 
     def held(self, key: str) -> bool:
         """Whether a process computes `key` now."""
@@ -75,10 +104,39 @@ class Store:
         keys = [file.stem for file in (self.root / "locks").glob("*.lock")]
         return frozenset(key for key in keys if self.held(key))
 
-    def discard(self, folder: Path, key: str | None = None) -> bool:
-        """Delete a folder of this store, out of sight by one rename first; False where it is gone already.
+    def scratch(self, key: str) -> Path:
+        """A folder for the unfinished work on `key`; it outlives a crash."""
+        return self._make(self.root / "partial" / key)
 
-        False too where a process computes `key`, to which the folder belongs. Raises UserError.
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Path]:
+        """An empty folder to fill; on a clean exit it becomes the result of `key`, otherwise it vanishes.
+
+        The caller holds the lock of `key`, and writes the manifest last, by `save_checksummed`.
+        """
+        self._clear_drafts(key)
+        draft = self._make(self.root / "drafts" / f"{key}.{uuid.uuid4().hex[:8]}")
+        try:
+            yield draft
+            sync_tree(draft)
+            self._make(self.root / "results")
+            if not self.has(key):
+                # A folder without a manifest was half deleted.
+                shutil.rmtree(self.folder(key), ignore_errors=True)
+                draft.rename(self.folder(key))
+            shutil.rmtree(self.root / "partial" / key, ignore_errors=True)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def tidy(self, key: str) -> None:
+        """Delete what is left of a process that died at the end of its work on the finished `key`."""
+        shutil.rmtree(self.root / "partial" / key, ignore_errors=True)
+        self._clear_drafts(key)
+
+    def discard(self, folder: Path, key: str | None = None) -> bool:
+        """Delete a folder of this store, which one rename hides first; False if it is gone already.
+
+        False too if a process computes `key`, to which the folder belongs. Raises UserError.
         """
         away = self._make(self.root / TRASH) / f"{folder.name}.{uuid.uuid4().hex[:8]}"
         try:
@@ -91,49 +149,20 @@ class Store:
         shutil.rmtree(away, ignore_errors=True)
         return True
 
-    def scratch(self, key: str) -> Path:
-        """A folder for the unfinished work on `key`; it outlives a crash."""
-        return self._make(self.root / "partial" / key)
-
-    @contextmanager
-    def writing(self, key: str) -> Iterator[Path]:
-        """An empty folder to fill; on a clean exit it becomes the result of `key`, otherwise it vanishes.
-
-        The caller holds the lock of `key`, and writes `manifest.json` through `seal` last.
-        """
-        self._clear_drafts(key)
-        draft = self._make(self.root / "drafts" / f"{key}.{uuid.uuid4().hex[:8]}")
-        try:
-            yield draft
-            sync_tree(draft)
-            self._make(self.root / "results")
-            if not self.has(key):
-                # A folder without a manifest can only be what somebody deleted by half.
-                shutil.rmtree(self.folder(key), ignore_errors=True)
-                draft.rename(self.folder(key))
-            shutil.rmtree(self.root / "partial" / key, ignore_errors=True)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-
-    def tidy(self, key: str) -> None:
-        """Delete what a process has left that died at the end of its work on the finished `key`."""
-        shutil.rmtree(self.root / "partial" / key, ignore_errors=True)
-        self._clear_drafts(key)
-
     @contextmanager
     def guarding(self, what: str, needs: Collection[str]) -> Iterator[None]:
-        """A block of work on a result, in which trouble with the disk is told in one line.
+        """A block of work on a result in which trouble with the disk is told in one line.
 
-        what: who works. needs: keys that it reads. Raises UserError where results or folders vanish meanwhile, and
-        where nothing more can be written.
+        what: the name of the work. needs: keys that it reads. Raises UserError if results or folders vanish meanwhile,
+        or if nothing more can be written.
         """
         try:
             yield
         except UserError:
             raise
         except Exception as error:
-            places = [self.root, *(self.folder(key) for key in needs)]
-            lost = next((place for place in places if not place.is_dir()), None)
+            folders = [self.root, *(self.folder(key) for key in needs)]
+            lost = next((folder for folder in folders if not folder.is_dir()), None)
             if lost is not None:
                 raise UserError(f"{what}: {lost} was deleted meanwhile; run again, and it is computed") from None
             reason = why_unwritten(error, self.root)
@@ -144,28 +173,9 @@ class Store:
                 ) from None
             raise
 
-    def verify(self, key: str, artifact: str) -> Path:
-        """The folder of one artefact of `key`, after checking every file in it against the manifest.
-
-        Raises UserError naming the file that was changed, cut or lost.
-        """
-        folder = self.folder(key)
-        for name, known in self.manifest(key)["files"].items():
-            if name.partition("/")[0] == artifact:
-                _check(folder, name, known)
-        return folder / artifact
-
-    def progress(self, key: str) -> list[dict[str, Any]]:
-        """The recorded curve of a result, oldest tick first. Raises UserError where the file was changed or lost."""
-        known = self.manifest(key)["files"].get(PROGRESS_FILE)
-        if known is None:
-            return []
-        file = _check(self.folder(key), PROGRESS_FILE, known)
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
     def _clear_drafts(self, key: str) -> None:
-        for left in (self.root / "drafts").glob(f"{key}.*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for draft in (self.root / "drafts").glob(f"{key}.*"):
+            shutil.rmtree(draft, ignore_errors=True)
 
     def _make(self, folder: Path) -> Path:
         try:
