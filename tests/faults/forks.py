@@ -177,10 +177,9 @@ def _start(case: Case, said: Path) -> int:
 
 def _run(case: Case, said: Path) -> int:
     from reaemb_bench.cli.app import main
-    from reaemb_bench.core import training as of_contrast
-    from reaemb_bench.rl import checkpoint as of_reinforcement
+    from reaemb_bench.core import training
 
-    of_contrast.SECONDS = of_reinforcement.SECONDS = 0.0
+    training.SECONDS = 0.0
     os.chdir(case.folder)
     sys.argv = ["reaemb-bench", *case.words]
     if case.clock:
