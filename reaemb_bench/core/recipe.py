@@ -23,12 +23,12 @@ from reaemb_bench.core.registry import build, nearest, settings_error
 
 Raw = dict[str, Any]
 
-_DEEPEST = 100
+_MOST_NESTED = 100
 _PART_OF_RECIPES = re.compile(r"(^|/)(expected|common)[^/]*$|\.search$")
 
 _PACKAGE = Path(__file__).parent.parent
-_WHEEL = _PACKAGE / "_shipped"
-SHIPPED = _WHEEL if _WHEEL.is_dir() else _PACKAGE.parent
+_IN_WHEEL = _PACKAGE / "_shipped"
+SHIPPED = _IN_WHEEL if _IN_WHEEL.is_dir() else _PACKAGE.parent
 """Folder that holds `recipes/` and `baselines/`: inside an installed wheel, or the root of a checkout."""
 
 
@@ -47,7 +47,7 @@ class _Header(BaseModel):
 class Recipe:
     """A validated recipe.
 
-    seeds: one run each, for the recommender and, where embedder_seed is None, for the embedder too. data_seed: for
+    seeds: one run each, for the recommender and, if embedder_seed is None, for the embedder too. data_seed: for
     tie order and the stored candidates, the same in all runs. raw: the resolved TOML.
     """
 
@@ -76,17 +76,12 @@ def load(place: str | Path, sets: Sequence[str] = (), drops: Sequence[str] = ())
     file = locate(place)
     raw = read_toml(file)
     for text in sets:
-        known = [*_step_names(raw), *_Header.model_fields]
-        raw = merge(raw, parse_set(text, known, "step"))
+        raw = merge(raw, parse_set(text, [*_step_names(raw), *_Header.model_fields], "step"))
     for path in drops:
         raw = drop(raw, path)
-    return from_raw(raw, name=_name(file))
-
-
-def _name(file: Path) -> str:
-    """The file's name without its ending; of `recipe.toml` and `recipe_<variant>.toml` the folder's name leads."""
-    method, *variant = file.stem.split("_", maxsplit=1)
-    return "_".join([file.resolve().parent.name, *variant]) if method == "recipe" else file.stem
+    # `recipe.toml` and `recipe_<variant>.toml` are named after their folder.
+    first, *variant = file.stem.split("_", maxsplit=1)
+    return from_raw(raw, name="_".join([file.resolve().parent.name, *variant]) if first == "recipe" else file.stem)
 
 
 def locate(place: str | Path) -> Path:
@@ -101,24 +96,57 @@ def locate(place: str | Path) -> Path:
 
 
 def shipped_names() -> list[str]:
-    """Names of the recipes and suites of this package, without those that others are made of."""
+    """Names of the recipes and suites of this package, without those that only others extend."""
     folder = SHIPPED / "recipes"
     names = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.toml"))
     return [name for name in names if not _PART_OF_RECIPES.search(name)]
 
 
+def read_toml(file: Path, children: tuple[Path, ...] = ()) -> Raw:
+    """The tables of a TOML file, laid over those of the file that it extends. Raises UserError.
+
+    children: files that extend this one.
+    """
+    if file.resolve() in children:
+        raise UserError(f"{file}: extends leads back to itself; break the circle")
+    try:
+        raw: Raw = _resolve_plugins(tomllib.loads(file.read_text(encoding="utf-8-sig")), file.parent)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not in UTF-8 (byte {error.start + 1}); save it in that encoding") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is not readable TOML: {error}; correct it there") from None
+    except RecursionError:
+        raise UserError(f"{file} is not readable TOML: nested too deeply; correct it") from None
+    parent = raw.pop("extends", None)
+    if parent is None:
+        return raw
+    if not isinstance(parent, str):
+        raise RecipeError("extends takes one file name in quotes", ("extends",))
+    in_folder = file.parent / parent
+    return merge(read_toml(in_folder if is_file(in_folder) else locate(parent), (*children, file.resolve())), raw)
+
+
+def _resolve_plugins(value: Any, folder: Path) -> Any:
+    """The value with each `file.py:Class` name, which is relative to the recipe's folder, made absolute."""
+    if isinstance(value, dict):
+        return {key: _resolve_plugins(each, folder) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_resolve_plugins(each, folder) for each in value]
+    if isinstance(value, str) and re.fullmatch(r"[^\s;]+\.py:\w+", value):
+        return real_path(folder / value)
+    return value
+
+
 def from_raw(raw: Raw, name: str) -> Recipe:
     """A validated recipe from resolved TOML data. Raises RecipeError."""
-    head = {key: value for key, value in raw.items() if key in _Header.model_fields or not isinstance(value, dict)}
+    tables = {key: value for key, value in raw.items() if key not in _Header.model_fields and isinstance(value, dict)}
     try:
-        header = _Header.model_validate(head)
+        header = _Header.model_validate({key: value for key, value in raw.items() if key not in tables})
     except ValidationError as error:
         raise settings_error(error, _Header.model_fields) from None
-    tables = {key: value for key, value in raw.items() if isinstance(value, dict)}
     for table in tables:
         if table not in header.steps:
-            hint = nearest(table, header.steps)
-            known = ", ".join(header.steps)
+            hint, known = nearest(table, header.steps), ", ".join(header.steps)
             raise RecipeError(f"this table belongs to no step.{hint} Remove it or name it in steps: {known}", (table,))
     if twice := {step for step in header.steps if header.steps.count(step) > 1}:
         raise RecipeError(
@@ -128,28 +156,22 @@ def from_raw(raw: Raw, name: str) -> Recipe:
         raise RecipeError(
             "a seed stands twice, and a spread over equal runs would say nothing; name each once", ("seeds",)
         )
-    steps: dict[str, Step] = {}
-    for step in header.steps:
-        try:
-            made = build("step", {"use": step, **tables.get(step, {})})
-        except RecipeError as error:
-            raise error.under(step) from None
-        if not isinstance(made, Step):
-            raise RecipeError(f"{made.use} is no step: derive it from reaemb_bench.Step", (step,))
-        for declared, allowed in (("data_access", get_args(DataAccess)), ("randomness", get_args(Randomness))):
-            if getattr(made, declared) not in allowed:
-                raise RecipeError(f"{made.use}.{declared} must be one of {', '.join(allowed)}", (step,))
-        steps[step] = made
-    return Recipe(
-        name=name,
-        title=header.title or name,
-        steps=steps,
-        seeds=header.seeds,
-        data_seed=header.data_seed,
-        embedder_seed=header.embedder_seed,
-        allow_leaks=header.allow_leaks,
-        raw=raw,
-    )
+    steps = {step: _built_step(step, tables.get(step, {})) for step in header.steps}
+    settings = {**header.model_dump(exclude={"steps", "title"}), "title": header.title or name}
+    return Recipe(name=name, steps=steps, raw=raw, **settings)
+
+
+def _built_step(name: str, table: Raw) -> Step:
+    try:
+        step = build("step", {"use": name, **table})
+    except RecipeError as error:
+        raise error.under(name) from None
+    if not isinstance(step, Step):
+        raise RecipeError(f"{step.use} is not a step: derive it from reaemb_bench.Step", (name,))
+    for declared, allowed in (("data_access", get_args(DataAccess)), ("randomness", get_args(Randomness))):
+        if getattr(step, declared) not in allowed:
+            raise RecipeError(f"{step.use}.{declared} must be one of {', '.join(allowed)}", (name,))
+    return step
 
 
 def merge(below: Raw, above: Raw) -> Raw:
@@ -157,9 +179,9 @@ def merge(below: Raw, above: Raw) -> Raw:
 
     A table that names another component than the one below replaces it whole, for its settings belong to the other.
     """
-    made = dict(below)
+    merged = dict(below)
     for key, value in above.items():
-        under = made.get(key)
+        under = merged.get(key)
         if isinstance(value, dict) and isinstance(under, str):
             under = {"use": under}
         if (
@@ -167,10 +189,10 @@ def merge(below: Raw, above: Raw) -> Raw:
             and isinstance(under, dict)
             and value.get("use", under.get("use")) == under.get("use")
         ):
-            made[key] = merge(under, value)
+            merged[key] = merge(under, value)
         else:
-            made[key] = value
-    return made
+            merged[key] = value
+    return merged
 
 
 def drop(raw: Raw, path: str) -> Raw:
@@ -181,66 +203,20 @@ def drop(raw: Raw, path: str) -> Raw:
         raise RecipeError(
             f"nothing to drop: no step is called '{first}'.{nearest(first, steps)} Steps: {', '.join(steps)}"
         )
-    if not rest:
-        kept = {key: value for key, value in raw.items() if key != first}
-        return {**kept, "steps": [step for step in steps if step != first]}
-    return merge(raw, _nested([first, *rest], None))
-
-
-def _step_names(raw: Raw) -> list[str]:
-    """The names of the steps, of a recipe that has not been validated."""
-    steps = raw.get("steps")
-    return [str(step) for step in steps] if isinstance(steps, list) else []
-
-
-def read_toml(file: Path, seen: tuple[Path, ...] = ()) -> Raw:
-    """The tables of a TOML file, laid over those of the file that it extends. Raises UserError.
-
-    seen: files that extend this one.
-    """
-    if file.resolve() in seen:
-        raise UserError(f"{file}: extends leads back to itself; break the circle")
-    raw = _parsed(file)
-    parent = raw.pop("extends", None)
-    if parent is None:
-        return raw
-    if not isinstance(parent, str):
-        raise RecipeError("extends takes one file name in quotes", ("extends",))
-    beside = file.parent / parent
-    return merge(read_toml(beside if is_file(beside) else locate(parent), (*seen, file.resolve())), raw)
-
-
-def _parsed(file: Path) -> Raw:
-    try:
-        made: Raw = _plugins_beside(tomllib.loads(file.read_text(encoding="utf-8-sig")), file.parent)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not in UTF-8 (byte {error.start + 1}); save it in that encoding") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is no readable TOML: {error}; correct it there") from None
-    except RecursionError:
-        raise UserError(f"{file} is no readable TOML: nested too deeply; correct it") from None
-    return made
-
-
-def _plugins_beside(value: Any, folder: Path) -> Any:
-    """`file.py:Class` names are meant relative to the recipe that contains them."""
-    if isinstance(value, dict):
-        return {key: _plugins_beside(each, folder) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_plugins_beside(each, folder) for each in value]
-    if isinstance(value, str) and re.fullmatch(r"[^\s;]+\.py:\w+", value):
-        return real_path(folder / value)
-    return value
+    if rest:
+        return merge(raw, _nested([first, *rest], None))
+    kept = {key: value for key, value in raw.items() if key != first}
+    return {**kept, "steps": [step for step in steps if step != first]}
 
 
 def parse_set(text: str, known: Sequence[str], what: str) -> Raw:
-    """The tables that `--set a.b=value` lays over others. Raises RecipeError where `a` is none of `known`.
+    """The tables that `--set a.b=value` lays over others. Raises RecipeError if `a` is not in `known`.
 
     what: what they are called, such as `step`.
     """
     path, equals, value = text.partition("=")
     parts = path.strip().split(".")
-    if not equals or not all(parts) or len(parts) > _DEEPEST:
+    if not equals or not all(parts) or len(parts) > _MOST_NESTED:
         raise RecipeError(f"--set takes {what}.setting=value, not '{text}'")
     if parts[0] not in known:
         raise RecipeError(
@@ -251,11 +227,19 @@ def parse_set(text: str, known: Sequence[str], what: str) -> Raw:
     except (ValueError, RecursionError):
         # Unquoted words are the usual case on a command line.
         parsed = value.strip()
-    return _nested(parts, _plugins_beside(parsed, Path.cwd()))
+    return _nested(parts, _resolve_plugins(parsed, Path.cwd()))
+
+
+def _step_names(raw: Raw) -> list[str]:
+    """The names of the steps of a recipe that has not been validated."""
+    steps = raw.get("steps")
+    return [str(step) for step in steps] if isinstance(steps, list) else []
 
 
 def _nested(parts: Sequence[str], value: Any) -> Raw:
-    return {parts[0]: value if len(parts) == 1 else _nested(parts[1:], value)}
+    for part in reversed(parts):
+        value = {part: value}
+    return dict(value)
 
 
 def _without_none(value: Any) -> Any:

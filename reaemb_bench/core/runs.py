@@ -1,4 +1,7 @@
-"""What was run: one small file a run in the store, so that later questions find its results without planning again."""
+"""What was run: one small file a run in the store, so that later questions find its results without planning again.
+
+The second half says what changed from one run to another: settings, results, and what results were made with.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ from reaemb_bench.core.store import Store
 
 Kind = Literal["run", "ablation", "trial", "bench"]
 
-_FOLDER = "runs"
-_ID_CHARACTERS = 10
+ABSENT = "—"
+"""Stands for a setting that one of two runs does not have."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Run:
 
     id: decided by name and results, so running the same again is the same run. data: name of the data set. recipe: as
     TOML, everything written out. leaks: steps that look at held-out data on purpose. finished: UTC, ISO 8601. git:
-    revision of the working folder, with `-dirty` where it had changes; empty outside of git. results: one tuple a seed.
+    revision of the working folder, followed by `-dirty` if it had changes; empty outside of git. results: one tuple a
+    seed.
     """
 
     id: str
@@ -64,42 +68,31 @@ class Run:
     results: tuple[tuple[Result, ...], ...]
 
     def key_of(self, artifact: type, seed: int = 0) -> str | None:
-        """Key of the last result that holds this type of artefact, None where there is none. seed: its place."""
+        """Key of the last result that holds this type of artefact, None if there is none. seed: its position."""
         name = artifact.__name__
-        return next((each.key for each in reversed(self.results[seed]) if name in each.makes), None)
-
-
-def remember(plans: Sequence[Plan], store: Store, group: Group | None = None) -> Run:
-    """Write down that these plans, one a seed of one recipe, were executed; replaces an earlier record of them."""
-    made = as_run(plans, store, group)
-    file = _file(store, made.id)
-    with store.guarding("the record of the run", ()), store.lock(f"run-{made.id}"):
-        # Whoever died while writing this record has left a part of it.
-        for left in file.parent.glob(f".{file.name}.*"):
-            left.unlink()
-        write_atomically(file, checksummed_json(asdict(made), made.id).encode())
-    return made
-
-
-def forget(store: Store, run: Run) -> None:
-    """Remember this run no longer; its results stay until somebody collects them."""
-    _file(store, run.id).unlink(missing_ok=True)
+        return next((result.key for result in reversed(self.results[seed]) if name in result.makes), None)
 
 
 def as_run(plans: Sequence[Plan], store: Store, group: Group | None = None) -> Run:
     """The record of these plans, one a seed of one recipe, as if they had finished now; nothing is written."""
     recipe = plans[0].recipe
     results = tuple(
-        tuple(Result(job.name, job.key, tuple(made.__name__ for made in job.makes)) for job in planned.jobs)
+        tuple(Result(job.name, job.key, tuple(artifact.__name__ for artifact in job.makes)) for job in planned.jobs)
         for planned in plans
     )
+    identity = "/".join([recipe.name, *(result.key for seed in results for result in seed)])
+    data, source = "", plans[0].job_of(Corpus)
+    if source is not None and store.has(source.key):
+        data = store.load(source.key, Corpus).name
+    elif source is not None:
+        data = str(source.step.spec().get("source", {}).get("use", ""))
     return Run(
-        id=_id(recipe.name, results),
+        id=hashlib.sha256(identity.encode()).hexdigest()[:10],
         name=recipe.name,
         title=recipe.title,
         kind=group.kind if group else "run",
         group=group.name if group else "",
-        data=_data(plans[0], store),
+        data=data,
         recipe=recipe.toml(),
         seeds=tuple(planned.seed for planned in plans),
         leaks=plans[0].leaks,
@@ -109,87 +102,77 @@ def as_run(plans: Sequence[Plan], store: Store, group: Group | None = None) -> R
     )
 
 
+def remember(plans: Sequence[Plan], store: Store, group: Group | None = None) -> Run:
+    """Write down that these plans, one a seed of one recipe, were executed; replaces an earlier record of them."""
+    run = as_run(plans, store, group)
+    file = _file(store, run.id)
+    with store.guarding("the record of the run", ()), store.lock(f"run-{run.id}"):
+        # A process that died while it wrote this record has left a part of it.
+        for part in file.parent.glob(f".{file.name}.*"):
+            part.unlink()
+        write_atomically(file, checksummed_json(asdict(run), run.id).encode())
+    return run
+
+
+def forget(store: Store, run: Run) -> None:
+    """Remember this run no longer; its results stay until they are collected as garbage."""
+    _file(store, run.id).unlink(missing_ok=True)
+
+
+def _file(store: Store, identifier: str) -> Path:
+    return store.root / "runs" / f"{identifier}.json"
+
+
 def history(store: Store) -> list[Run]:
-    """All runs that the store remembers, newest first. Raises UserError where a file cannot be read."""
-    runs = [_read(file) for file in (store.root / _FOLDER).glob("*.json")]
+    """All runs that the store remembers, newest first. Raises UserError if a file cannot be read."""
+    runs = []
+    for file in _file(store, "").parent.glob("*.json"):
+        try:
+            raw = read_checksummed(file.read_bytes(), file.stem)
+            results = tuple(
+                tuple(Result(result["step"], result["key"], tuple(result["makes"])) for result in seed)
+                for seed in raw["results"]
+            )
+            lists = {name: tuple(raw[name]) for name in ("seeds", "leaks")}
+            runs.append(Run(**{**raw, **lists, "results": results}))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{file} is not a record of a run ({error}); delete it") from None
     return sorted(runs, key=lambda run: (run.finished, run.id), reverse=True)
 
 
 def find(store: Store, wanted: str) -> Run:
-    """The run with this id or start of an id, else the newest of this name. Raises UserError where there is none."""
+    """The run with this id or start of an id, else the newest of this name. Raises UserError if there is none."""
     runs = history(store)
-    found = [run for run in runs if run.id.startswith(wanted)] if len(wanted) > 2 else []
-    if len(found) > 1:
-        raise UserError(f"'{wanted}' begins the ids of {len(found)} runs: {', '.join(run.id for run in found)}")
-    found = found or [run for run in runs if run.name == wanted]
-    if not found:
+    by_id = [run for run in runs if run.id.startswith(wanted)] if len(wanted) > 2 else []
+    if len(by_id) > 1:
+        raise UserError(f"'{wanted}' begins the ids of {len(by_id)} runs: {', '.join(run.id for run in by_id)}")
+    fitting = by_id or [run for run in runs if run.name == wanted]
+    if not fitting:
         names = sorted({run.name for run in runs})
         known = f"{nearest(wanted, names)} Known: {', '.join(names)}" if names else " Run a recipe first."
         raise UserError(f"{store.root} remembers no run '{wanted}'.{known}")
-    return found[0]
-
-
-def ranks_of(run: Run, store: Store) -> tuple[Ranks, ...]:
-    """The last judge's ranks, one a seed. Raises UserError where the run has none or the store lost them."""
-    return tuple(_fetch(run, store, Ranks, seed) for seed in range(len(run.seeds)))
-
-
-def floors_of(run: Run, store: Store) -> Floors | None:
-    """The floors that were counted beside the run, None where the recipe has none or the store lost them."""
-    key = run.key_of(Floors)
-    return _fetch(run, store, Floors, 0) if key is not None and store.has(key) else None
+    return fitting[0]
 
 
 def artifact_of(run: Run, store: Store, artifact: type[Any], seed: int = 0) -> Any:
-    """The last artefact of a type. seed: its place. Raises UserError where there is none."""
-    return _fetch(run, store, artifact, seed)
-
-
-def _fetch(run: Run, store: Store, artifact: type[Any], seed: int) -> Any:
+    """The last artefact of a type. seed: its position. Raises UserError if the run makes none or the store lost it."""
     key = run.key_of(artifact, seed)
     if key is None:
         raise UserError(f"run {run.id} ({run.name}) makes no {artifact.__name__}")
     if not store.has(key):
         raise UserError(f"{artifact.__name__} of run {run.id} ({run.name}) is no longer in the store; run it again")
-    return artifact.load(store.verify(key, artifact.__name__.lower()))
+    return store.load(key, artifact)
 
 
-def _file(store: Store, identifier: str) -> Path:
-    return store.root / _FOLDER / f"{identifier}.json"
+def ranks_of(run: Run, store: Store) -> tuple[Ranks, ...]:
+    """The last judge's ranks, one a seed. Raises UserError if the run has none or the store lost them."""
+    return tuple(artifact_of(run, store, Ranks, seed) for seed in range(len(run.seeds)))
 
 
-def _data(planned: Plan, store: Store) -> str:
-    job = planned.job_of(Corpus)
-    if job is None:
-        return ""
-    if store.has(job.key):
-        return str(Corpus.load(store.verify(job.key, "corpus")).name)
-    source: Mapping[str, Any] = job.step.spec().get("source", {})
-    return str(source.get("use", ""))
-
-
-def _id(name: str, results: Sequence[Sequence[Result]]) -> str:
-    text = "/".join([name, *(result.key for each in results for result in each)])
-    return hashlib.sha256(text.encode()).hexdigest()[:_ID_CHARACTERS]
-
-
-def _read(file: Path) -> Run:
-    try:
-        raw = read_checksummed(file.read_bytes(), file.stem)
-        results = tuple(
-            tuple(Result(each["step"], each["key"], tuple(each["makes"])) for each in seed) for seed in raw["results"]
-        )
-        return Run(**{**raw, "seeds": tuple(raw["seeds"]), "leaks": tuple(raw["leaks"]), "results": results})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file} is no record of a run ({error}); delete it") from None
-
-
-# What changed from one run to another: settings, results, and what results were made with.
-
-
-ABSENT = "—"
-"""Stands for a setting that one of the runs does not have."""
-_VALUE_CHARACTERS = 24
+def floors_of(run: Run, store: Store) -> Floors | None:
+    """The run's floors, None if the recipe has none or the store lost them."""
+    key = run.key_of(Floors)
+    return store.load(key, Floors) if key is not None and store.has(key) else None
 
 
 @dataclass(frozen=True)
@@ -203,7 +186,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Pair:
-    """The results of one step in both runs, for their first seeds; None where a run has no such step."""
+    """The results of one step in both runs, for their first seeds; None if a run has no such step."""
 
     step: str
     first: str | None
@@ -217,23 +200,21 @@ class Pair:
 
 def changed_settings(first: Run, second: Run) -> list[Setting]:
     """Settings that differ, in the order of the recipes; those of steps that only one run has are left out."""
-    # Seeds that nobody chose are not written in the recipe.
+    # Default seeds are not written in the recipe.
     recipes = [{"seeds": list(run.seeds), **tomllib.loads(run.recipe)} for run in (first, second)]
-    lone = {step for step in (*recipes[0]["steps"], *recipes[1]["steps"]) if not all(step in each for each in recipes)}
+    steps = [set(recipe["steps"]) for recipe in recipes]
+    left_out = {"steps", *(steps[0] ^ steps[1])}
     before, after = (
-        flatten({name: value for name, value in each.items() if name not in {*lone, "steps"}}) for each in recipes
+        flatten({name: value for name, value in recipe.items() if name not in left_out}) for recipe in recipes
     )
-    return [
-        Setting(path, before.get(path, ABSENT), after.get(path, ABSENT))
-        for path in dict.fromkeys([*before, *after])
-        if before.get(path, ABSENT) != after.get(path, ABSENT)
-    ]
+    pairs = {path: (before.get(path, ABSENT), after.get(path, ABSENT)) for path in {**before, **after}}
+    return [Setting(path, *values) for path, values in pairs.items() if values[0] != values[1]]
 
 
 def paired_results(first: Run, second: Run) -> list[Pair]:
     """The results of every step that either run has: those of the first in its order, then what only the second has."""
     before, after = ({result.step: result.key for result in run.results[0]} for run in (first, second))
-    return [Pair(step, before.get(step), after.get(step)) for step in dict.fromkeys([*before, *after])]
+    return [Pair(step, before.get(step), after.get(step)) for step in {**before, **after}]
 
 
 def reasons(pair: Pair, store: Store) -> str:
@@ -243,54 +224,48 @@ def reasons(pair: Pair, store: Store) -> str:
     if not (store.has(pair.first) and store.has(pair.second)):
         return "no longer in the store, so nobody can tell"
     before, after = (flatten(store.manifest(key)["identity"]) for key in (pair.first, pair.second))
-    own = [each for each in differences(before, after) if not each.startswith("inputs.")]
+    own = [text for text in differences(before, after) if not text.startswith("inputs.")]
     return "; ".join(own) or "its inputs differ"
 
 
 def changed_versions(pairs: list[Pair], store: Store) -> dict[str, list[str]]:
     """By change, such as `numpy: 2.3.1 → 2.4.0`, the steps that were computed with other versions in the second run."""
-    found: dict[str, list[str]] = {}
+    steps: dict[str, list[str]] = {}
     for pair in pairs:
         if pair.first is None or pair.second is None or not (store.has(pair.first) and store.has(pair.second)):
             continue
         before, after = (store.manifest(key)["versions"] for key in (pair.first, pair.second))
         for change in differences(before, after):
-            found.setdefault(change, []).append(pair.step)
-    return found
+            steps.setdefault(change, []).append(pair.step)
+    return steps
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """What differs between two flat tables, as `rate: 0.1 → 0.2`; `step.` is left out."""
-    made = []
+    texts = []
     for path in sorted({*before, *after}):
         if before.get(path) == after.get(path):
             continue
         name = path.removeprefix("step.")
         if name == "code":
-            made.append("the plug-in file was edited")
+            texts.append("the plug-in file was edited")
         elif path not in before:
-            made.append(f"{name} is new")
+            texts.append(f"{name} is new")
         elif path not in after:
-            made.append(f"{name} is gone")
+            texts.append(f"{name} is gone")
         else:
-            made.append(f"{name}: {_short(before[path])} → {_short(after[path])}")
-    return made
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= _VALUE_CHARACTERS else f"{text[: _VALUE_CHARACTERS - 1]}…"
+            old, new = (text if len(text) <= 24 else f"{text[:23]}…" for text in (str(before[path]), str(after[path])))
+            texts.append(f"{name}: {old} → {new}")
+    return texts
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested tables and lists as `a.b.0.c` -> value."""
-    if isinstance(value, Mapping):
-        pairs: list[tuple[str, Any]] = [(str(name), each) for name, each in value.items()]
-    elif isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
-        pairs = [(str(place), each) for place, each in enumerate(value)]
-    else:
+    if isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+        value = dict(enumerate(value))
+    elif not isinstance(value, Mapping):
         return {prefix: value}
-    made: dict[str, Any] = {}
-    for name, each in pairs:
-        made |= flatten(each, f"{prefix}.{name}" if prefix else name)
-    return made
+    flat: dict[str, Any] = {}
+    for name, each in value.items():
+        flat |= flatten(each, f"{prefix}.{name}" if prefix else str(name))
+    return flat

@@ -38,7 +38,7 @@ IN_THE_RECIPE = {
     ),
     "bad TOML": (
         "[train\nrate = 0.2",
-        "child.toml is no readable TOML:",
+        "child.toml is not readable TOML:",
     ),
     "plug-in file without the class": (
         f"[embed]\nuse = '{TOYS}:Embedd'",

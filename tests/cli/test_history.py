@@ -106,4 +106,4 @@ def test_mistakes_are_one_line(command: Command, store: Store) -> None:
     refused(command("history", "--store", "nowhere"), "there is no store nowhere; run a recipe first")
     refused(command("history", "--limit", "0"), "--limit")
     (STORE / "runs" / "broken.json").write_text("{}", encoding="utf-8")
-    refused(command("history"), "broken.json is no record of a run")
+    refused(command("history"), "broken.json is not a record of a run")

@@ -68,7 +68,7 @@ def test_lost_results_are_named(store: Store) -> None:
 def test_a_broken_record_is_named(store: Store) -> None:
     file = next((store.root / "runs").glob("*.json"))
     file.write_text(json.dumps({"id": "x"}), encoding="utf-8")
-    with pytest.raises(UserError, match=r"\.json is no record of a run .*; delete it"):
+    with pytest.raises(UserError, match=r"\.json is not a record of a run .*; delete it"):
         history(store)
 
 

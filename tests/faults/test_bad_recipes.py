@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,9 +17,11 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import from_raw, load
 from reaemb_bench.core.registry import find
-from tests.conftest import Said
 from tests.faults.mutations_recipes import ODD, Case, mutated
 from tests.faults.outcomes import Tally
+
+if TYPE_CHECKING:
+    from tests.conftest import Said
 
 ROOT = Path(__file__).parents[2]
 
