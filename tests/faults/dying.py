@@ -88,15 +88,15 @@ def _is_at(at: At, number: int, name: str) -> bool:
 
 
 def _watch_ticks(pass_by: Pass) -> None:
-    from reaemb_bench.core import execute as pipeline
+    from reaemb_bench.core import execute
 
-    progressed = pipeline.Progressed
+    # A subclass, because modules that are imported later ask for events of this class.
+    class Ticked(execute.Progressed):
+        def __init__(self, job: Any, progress: Any) -> None:
+            pass_by(f"tick {job.name} {progress.unit} {progress.done}")
+            super().__init__(job, progress)
 
-    def ticked(job: pipeline.Job, tick: Any) -> pipeline.Progressed:
-        pass_by(f"tick {job.name} {tick.unit} {tick.done}")
-        return progressed(job, tick)
-
-    pipeline.Progressed = ticked  # type: ignore[assignment, misc]
+    execute.Progressed = Ticked  # type: ignore[misc]
 
 
 def _watch_writes(pass_by: Pass, root: str) -> None:
