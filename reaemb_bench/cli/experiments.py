@@ -24,12 +24,12 @@ from reaemb_bench.core.errors import RecipeError, UserError
 
 if TYPE_CHECKING:
     from reaemb_bench.core.machine import Machine
-    from reaemb_bench.core.runs import Group, Run
+    from reaemb_bench.core.runs import Run
     from reaemb_bench.core.store import Store
-    from reaemb_bench.experiments.ablate import Ablation, Variant
+    from reaemb_bench.experiments.ablate import Ablation
     from reaemb_bench.experiments.running import Counts
-    from reaemb_bench.experiments.suite import Grid, Task
     from reaemb_bench.experiments.sweep import Sweep
+    from reaemb_bench.experiments.variants import Variant
 
 _FAILED = 1
 
@@ -188,15 +188,15 @@ def bench(
     """
     from reaemb_bench.core.runs import Group
     from reaemb_bench.core.store import Store
-    from reaemb_bench.experiments.bench import remember_cells, suite_tables
-    from reaemb_bench.experiments.suite import grid, read_suite
+    from reaemb_bench.experiments.bench import compute_cells, remember_cells, suite_tables
+    from reaemb_bench.experiments.grid import grid, read_suite
     from reaemb_bench.report.render import check_ending, render_terminal, write_tables
 
     if out is not None:
         check_ending(out)
     loaded = read_suite(suite, sets or ())
     cells, store, group = grid(loaded), Store(machine.store), Group("bench", Path(suite).stem)
-    reasons = _compute_cells(cells, machine, jobs, executor, group)
+    reasons = compute_cells(cells, machine, jobs, executor, group, say)
     remember_cells(cells, store, group)
     tables = suite_tables(cells, store, reasons)
     say(f"\n{loaded.title}", style="bold")
@@ -208,34 +208,6 @@ def bench(
         say(f"\nwritten to {out}")
     if reasons:
         raise typer.Exit(_FAILED)
-
-
-def _compute_cells(cells: Grid, machine: Machine, jobs: int, executor: Executor, group: Group) -> dict[str, str]:
-    """Compute what is missing; returns why cells failed, by the key of their judge's result."""
-    from reaemb_bench.core.store import Store
-    from reaemb_bench.experiments.bench import remember_cells
-    from reaemb_bench.experiments.pool import in_processes, on_ray
-    from reaemb_bench.experiments.suite import judge
-    from reaemb_bench.tracking.terminal import in_words
-
-    store, tasks, start = Store(machine.store), cells.tasks(), time.monotonic()
-    missing = [task for task in tasks if not store.has(judge(task.planned).key)]
-
-    def report(task: Task, line: str) -> None:
-        say(f"{task.label}: {line}")
-
-    say(f"{len(missing)} of {len(tasks)} cells to compute")
-    execute = on_ray if executor == "ray" else in_processes
-    reasons = {}
-    for number, (task, answer) in enumerate(execute(missing, machine, jobs, report), 1):
-        if answer.reason:
-            reasons[judge(task.planned).key] = answer.reason
-        else:
-            # Remembered at once, because an interrupted suite may continue on another day.
-            remember_cells(cells, store, group, task.planned)
-        outcome = f"failed, {answer.reason}" if answer.reason else "done"
-        report(task, f"{outcome} [{number}/{len(missing)}, {in_words(time.monotonic() - start)}]")
-    return reasons
 
 
 SpaceFile = Annotated[
@@ -299,16 +271,7 @@ def sweep(
         search = studies.sweep_of(load(recipe, sets or (), drops or ()), raw, settings, machine, name, storage)
     except RecipeError as error:
         raise UserError(f"{file}, {error}") from None
-    # Before anything runs: a sampler that is not installed or a database that is away costs no trial.
-    studies.sampler(search.settings, 0)
-    count = studies.planned_trials(search)
-    studies.open_study(search)
-    say(f"study '{search.name}' in {studies.shown_storage(search.storage)}: until {count} trials are finished")
-    until = None if timeout is None else time.time() + timeout
-    if jobs == 1:
-        studies.work(search, say, until)
-    else:
-        studies.in_processes(search, jobs, say, until)
+    studies.search(search, jobs, say, timeout)
     _report_search(search, out)
 
 
@@ -333,7 +296,7 @@ def _report_search(search: Sweep, out: Path | None) -> None:
         least, complete = report.LEAST_FOR_IMPORTANCE, len(trials.complete)
         say(f"importance of settings: takes {least} complete trials, there are {complete}")
     best, plots = out or search.folder / "best.toml", search.folder / "plots.html"
-    recipe = search.whole_recipe(search.searched().named(trials.best.params))
+    recipe = search.whole_recipe(search.searched.named(trials.best.params))
     for file, text in ((best, recipe.toml()), (plots, report.page(trials, search))):
         try:
             write_atomically(file, text.encode())

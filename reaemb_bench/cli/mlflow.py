@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reaemb_bench.cli.options import console, machine_options, say
+from reaemb_bench.cli.options import machine_options, say
 from reaemb_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,19 +65,21 @@ def push(machine: Machine, wanted: RunNames = None, everything: All = False) -> 
 
 def _push(run: Run, machine: Machine, store: Store) -> tuple[bool, str]:
     """Whether MLflow has the run now, and a line about it. Raises UserError if MLflow cannot be reached at all."""
-    from reaemb_bench.experiments.running import replayed
+    from reaemb_bench.core.runs import Group
+    from reaemb_bench.experiments.running import executed
     from reaemb_bench.report.recipe_tables import tables_of
     from reaemb_bench.tracking.addresses import redacted
     from reaemb_bench.tracking.mlflow import is_away
 
     try:
         plans = _plans(run, store)
-        with replayed(run, plans, machine, console()) as (tracking, trackers):
-            if any(tracker.outcome == "tracked" for tracker in trackers):
+        group = Group(run.kind, run.group) if run.group else None
+        with executed(plans, machine, say, lambda event: None, group, record=run) as tracking:
+            if any(tracker.outcome == "tracked" for tracker in tracking.trackers):
                 tracking.show(tables_of(plans, store))
     except UserError as error:
         return False, f"not pushed, {' '.join(str(error).split())}"
-    outcomes = [tracker.outcome for tracker in trackers]
+    outcomes = [tracker.outcome for tracker in tracking.trackers]
     if "failed" in outcomes:
         if is_away(machine.mlflow):
             raise UserError(f"{redacted(machine.mlflow)} cannot be reached; push again when it can")

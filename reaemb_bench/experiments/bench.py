@@ -1,84 +1,39 @@
-"""What a method costs, from the manifests of its steps."""
+"""Compute the cells of a suite that the store lacks, then show metrics and costs of all of them in tables."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import os
+import time
+import tomllib
+import traceback
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 from reaemb_bench.core.artifacts import Floors, Ranks, TestTargets
-from reaemb_bench.core.execute import fetch
-from reaemb_bench.core.plan import Job, Plan
-from reaemb_bench.core.runs import Group, Run, forget, history, remember
+from reaemb_bench.core.errors import UserError, reason_of
+from reaemb_bench.core.execute import Event, Finished, Planned, Started, execute, fetch
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import Job, Plan, plan
+from reaemb_bench.core.recipe import from_raw
+from reaemb_bench.core.runs import Group, forget, history, remember
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.groups import SHORT, TAIL
-from reaemb_bench.experiments.suite import Entry, Grid, judge
+from reaemb_bench.experiments.grid import Cell, Grid, Task
+from reaemb_bench.experiments.pool import Answer, Message, Say, portable, processes, ray_cluster
+from reaemb_bench.experiments.variants import judge
+from reaemb_bench.report import table as report
 from reaemb_bench.report.results import K, against_best, check_comparable, row_of, seeds_note, sentence, users_notes
-from reaemb_bench.report.table import LEAK, SIGNIFICANT, Cell, Column, Row, Table, mark_best, mark_second
+from reaemb_bench.report.table import LEAK, SIGNIFICANT, Column, Row, Table, mark_best, mark_second
+from reaemb_bench.tracking.terminal import Lines, in_words
 
+Executor = Literal["processes", "ray"]
 
-@dataclass(frozen=True)
-class Costs:
-    """What one run of a method takes, had it the machine to itself and an empty store.
-
-    trained_parameters, tokens: sums of what its steps noted, all trained parts and all tokens that a language model
-    read. seconds: of its steps' wall time. peak_memory_bytes: the most that any of them held.
-    """
-
-    trained_parameters: float
-    tokens: float
-    seconds: float
-    peak_memory_bytes: float
-
-
-def costs(planned: Plan, store: Store) -> Costs | None:
-    """Costs of all that a plan's ranks depend on, without the data step and the judge; None where a result is gone."""
-    jobs = _learning(planned)
-    if not all(store.has(job.key) for job in jobs):
-        return None
-    manifests = [store.manifest(job.key) for job in jobs]
-    return Costs(
-        trained_parameters=sum(float(each["facts"].get("trained_parameters", 0)) for each in manifests),
-        tokens=sum(float(each["facts"].get("tokens", 0)) for each in manifests),
-        seconds=sum(float(each["seconds"]) for each in manifests),
-        peak_memory_bytes=max((float(each["peak_memory_bytes"]) for each in manifests), default=0.0),
-    )
-
-
-def _learning(planned: Plan) -> list[Job]:
-    judged = judge(planned)
-    wanted = {judged.key}
-    for job in reversed(planned.jobs):
-        if job.key in wanted:
-            wanted.update(key for _, key in job.inputs.values())
-    return [job for job in planned.jobs if job.key in wanted - {judged.key} and TestTargets not in job.makes]
-
-
-# What the store remembers of a suite, so that its results can be compared and are not taken for garbage.
-
-
-def remember_cells(cells: Grid, store: Store, group: Group, of: Plan | None = None) -> None:
-    """Remember the finished seeds of each method on each data set under each head as one run, and so the floors.
-
-    A record of fewer of these seeds is replaced. of: only the cells that have this plan's result.
-    """
-    for plans in (*(entry.plans for entry in cells.entries), *((planned,) for planned in cells.floors.values())):
-        finished = [planned for planned in plans if store.has(judge(planned).key)]
-        if finished and (of is None or judge(of).key in {judge(planned).key for planned in finished}):
-            made = remember(finished, store, group)
-            for run in history(store):
-                if _part_of(run, made):
-                    forget(store, run)
-
-
-def _part_of(run: Run, whole: Run) -> bool:
-    same = (run.kind, run.group, run.name) == (whole.kind, whole.group, whole.name)
-    return same and set(run.results) < set(whole.results)
-
-
-# The tables of a suite, from what its store holds.
-
-
+_ATTEMPTS = 2
 _TESTED = f"full/ndcg@{K}"
 _METRICS = {
     f"full/{metric}@{K}{group and f'/{group}'}": Column(f"{metric.upper()}@{K}", group)
@@ -94,100 +49,217 @@ _COSTS = (
 _STAR_NOTE = f"{SIGNIFICANT}: beats the best baseline, floors included, after correction"
 _COSTS_NOTE = (
     "costs of one run from an empty store, without data and judging: trained parameters of all steps, tokens that "
-    "language models read, wall time of the steps, the most memory that a step held (of the GPU where one is used; of "
-    "the whole process where the system tells no more)"
+    "language models read, wall time of the steps, the most memory that a step held (of the GPU if one is used; of the "
+    "whole process if the system tells no more)"
 )
 
 
-@dataclass(frozen=True)
-class _Finished:
-    """What is there of an entry: ranks and costs of its finished seeds."""
+def compute_cells(
+    grid: Grid, machine: Machine, jobs: int, executor: Executor, group: Group, say: Say
+) -> dict[str, str]:
+    """Computes what the store lacks, `jobs` cells at once; returns why cells failed, by the key of their judge.
 
-    entry: Entry
-    ranks: tuple[Ranks, ...]
-    costs: tuple[Costs, ...]
-
-
-def suite_tables(cells: Grid, store: Store, reasons: Mapping[str, str]) -> list[Table]:
-    """A table for each data set and head; a cell that is not in the store is missing, its reason stands below.
-
-    reasons: by the key of the judge's result. Raises UserError where methods did not rank the same targets.
+    A cell whose process dies is tried once more. A cell that needs a step that has failed already is not tried.
     """
-    by_table: dict[tuple[str, str], list[Entry]] = {}
-    for entry in sorted(cells.entries, key=lambda each: list(cells.floors).index(each.data)):
-        by_table.setdefault((entry.data, entry.head), []).append(entry)
+    store, tasks = Store(machine.store), grid.tasks()
+    waiting = [task for task in reversed(tasks) if not store.has(judge(task.planned).key)]
+    total, begun = len(waiting), time.monotonic()
+    say(f"{total} of {len(tasks)} cells to compute")
+    under_way: dict[Future[Answer], Task] = {}
+    failed_steps: dict[str, Answer] = {}
+    reasons: dict[str, str] = {}
+    ended = 0
+    pool = ray_cluster(compute, machine, jobs) if executor == "ray" else processes(compute, machine, jobs, _ATTEMPTS)
+    with pool as submit:
+        while waiting or under_way:
+            while waiting and len(under_way) < jobs:
+                task = waiting.pop()
+                failed = [job.key for job in task.planned.jobs if job.key in failed_steps and not store.has(job.key)]
+                if failed:
+                    future: Future[Answer] = Future()
+                    future.set_result(failed_steps[failed[0]])
+                else:
+                    future = submit(_message(task.planned, machine), partial(_say_of, task, say))
+                under_way[future] = task
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                task, error = under_way.pop(future), future.exception()
+                answer = Answer(f"its process died twice ({type(error).__name__})") if error else future.result()
+                ended += 1
+                if answer.reason:
+                    reasons[judge(task.planned).key] = answer.reason
+                    failed_steps.setdefault(answer.key, answer)
+                else:
+                    # At once, because an interrupted suite may go on another day.
+                    remember_cells(grid, store, group, task.planned)
+                outcome = f"failed, {answer.reason}" if answer.reason else "done"
+                _say_of(task, say, f"{outcome} [{ended}/{total}, {in_words(time.monotonic() - begun)}]")
+    return reasons
+
+
+def _say_of(task: Task, say: Say, line: str) -> None:
+    say(f"{task.label}: {line}")
+
+
+def _message(planned: Plan, machine: Machine) -> Message:
+    recipe = planned.recipe
+    return {
+        "recipe": recipe.toml(),
+        "name": recipe.name,
+        "seed": planned.seed,
+        "machine": portable(machine),
+        "folder": str(Path.cwd()),
+    }
+
+
+def compute(message: Message, say: Say) -> Answer:
+    """Executes the plan of a message in a process of the pool. Errors of a step become an answer."""
+    os.chdir(message["folder"])
+    machine = Machine.model_validate(message["machine"])
+    under_way: list[Job] = []
+    try:
+        planned = plan(from_raw(tomllib.loads(message["recipe"]), message["name"]), message["seed"])
+        lines = Lines(planned, say)
+
+        def watch(event: Event) -> None:
+            if isinstance(event, Started):
+                under_way[:] = [event.job]
+            elif isinstance(event, Finished):
+                under_way.clear()
+            if not (isinstance(event, Planned) or (isinstance(event, Finished) and event.cached)):
+                lines(event)
+
+        execute(planned, Store(machine.store), machine, watch)
+    except Exception as error:  # noqa: BLE001 - one method's failure must not cost the others their results
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        reason = reason_of(error)
+        return Answer(f"{under_way[0].name}: {reason}", under_way[0].key) if under_way else Answer(reason)
+    return Answer()
+
+
+def remember_cells(grid: Grid, store: Store, group: Group, of: Plan | None = None) -> None:
+    """Records the finished seeds of each cell, and of each data set's floors, as one run, so that they can be compared.
+
+    Records of fewer of these seeds are replaced. of: only the cells that contain this plan's result.
+    """
+    for plans in (*(cell.variant.plans for cell in grid.cells), *((floors,) for floors in grid.floors.values())):
+        finished = [planned for planned in plans if store.has(judge(planned).key)]
+        if finished and (of is None or judge(of).key in {judge(planned).key for planned in finished}):
+            whole = remember(finished, store, group)
+            for run in history(store):
+                same = (run.kind, run.group, run.name) == (whole.kind, whole.group, whole.name)
+                if same and set(run.results) < set(whole.results):
+                    forget(store, run)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one run of a method takes on an otherwise idle machine, from an empty store.
+
+    trained_parameters, tokens: sums over its steps, of all trained parts and of all tokens that a language model read.
+    seconds: sum of the steps' wall time. peak_memory_bytes: the most that any step held.
+    """
+
+    trained_parameters: float
+    tokens: float
+    seconds: float
+    peak_memory_bytes: float
+
+
+def costs(planned: Plan, store: Store) -> Costs | None:
+    """Returns the costs of all that a plan's ranks depend on, without data and judge; None if a result is gone."""
+    last = judge(planned)
+    wanted = {last.key}
+    for job in reversed(planned.jobs):
+        if job.key in wanted:
+            wanted.update(key for _, key in job.inputs.values())
+    jobs = [job for job in planned.jobs if job.key in wanted - {last.key} and TestTargets not in job.makes]
+    if not all(store.has(job.key) for job in jobs):
+        return None
+    manifests = [store.manifest(job.key) for job in jobs]
+    return Costs(
+        trained_parameters=sum(float(manifest["facts"].get("trained_parameters", 0)) for manifest in manifests),
+        tokens=sum(float(manifest["facts"].get("tokens", 0)) for manifest in manifests),
+        seconds=sum(float(manifest["seconds"]) for manifest in manifests),
+        peak_memory_bytes=max((float(manifest["peak_memory_bytes"]) for manifest in manifests), default=0.0),
+    )
+
+
+def suite_tables(grid: Grid, store: Store, reasons: Mapping[str, str]) -> list[Table]:
+    """Returns a table for each data set and head; cells that the store lacks are missing, with the reason below.
+
+    reasons: by the key of the judge's result. Raises UserError if methods did not rank the same targets.
+    """
+    by_table: dict[tuple[str, str], list[Cell]] = {}
+    for cell in sorted(grid.cells, key=lambda cell: list(grid.floors).index(cell.data)):
+        by_table.setdefault((cell.data, cell.head), []).append(cell)
     return [
-        _table(", ".join(filter(None, names)), entries, cells, store, reasons) for names, entries in by_table.items()
+        _table(", ".join(filter(None, names)), cells, grid.floors[names[0]], store, reasons)
+        for names, cells in by_table.items()
     ]
 
 
-def _table(title: str, entries: Sequence[Entry], cells: Grid, store: Store, reasons: Mapping[str, str]) -> Table:
-    counted = cells.floors[entries[0].data]
-    floors = fetch(counted, store, Floors) if store.has(judge(counted).key) else None
+def _table(title: str, cells: Sequence[Cell], floors_plan: Plan, store: Store, reasons: Mapping[str, str]) -> Table:
+    floors = fetch(floors_plan, store, Floors) if store.has(judge(floors_plan).key) else None
     by_floor = floors.by_name if floors is not None else {}
-    methods = [_finished(entry, store) for entry in entries]
-    everything = [*(ranks for each in methods for ranks in each.ranks), *by_floor.values()]
+    finished = {
+        cell.name: [planned for planned in cell.variant.plans if store.has(judge(planned).key)] for cell in cells
+    }
+    ranks = {
+        name: [seed for planned in plans if (seed := fetch(planned, store, Ranks)) is not None]
+        for name, plans in finished.items()
+    }
+    everything = [*(each for seeds in ranks.values() for each in seeds), *by_floor.values()]
     check_comparable(everything)
-    named = {each.entry.name: each.ranks for each in methods if each.ranks}
-    compared = against_best(named, by_floor, [entry.name for entry in entries if entry.proposed], K)
-    rows = _rows(methods, by_floor, {each.first for each in compared if each.shown and each.difference > 0})
+    ranked = {name: seeds for name, seeds in ranks.items() if seeds}
+    compared = against_best(ranked, by_floor, [cell.name for cell in cells if cell.proposed], K)
+    winners = {comparison.first for comparison in compared if comparison.shown and comparison.difference > 0}
+
+    rows = []
+    for cell in cells:
+        leaking = bool(cell.variant.plans[0].leaks)
+        if seeds := ranks[cell.name]:
+            rows.append(row_of(cell.name, seeds, TAIL, SHORT, leaks=leaking, of=_METRICS))
+        else:
+            rows.append(Row(cell.name, tuple(report.Cell(None) for _ in _METRICS), leaks=leaking))
+    rows += [row_of(name, [seed], TAIL, SHORT, floor=True, of=_METRICS) for name, seed in by_floor.items()]
+    tested = list(_METRICS).index(_TESTED)
+    whole = []
+    for row in mark_second(mark_best(rows)):
+        values = list(row.cells)
+        if row.name in winners:
+            values[tested] = replace(values[tested], significant=True)
+        paid = [] if row.floor else [cost for planned in finished[row.name] if (cost := costs(planned, store))]
+        whole.append(replace(row, cells=(*values, *_cost_cells(paid))))
+
     notes = users_notes(everything[0], TAIL, SHORT) if everything and len(everything[0].users) else []
-    notes += [*seeds_note([len(ranks) for ranks in named.values()], None), *_embedders(entries)]
+    notes += seeds_note([len(seeds) for seeds in ranked.values()], None)
+    notes += _embedder_notes(cells)
     notes += [_STAR_NOTE, *map(sentence, compared)] if compared else []
-    notes += [_COSTS_NOTE, *_remarks(entries), *_missing(entries, counted, store, reasons)]
-    return Table(title, (*_METRICS.values(), *_COSTS), rows, tuple(notes))
+    notes += [_COSTS_NOTE]
+    if own := [cell.name for cell in cells if cell.head and not cell.takes_head]:
+        notes.append(f"not under {cells[0].head} but as in their recipes: {', '.join(own)}")
+    if leaks := list(dict.fromkeys(step for cell in cells for step in cell.variant.plans[0].leaks)):
+        notes.append(f"{LEAK} looks at held-out data on purpose ({', '.join(leaks)}): no fair comparison")
+    notes += _missing_notes(cells, floors_plan, store, reasons)
+    return Table(title, (*_METRICS.values(), *_COSTS), tuple(whole), tuple(notes))
 
 
-def _finished(entry: Entry, store: Store) -> _Finished:
-    finished = [planned for planned in entry.plans if store.has(judge(planned).key)]
-    ranks = [fetch(planned, store, Ranks) for planned in finished]
-    prices = [costs(planned, store) for planned in finished]
-    return _Finished(
-        entry,
-        tuple(each for each in ranks if each is not None),
-        tuple(each for each in prices if each is not None),
-    )
-
-
-def _rows(methods: Sequence[_Finished], floors: Mapping[str, Ranks], winners: Collection[str]) -> tuple[Row, ...]:
-    rows = [_metrics(each) for each in methods]
-    rows += [row_of(name, [ranks], TAIL, SHORT, floor=True, of=_METRICS) for name, ranks in floors.items()]
-    prices = [*(each.costs for each in methods), *(() for _ in floors)]
-    return tuple(
-        _with_costs(_starred(row) if row.name in winners else row, paid)
-        for row, paid in zip(mark_second(mark_best(rows)), prices, strict=True)
-    )
-
-
-def _metrics(method: _Finished) -> Row:
-    name, leaks = method.entry.name, bool(method.entry.plans[0].leaks)
-    if not method.ranks:
-        return Row(name, tuple(Cell(None) for _ in _METRICS), leaks=leaks)
-    return row_of(name, method.ranks, TAIL, SHORT, leaks=leaks, of=_METRICS)
-
-
-def _starred(row: Row) -> Row:
-    place = list(_METRICS).index(_TESTED)
-    cells = list(row.cells)
-    cells[place] = replace(cells[place], significant=True)
-    return replace(row, cells=tuple(cells))
-
-
-def _with_costs(row: Row, paid: Sequence[Costs]) -> Row:
+def _cost_cells(paid: Sequence[Costs]) -> list[report.Cell]:
+    """Returns the cells of the cost columns: means over seeds, and the highest peak memory."""
     if not paid:
-        return replace(row, cells=(*row.cells, *(Cell(None) for _ in _COSTS)))
-    means = (
-        fmean(each.trained_parameters for each in paid),
-        fmean(each.tokens for each in paid),
-        fmean(each.seconds for each in paid) / 60,
-        max(each.peak_memory_bytes for each in paid) / 1e9,
-    )
-    return replace(row, cells=(*row.cells, *map(Cell, means)))
+        return [report.Cell(None) for _ in _COSTS]
+    return [
+        report.Cell(fmean(each.trained_parameters for each in paid)),
+        report.Cell(fmean(each.tokens for each in paid)),
+        report.Cell(fmean(each.seconds for each in paid) / 60),
+        report.Cell(max(each.peak_memory_bytes for each in paid) / 1e9),
+    ]
 
 
-def _embedders(entries: Sequence[Entry]) -> list[str]:
-    """Whose embedder is drawn once and not anew in every run, so that its chance does not show in the deviation."""
-    recipes = {entry.name: entry.plans[0].recipe for entry in entries if len(entry.plans) > 1}
+def _embedder_notes(cells: Sequence[Cell]) -> list[str]:
+    """Names the methods whose embedder is drawn once and not in every run: its chance is not in the deviation."""
+    recipes = {cell.name: cell.variant.recipe for cell in cells if len(cell.variant.plans) > 1}
     fixed = [
         f"{name} (seed {recipe.embedder_seed})"
         for name, recipe in recipes.items()
@@ -196,26 +268,20 @@ def _embedders(entries: Sequence[Entry]) -> list[str]:
     return [f"one embedder for all seeds of the recommender: {', '.join(fixed)}"] if fixed else []
 
 
-def _remarks(entries: Sequence[Entry]) -> list[str]:
-    made = []
-    if own := [entry.name for entry in entries if entry.head and not entry.takes_head]:
-        made.append(f"not under {entries[0].head} but as in their recipes: {', '.join(own)}")
-    if leaks := list(dict.fromkeys(step for entry in entries for step in entry.plans[0].leaks)):
-        made.append(f"{LEAK} looks at held-out data on purpose ({', '.join(leaks)}): no fair comparison")
-    return made
-
-
-def _missing(entries: Sequence[Entry], floors: Plan, store: Store, reasons: Mapping[str, str]) -> list[str]:
-    """A line for each reason: whom, and which seeds, it has cost their cell."""
-    by_reason: dict[str, dict[str, list[str]]] = {}
-    cells = [(entry.name, planned) for entry in entries for planned in entry.plans]
-    for name, planned in [*cells, ("floors", floors)]:
+def _missing_notes(cells: Sequence[Cell], floors: Plan, store: Store, reasons: Mapping[str, str]) -> list[str]:
+    """Returns a line for each reason, with the methods and seeds that it has cost their cell."""
+    seeds: dict[str, dict[str, list[str]]] = {}
+    for name, planned in [
+        *((cell.name, planned) for cell in cells for planned in cell.variant.plans),
+        ("floors", floors),
+    ]:
         key = judge(planned).key
         if not store.has(key):
-            seeds = by_reason.setdefault(reasons.get(key, "not computed"), {}).setdefault(name, [])
-            seeds.append(str(planned.seed))
-    return [f"missing: {_whose(by_name)}: {reason}" for reason, by_name in by_reason.items()]
-
-
-def _whose(seeds: Mapping[str, Sequence[str]]) -> str:
-    return "; ".join(f"{name}, seed{'s' if len(each) > 1 else ''} {', '.join(each)}" for name, each in seeds.items())
+            by_method = seeds.setdefault(reasons.get(key, "not computed"), {})
+            by_method.setdefault(name, []).append(str(planned.seed))
+    return [
+        "missing: "
+        + "; ".join(f"{name}, seed{'s' if len(lost) > 1 else ''} {', '.join(lost)}" for name, lost in by_method.items())
+        + f": {reason}"
+        for reason, by_method in seeds.items()
+    ]

@@ -1,4 +1,4 @@
-"""How a search space is searched: the table `[sweep]` of its file, and what the command line changes in it."""
+"""Search space files: `[space]` names the settings that vary and their values, `[sweep]` how they are searched."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +21,7 @@ from pydantic import (
 )
 
 from reaemb_bench.core.errors import RecipeError, UserError
-from reaemb_bench.core.recipe import SHIPPED, Raw, locate, merge, read_toml
+from reaemb_bench.core.recipe import SHIPPED, Raw, locate, read_toml
 from reaemb_bench.core.registry import nearest, settings_error
 from reaemb_bench.report.table import number
 from reaemb_bench.tracking.terminal import in_words
@@ -35,33 +34,39 @@ SamplerName = Literal["tpe", "gp", "cmaes", "random", "grid"]
 PrunerName = Literal["median", "hyperband", "none"]
 
 CURVE = "validation/ndcg@10"
-"""What `train` steps report after every epoch, and what a trial is pruned by."""
+"""The curve that `train` steps report after every epoch, and that trials are pruned by."""
 MINUTES = "minutes"
 """The objective that counts cost."""
 
 _METRICS = [f"{metric}@{k}" for metric in ("ndcg", "hr") for k in (5, 10, 20)] + ["mrr"]
 _GROUPS = ("", "/tail", "/head", "/cold", "/short", "/long")
 OBJECTIVES = (*(f"validation/{metric}{group}" for metric in _METRICS for group in _GROUPS), MINUTES)
-"""What can be asked for: metrics of the validation targets, of all users or of a group, and minutes."""
+"""All objectives: metrics of the validation targets, of all users or of a group, and minutes."""
+
+Label = str | int | float | bool
+"""What a study remembers of a value: itself, or the text of a table or list."""
+Number = StrictInt | StrictFloat
+Values = dict[str, Any]
+"""Path -> TOML value, in the order of the space."""
 
 _ENDING = ".search.toml"
 
 
 class Settings(BaseModel):
-    """How many trials there are, who proposes them and who stops them early."""
+    """The number of trials, the sampler that proposes them and the pruner that stops them early."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     trials: int = Field(default=20, ge=1)
-    """Finished trials of the study, whoever computes them; pruned and failed ones count."""
+    """Finished trials of the study, by all processes; pruned and failed ones count."""
     sampler: SamplerName = "tpe"
-    """Who proposes settings."""
+    """Proposes settings."""
     pruner: PrunerName = "median"
-    """Who stops a trial by its validation curve; with any other objective than validation/ndcg@10 alone nobody does."""
+    """Stops a trial by its validation curve; only if validation/ndcg@10 is the only objective."""
     objectives: tuple[str, ...] = Field(default=(CURVE,), min_length=1)
-    """What counts; with several, the trials that no other one beats in all of them."""
+    """What is searched for; several give the Pareto front: the trials that no other one beats in all of them."""
     seed: int = 0
-    """Of the sampler."""
+    """Seed of the sampler."""
 
     @field_validator("objectives")
     @classmethod
@@ -78,7 +83,7 @@ class Settings(BaseModel):
 
     @property
     def directions(self) -> list[str]:
-        """Whether more or less of each objective is better."""
+        """Whether each objective is maximised or minimised."""
         return ["minimize" if name == MINUTES else "maximize" for name in self.objectives]
 
     @property
@@ -88,21 +93,21 @@ class Settings(BaseModel):
 
 
 def shown(value: float, objective: str) -> str:
-    """A value of an objective as people read it."""
+    """Returns a value of an objective as text."""
     return in_words(60 * value) if objective == MINUTES else number(value)
 
 
 def twin(recipe: str | Path) -> Path:
-    """The space file beside a recipe, `NAME.search.toml` beside `NAME.toml`. Raises UserError where there is none."""
+    """Returns the space file of a recipe, `NAME.search.toml` next to `NAME.toml`. Raises UserError if it is missing."""
     file = locate(recipe)
-    beside = file.with_name(file.stem + _ENDING)
-    if not beside.is_file():
-        raise UserError(f"there is no search space {beside} beside the recipe; write one, or name one with --space")
-    return beside
+    twin = file.with_name(file.stem + _ENDING)
+    if not twin.is_file():
+        raise UserError(f"the recipe has no search space {twin}; write one, or name one with --space")
+    return twin
 
 
 def read_search(file: Path, changes: Raw) -> tuple[Raw, Settings]:
-    """The table `[space]` of a file, and `[sweep]` with `changes` in it. Raises UserError that names the file."""
+    """Returns the table `[space]` of a file, and `[sweep]` with `changes`. Raises UserError that names the file."""
     shipped = SHIPPED / "recipes" / file
     raw = read_toml(file if file.is_file() or not shipped.is_file() else shipped)
     table: Any = {**raw.pop("sweep", {}), **changes}
@@ -119,33 +124,23 @@ def read_search(file: Path, changes: Raw) -> tuple[Raw, Settings]:
         raise UserError(f"{file}, {error}") from None
 
 
-# Search spaces: which settings of a recipe vary, between what bounds or among which choices, read from TOML.
-
-
-Label = str | int | float | bool
-"""What a study remembers of a value: itself, or its text where it is a table or a list."""
-
-
-Number = StrictInt | StrictFloat
-
-
 class Dimension(BaseModel):
-    """What one setting may be: a number from `low` to `high`, or one of `choices`."""
+    """The values of one setting: numbers from `low` to `high`, or `choices`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     low: Number | None = None
-    """The least value; two whole bounds are a whole number."""
+    """The lowest value; two integer bounds give integers."""
     high: Number | None = None
-    """The greatest value, itself included."""
+    """The highest value, included."""
     log: bool = False
-    """Whether orders of magnitude are equally likely, not values."""
+    """Whether to sample on a logarithmic scale."""
     step: Number | None = None
-    """Distance of neighbouring values, from `low` on."""
+    """Distance between neighbouring values, from `low` on."""
     choices: tuple[Any, ...] = ()
     """The values, or components as names or tables; a name alone keeps the recipe's settings of that component."""
     when: dict[str, Any] = Field(default_factory=dict)
-    """Paths that stand above this one, and the choice, or list of choices, at which this setting exists."""
+    """Earlier paths, and the choice, or list of choices, for which this setting exists."""
 
     @model_validator(mode="after")
     def _either(self) -> Dimension:
@@ -173,15 +168,15 @@ class Dimension(BaseModel):
 
     @property
     def whole(self) -> bool:
-        """Whether its numbers are whole."""
+        """Whether its numbers are integers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def ends(self) -> tuple[Any, ...]:
-        """The values to try before anything runs: both bounds, or every choice."""
+        """Returns the values to check before anything runs: both bounds, or every choice."""
         return self.choices or (self.low, self.high)
 
     def all(self) -> tuple[Any, ...]:
-        """Every value it can take. Raises UserError where there is no end of them."""
+        """Returns every value. Raises UserError if their number is infinite."""
         if self.choices:
             return self.choices
         assert self.low is not None and self.high is not None
@@ -192,7 +187,7 @@ class Dimension(BaseModel):
         return tuple(self.low + place * step for place in range(count))
 
     def drawn(self, path: str, trial: Trial) -> Any:
-        """The value that the trial's sampler proposes."""
+        """Returns the value that the trial's sampler proposes."""
         if self.choices:
             by_label = {label(choice): choice for choice in self.choices}
             return by_label[trial.suggest_categorical(path, list(by_label))]
@@ -202,18 +197,14 @@ class Dimension(BaseModel):
         return trial.suggest_float(path, self.low, self.high, step=self.step, log=self.log)
 
 
-Values = dict[str, Any]
-"""Path -> TOML value, in the order of the space."""
-
-
 @dataclass(frozen=True)
 class Space:
-    """The dimensions by their path in the recipe; one that depends on others stands below them."""
+    """The dimensions by their path in the recipe; one that depends on others comes after them."""
 
     dimensions: Mapping[str, Dimension]
 
     def drawn(self, trial: Trial) -> Values:
-        """What a trial tries."""
+        """Returns the values that a trial tries."""
         values: Values = {}
         for path, dimension in self.dimensions.items():
             if _exists(dimension, values):
@@ -221,16 +212,16 @@ class Space:
         return values
 
     def named(self, params: Mapping[str, Label]) -> Values:
-        """What a trial tried, from what its study remembers of it."""
-        made: Values = {}
+        """Returns the values that a trial tried, from what its study remembers."""
+        values: Values = {}
         for path, dimension in self.dimensions.items():
             if path in params:
                 known = {label(choice): choice for choice in dimension.choices}
-                made[path] = known.get(params[path], params[path])
-        return made
+                values[path] = known.get(params[path], params[path])
+        return values
 
     def grid(self) -> list[Values]:
-        """Every point. Raises UserError where a dimension has no end of values."""
+        """Returns every point. Raises UserError if a dimension has infinitely many values."""
         points: list[Values] = [{}]
         for path, dimension in self.dimensions.items():
             try:
@@ -245,7 +236,7 @@ class Space:
         return points
 
     def probes(self) -> Iterator[tuple[str, Values]]:
-        """Points that together hold every choice and bound, each with the path that it is about."""
+        """Yields points that together cover every choice and bound, each with the path that it is about."""
         for path, dimension in self.dimensions.items():
             for value in dimension.ends():
                 yield path, self._ordered({**self._conditions(path), path: value})
@@ -256,32 +247,41 @@ class Space:
                         yield path, self._ordered({**above, path: dimension.ends()[0]})
 
     def _conditions(self, path: str) -> Values:
-        """Choices at which the setting at `path` exists."""
-        made: Values = {}
+        """Returns choices for which the setting at `path` exists."""
+        values: Values = {}
         for other, wanted in self.dimensions[path].when.items():
-            chosen = next(each for each in self.dimensions[other].choices if _meets(each, wanted))
-            made |= {**self._conditions(other), other: chosen}
-        return made
+            chosen = next(choice for choice in self.dimensions[other].choices if _meets(choice, wanted))
+            values |= {**self._conditions(other), other: chosen}
+        return values
 
     def _ordered(self, values: Values) -> Values:
         return {path: values[path] for path in self.dimensions if path in values}
 
 
 def label(value: Any) -> Label:
-    """What stands for a choice in a study and in tables: itself, or a line of JSON."""
+    """Returns what stands for a choice in a study and in tables: itself, or a line of JSON."""
     return value if isinstance(value, str | int | float | bool) else json.dumps(value, ensure_ascii=False)
 
 
-def applied(raw: Raw, values: Values) -> Raw:
-    """The recipe with these values laid over it, as `--set` does."""
+def as_tables(raw: Raw, values: Values) -> list[Raw]:
+    """Returns the tables that set these values in a recipe, one per path.
+
+    raw: the recipe, with every default. A choice that only names a component keeps the recipe's settings of it.
+    """
+    tables = []
     for path, value in values.items():
-        named = {"use": value} if isinstance(value, str) and isinstance(_at(raw, path), dict) else value
-        raw = merge(raw, reduce(lambda inner, part: {part: inner}, reversed(path.split(".")), named))
-    return raw
+        parts, present = path.split("."), raw
+        for part in parts:
+            present = present.get(part, {}) if isinstance(present, dict) else {}
+        table = {"use": value} if isinstance(value, str) and isinstance(present, dict) and present else value
+        for part in reversed(parts):
+            table = {part: table}
+        tables.append(table)
+    return tables
 
 
 def read_space(raw: Raw) -> Space:
-    """The space of the table `[space]`. Raises RecipeError that names the path."""
+    """Returns the space of the table `[space]`. Raises RecipeError that names the path."""
     if not raw:
         raise RecipeError('add at least one setting, such as "train.learning_rate" = { low = 1e-4, high = 1e-2 }')
     dimensions: dict[str, Dimension] = {}
@@ -289,11 +289,11 @@ def read_space(raw: Raw) -> Space:
         if "." not in path:
             raise RecipeError(f'write the whole path in quotes: "{path}.SETTING" = {{ low = 1, high = 2 }}', (path,))
         try:
-            made = Dimension.model_validate(table)
+            dimension = Dimension.model_validate(table)
         except ValidationError as error:
             raise settings_error(error, Dimension.model_fields).under(path) from None
-        _check_conditions(path, made, dimensions)
-        dimensions[path] = made
+        _check_conditions(path, dimension, dimensions)
+        dimensions[path] = dimension
     return Space(dimensions)
 
 
@@ -302,10 +302,10 @@ def _check_conditions(path: str, dimension: Dimension, above: Mapping[str, Dimen
         if other not in above:
             raise RecipeError(f"no path above is called '{other}'.{nearest(other, above)}", (path, "when"))
         known = [str(_name(choice)) for choice in above[other].choices]
-        for each in wanted if isinstance(wanted, list) else [wanted]:
-            if not any(_meets(choice, each) for choice in above[other].choices):
-                hint = nearest(str(each), known)
-                raise RecipeError(f"{other} has no choice {each!r}.{hint} Choices: {', '.join(known)}", (path, "when"))
+        for name in wanted if isinstance(wanted, list) else [wanted]:
+            if not any(_meets(choice, name) for choice in above[other].choices):
+                hint = nearest(str(name), known)
+                raise RecipeError(f"{other} has no choice {name!r}.{hint} Choices: {', '.join(known)}", (path, "when"))
 
 
 def _exists(dimension: Dimension, values: Values) -> bool:
@@ -314,16 +314,9 @@ def _exists(dimension: Dimension, values: Values) -> bool:
 
 def _meets(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, list):
-        return any(_meets(value, each) for each in wanted)
+        return any(_meets(value, name) for name in wanted)
     return bool(value == wanted or _name(value) == wanted)
 
 
 def _name(value: Any) -> Any:
     return value.get("use") if isinstance(value, dict) else value
-
-
-def _at(raw: Raw, path: str) -> Any:
-    value: Any = raw
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value

@@ -144,7 +144,11 @@ def panel(heading: str, alt: str, draw: Callable[[Axes], None]) -> Panel:
         draw(axes)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    svg = file.getvalue()
+    return svg_panel(heading, alt, file.getvalue())
+
+
+def svg_panel(heading: str, alt: str, svg: str) -> Panel:
+    """An SVG file of matplotlib as a part of a page."""
     root = _SVG_ROOT.search(svg)
     assert root is not None
     # Ids must differ from those of other panels, and a style would hold for the whole page.

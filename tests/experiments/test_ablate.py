@@ -14,7 +14,8 @@ from reaemb_bench.core.runs import history, ranks_of
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.paper_variants import variants_in
 from reaemb_bench.evaluation.summary import over_seeds, summarise
-from reaemb_bench.experiments.ablate import Asked, Variant, read_ablation
+from reaemb_bench.experiments.ablate import Asked, read_ablation
+from reaemb_bench.experiments.variants import Variant
 from tests.conftest import TOYS, Said
 
 Command = Callable[..., Said]

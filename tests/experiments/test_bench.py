@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from reaemb_bench.experiments.suite import grid, read_suite
+from reaemb_bench.experiments.grid import grid, read_suite
 from tests.conftest import TOYS, Said
 
 Command = Callable[..., Said]
@@ -284,9 +284,9 @@ def test_shipped_suites_plan(name: str, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     suite = read_suite(name)
     cells = grid(suite)
-    assert len(cells.entries) == len(suite.methods) * len(suite.data) * len(suite.heads)
+    assert len(cells.cells) == len(suite.methods) * len(suite.data) * len(suite.heads)
     assert len(suite.heads) == len(suite.seeds) == 3
-    assert any(entry.proposed for entry in cells.entries)
+    assert any(cell.proposed for cell in cells.cells)
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.recipe import load
-from reaemb_bench.experiments.space import Settings, Space, Values, applied, read_search, read_space, twin
+from reaemb_bench.core.registry import find
+from reaemb_bench.experiments.space import Settings, Space, Values, read_search, read_space, twin
 from reaemb_bench.experiments.sweep import Sweep, sweep_of
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -61,9 +62,13 @@ def test_a_component_of_a_choice_brings_its_settings() -> None:
 
 
 def test_a_name_alone_keeps_what_the_recipe_sets_of_the_same_component() -> None:
-    raw = {"train": {"head": {"use": "sasrec", "hidden": 32}}}
-    assert applied(raw, {"train.head": "sasrec"})["train"]["head"] == {"use": "sasrec", "hidden": 32}
-    assert applied(raw, {"train.head": "gru4rec"})["train"]["head"] == {"use": "gru4rec"}
+    sweep = swept('"train.head" = { choices = ["sasrec", "gru4rec"] }')
+    before = load("quickstart").steps["train"].spec()["head"]
+    assert before["hidden"] != find("head", "sasrec")().hidden  # type: ignore[attr-defined]
+    assert sweep.trial_recipe({"train.head": "sasrec"}, "x").steps["train"].spec()["head"] == before
+    other = sweep.trial_recipe({"train.head": "gru4rec"}, "x").steps["train"].spec()["head"]
+    assert other["use"] == "gru4rec"
+    assert other["hidden"] == find("head", "gru4rec")().hidden  # type: ignore[attr-defined]
 
 
 def test_a_grid_holds_every_point_once_and_no_setting_that_is_not_there() -> None:
@@ -107,7 +112,7 @@ def spaces(draw: st.DrawFn) -> dict[str, Any]:
 @given(spaces(), st.integers(0, 1000))
 def test_every_recipe_of_a_checked_space_validates_and_holds_what_was_drawn(raw: dict[str, Any], seed: int) -> None:
     sweep = sweep_of(load("quickstart"), raw, Settings(), Machine(mlflow=""), None, None)
-    values = drawn(sweep.searched(), seed)
+    values = drawn(sweep.searched, seed)
     made = sweep.trial_recipe(values, "trial")
     assert set(values) == set(raw)
     assert [name for name, step in made.steps.items() if step.data_access == "test"] == []
@@ -168,7 +173,7 @@ def test_a_choice_that_would_leak_is_refused() -> None:
 def test_shipped_spaces_fit_the_recipes_that_they_stand_beside(recipe: str) -> None:
     raw, read = read_search(twin(recipe), {})
     made = sweep_of(load(recipe), raw, read, Machine(mlflow=""), None, None)
-    assert len(made.searched().dimensions) >= 4
+    assert len(made.searched.dimensions) >= 4
 
 
 def test_the_head_of_a_space_file_names_its_mistakes(tmp_path: Path) -> None:

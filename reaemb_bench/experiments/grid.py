@@ -1,0 +1,201 @@
+"""Suite files and their cells: every method on every data set, under every recommender, with every seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from reaemb_bench.core.errors import RecipeError, UserError
+from reaemb_bench.core.plan import Plan, plan
+from reaemb_bench.core.recipe import Raw, Recipe, from_raw, load, locate, merge, parse_set, read_toml
+from reaemb_bench.core.registry import nearest, settings_error
+from reaemb_bench.experiments.variants import Edits, Variant, edited, file_near, judge, planned_variant
+
+_DATA_STEP = "prepare"
+
+
+class Method(Edits):
+    """A method of a suite: a recipe, and what the suite changes in it."""
+
+    recipe: str
+    """A recipe file, relative to the suite, or the name of a shipped one."""
+    name: str = ""
+    """Its name in the tables; by default the recipe's."""
+    own_head: bool = False
+    """Whether the recommender stays as the recipe has it, instead of those in `heads`."""
+    proposed: bool = False
+    """Whether this is a proposed method, to be tested against the best of the others."""
+
+
+class Suite(BaseModel):
+    """A validated suite; tables are raw TOML until they are merged into a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    title: str = ""
+    """Heading of the tables."""
+    methods: tuple[Method, ...] = Field(min_length=1)
+    """One row each."""
+    set: Raw = Field(default_factory=dict)
+    """Tables merged over those of every recipe that has such a step, before the method's own."""
+    data: dict[str, Raw] = Field(min_length=1)
+    """Named `[prepare]` tables, which replace each recipe's."""
+    heads: dict[str, Raw] = Field(default_factory=dict)
+    """Named training settings for each step that has a setting `head`; without any, recipes keep their own."""
+    train: Raw = Field(default_factory=dict)
+    """Training settings that all `heads` share, methods with their own head included."""
+    seeds: tuple[int, ...] = Field(default=(42,), min_length=1)
+    """One run each."""
+    embedder_seed: int | None = None
+    """The embedder's seed in all runs; without it each recipe says whether the embedder takes part in `seeds`."""
+    data_seed: int = 0
+    """Seed of tie order and stored candidates, so that all methods are judged by the same targets."""
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _names_alone(cls, value: Any) -> Any:
+        return [{"recipe": each} if isinstance(each, str) else each for each in value] if type(value) is list else value
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one data set under one of the suite's heads, with all seeds.
+
+    head: empty if the suite names none. takes_head: whether that head is trained, and not the recipe's own.
+    """
+
+    variant: Variant
+    data: str
+    head: str
+    takes_head: bool
+    proposed: bool
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        return self.variant.name
+
+
+@dataclass(frozen=True)
+class Task:
+    """A plan to execute, and its name in progress lines."""
+
+    label: str
+    planned: Plan
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All cells of a suite, and the plan of the floors of each data set."""
+
+    cells: tuple[Cell, ...]
+    floors: dict[str, Plan]
+
+    def tasks(self) -> list[Task]:
+        """Returns each distinct plan once, all methods with one seed before any with the next.
+
+        Plans that share the work of a language model are then far apart, so that processes rarely wait for each other.
+        """
+        tasks = {judge(planned).key: Task(f"{data}, floors", planned) for data, planned in self.floors.items()}
+        groups: dict[tuple[str, str], list[Cell]] = {}
+        for cell in self.cells:
+            groups.setdefault((cell.head, cell.data), []).append(cell)
+        for group in groups.values():
+            for plans in zip(*(cell.variant.plans for cell in group), strict=True):
+                for cell, planned in zip(group, plans, strict=True):
+                    words = (cell.data, cell.head if cell.takes_head else "", cell.name, f"seed {planned.seed}")
+                    tasks.setdefault(judge(planned).key, Task(", ".join(filter(None, words)), planned))
+        return list(tasks.values())
+
+
+def read_suite(place: str | Path, sets: Sequence[str] = ()) -> Suite:
+    """Reads a suite file and applies `--set` edits.
+
+    place: a TOML file, or the name of a shipped suite (`suites/quick`). A data set may be the name of a recipe, whose
+    `[prepare]` table it takes. Raises UserError naming the file and the place of the mistake.
+    """
+    file = locate(place)
+    raw = read_toml(file)
+    try:
+        data = raw.get("data")
+        for name, value in data.items() if isinstance(data, dict) else ():
+            if isinstance(value, str):
+                recipe = load(file_near(value, file.parent)).raw
+                if _DATA_STEP not in recipe:
+                    raise RecipeError(f"the recipe {value} has no table [{_DATA_STEP}] to take", ("data", name))
+                raw = {**raw, "data": {**raw["data"], name: recipe[_DATA_STEP]}}
+        for text in sets:
+            raw = merge(raw, parse_set(text, list(Suite.model_fields), "part of the suite"))
+        suite = Suite.model_validate(raw)
+    except ValidationError as error:
+        known = Method.model_fields if error.errors()[0]["loc"][:1] == ("methods",) else Suite.model_fields
+        raise UserError(f"{file}, {settings_error(error, known)}") from None
+    except RecipeError as error:
+        raise UserError(f"{file}, {error}") from None
+    if len(set(suite.seeds)) < len(suite.seeds):
+        raise UserError(f"{file}, seeds: a seed stands twice; name each once")
+    methods = tuple(
+        method.model_copy(update={"recipe": str(file_near(method.recipe, file.parent))}) for method in suite.methods
+    )
+    return suite.model_copy(update={"title": suite.title or file.stem, "methods": methods})
+
+
+def grid(suite: Suite) -> Grid:
+    """Plans every cell of a suite. Raises UserError naming the method, data set and head that do not fit."""
+    recipes = [_recipe_of(method, suite.set) for method in suite.methods]
+    steps = {step for recipe in recipes for step in recipe.steps}
+    if stray := [step for step in suite.set if step not in steps]:
+        raise UserError(f"set.{stray[0]}: no method has a step of this name.{nearest(stray[0], steps)}")
+    names = [recipe.name for recipe in recipes]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"two methods are called '{twice.pop()}'; give one of them another `name`")
+    header: Raw = {"seeds": list(suite.seeds), "data_seed": suite.data_seed}
+    if suite.embedder_seed is not None:
+        header["embedder_seed"] = suite.embedder_seed
+    floors = {}
+    for data, table in suite.data.items():
+        raw = {"steps": [_DATA_STEP, "floors"], **header, _DATA_STEP: table}
+        try:
+            floors[data] = plan(from_raw(raw, "floors"), suite.seeds[0])
+        except RecipeError as error:
+            raise UserError(f"data {data}: {error}") from None
+    cells = [
+        _cell(suite, method, recipe, header, data, head)
+        for head in (suite.heads or [""])
+        for data in suite.data
+        for method, recipe in zip(suite.methods, recipes, strict=True)
+    ]
+    return Grid(tuple(cells), floors)
+
+
+def _recipe_of(method: Method, shared: Raw) -> Recipe:
+    """Returns the method's recipe with the suite's changes, those that all methods share first."""
+    try:
+        recipe = load(method.recipe)
+        shared = {step: table for step, table in shared.items() if step in recipe.steps}
+        recipe = edited(recipe, method.name or recipe.name, [shared, method.set], method.drop)
+    except RecipeError as error:
+        raise UserError(f"method {method.name or method.recipe}: {error}") from None
+    if _DATA_STEP not in recipe.steps:
+        raise UserError(f"method {recipe.name}: no step is called {_DATA_STEP}, so it cannot run on the suite's data")
+    return recipe
+
+
+def _cell(suite: Suite, method: Method, recipe: Recipe, header: Raw, data: str, head: str) -> Cell:
+    raw = {**recipe.raw, **header, _DATA_STEP: suite.data[data]}
+    trained = [name for name, step in recipe.steps.items() if "head" in type(step).model_fields]
+    takes_head = bool(head and trained and not method.own_head)
+    settings = merge(suite.train, suite.heads[head]) if takes_head else suite.train
+    if head:
+        # Not merged: a head is replaced whole, since all methods are to share it.
+        raw |= {step: {**recipe.raw.get(step, {}), **settings} for step in trained}
+    try:
+        variant = planned_variant(from_raw(raw, recipe.name), recipe.name, suite.seeds)
+    except RecipeError as error:
+        under = f" under {head}" if takes_head else ""
+        raise UserError(f"method {recipe.name} on {data}{under}: {error}") from None
+    return Cell(variant, data, head, takes_head, method.proposed)
