@@ -45,7 +45,7 @@ def test_what_mlflow_missed_is_pushed_once(
     assert files == {"recipe.toml", "table.md", "report.html", "rank"}
 
     again = command("push", "--all", "--mlflow", uri)
-    assert "toys: there already" in again.out
+    assert "toys: already there" in again.out
     assert len(runs_in(uri, "toys")) == len(runs)
 
 

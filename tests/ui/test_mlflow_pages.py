@@ -141,7 +141,7 @@ def test_a_server_takes_runs_and_no_password_is_shown(command: Command, toy_reci
     with _serving(words, tmp_path, port):
         pushed = command("push", "toys", "--mlflow", uri)
         assert pushed.code == 0, pushed.out + pushed.err
-        assert "there already" in command("push", "toys", "--mlflow", uri).out
+        assert "already there" in command("push", "toys", "--mlflow", uri).out
         runs = runs_in(uri, "toys")
     (parent,) = children(runs, None)
     assert len(children(runs, parent)) == 4
