@@ -111,13 +111,12 @@ def test_ui_refuses_where_nothing_is_tracked(command: Command, tmp_path: Path) -
     assert f"{tmp_path / 'mlflow.db'} does not exist" in said.err
 
 
-def test_ui_refuses_a_port_that_is_taken(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").touch()
+def test_ui_refuses_a_port_that_is_taken(command: Command, uri: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        said = command("ui", "--mlflow", "sqlite:///mlflow.db", "--port", port)
+        said = command("ui", "--mlflow", uri, "--port", port)
     assert said.code == 2
     assert f"port {port} cannot be used" in said.err
 
