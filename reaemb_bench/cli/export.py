@@ -58,9 +58,10 @@ def export(
     machine = machine.model_copy(update={"device": "cpu", "precision": "float32"})
     card = export_to(find(Store(machine.store), run), machine, folder, vectors, form, seed, encoder=encoder)
     with_encoder = ", the text encoder" if card.encoder is not None else ""
+    written = card.chosen
     say(
-        f"{card.items:,} vectors of width {card.width:,} of {card.run.name} ({card.run.id}), seed {card.seed}, step "
-        f"{card.step}{with_encoder}: written to {folder}"
+        f"{written.corpus.items:,} vectors of width {written.vectors.width:,} of {card.run.name} ({card.run.id}), "
+        f"seed {card.seed}, step {written.step}{with_encoder}: written to {folder}"
     )
 
 
@@ -89,12 +90,12 @@ def neighbors(
     """
     from reaemb_bench.core.runs import find
     from reaemb_bench.core.store import Store
-    from reaemb_bench.report.export import choose, place_of
+    from reaemb_bench.report.export import run_vectors, seed_position
     from reaemb_bench.report.neighbors import find_item, item_with_id, nearest
 
     store = Store(machine.store)
     remembered = [find(store, name) for name in (run, against) if name is not None]
-    chosen = [choose(each, store, vectors, place_of(each, seed)) for each in remembered]
+    chosen = [run_vectors(each, store, vectors, seed_position(each, seed)) for each in remembered]
     corpus = chosen[0].corpus
     item = find_item(corpus, title)
     items = [item_with_id(other.corpus, corpus.item_keys[item]) for other in chosen]

@@ -1,5 +1,6 @@
-"""Numbers that a correct implementation reaches, and how much data it was published on: `expected.toml` beside
-recipes, read after them and never part of them, so that no expectation can change a result.
+"""Numbers that a correct implementation reaches, and how much data a recipe must read: `expected.toml` next to recipes.
+
+It is read after a recipe and is not a part of it, so no expectation can change a result.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from reaemb_bench.core.registry import settings_error
 from reaemb_bench.report.table import DECIMALS, Table, number
 
 FILE = "expected.toml"
+COUNTED = ("users", "items", "interactions")
+"""The facts of the data step that are compared with published counts."""
 
 
 class Expectation(BaseModel):
@@ -26,7 +29,7 @@ class Expectation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     recipes: tuple[str, ...] = Field(min_length=1)
-    """Names of the recipes, beside the file, whose tables it speaks of."""
+    """Names of the recipes, next to the file, that it is for."""
     row: str = ""
     """The floor or step whose number it is; empty takes the recipe's own row."""
     metric: Literal["HR@10", "NDCG@10", "MRR"] = "NDCG@10"
@@ -46,6 +49,25 @@ class Expectation(BaseModel):
             raise ValueError(f"most ({self.most}) lies below least ({self.least})")
         return self
 
+    def note(self, table: Table, users: int) -> str:
+        """Whether the table reaches it, and what was measured on how many test users."""
+        bounds = f"at least {number(self.least)}" if self.most == 1 else f"{number(self.least)} to {number(self.most)}"
+        whose = f" of {self.row}" if self.row else ""
+        return f"expected {self.metric}{whose} {bounds} ({self.source}): {self._outcome(table, users)}"
+
+    def _outcome(self, table: Table, users: int) -> str:
+        if users != self.users:
+            return f"not compared, this is other data ({users:,} test users, not {self.users:,})"
+        column = [column.name for column in table.columns].index(self.metric)
+        rows = [row for row in table.rows if (row.name == self.row if self.row else not row.floor)]
+        # Of several judges the last one's number is the recipe's, as in what is tracked.
+        value = rows[-1].cells[column].value if rows else None
+        if value is None:
+            return "not compared, the table has no such number"
+        shown = round(value, DECIMALS)
+        verdict = "not reached" if shown < self.least else "above that" if shown > self.most else "reached"
+        return f"{verdict}, {number(value)}"
+
 
 class Counts(BaseModel):
     """How much data a recipe must read, after its filters, to be the one that was published."""
@@ -53,9 +75,9 @@ class Counts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     recipes: tuple[str, ...] = Field(min_length=1)
-    """Names of the recipes, beside the file, whose data it speaks of."""
+    """Names of the recipes, next to the file, that it is for."""
     users: int = Field(ge=1)
-    """Users, those without a test interaction included."""
+    """Users, including those without a test interaction."""
     items: int = Field(ge=1)
     """Items with an interaction in any part of the split."""
     interactions: int = Field(ge=1)
@@ -64,7 +86,7 @@ class Counts(BaseModel):
     """Where the numbers come from."""
 
     def in_words(self, facts: Mapping[str, Any]) -> str:
-        """How what the data step noted (`users`, `items`, `interactions`) compares with these numbers."""
+        """How the facts of the data step (`users`, `items`, `interactions`) compare with these numbers."""
         published = {name: getattr(self, name) for name in COUNTED}
         if not facts.keys() >= published.keys():
             return f"published counts ({self.source}) not compared: what the data step counted is not in the store"
@@ -76,10 +98,6 @@ class Counts(BaseModel):
         return f"counts differ from those published ({self.source}): {differences}"
 
 
-COUNTED = ("users", "items", "interactions")
-"""What is compared of the facts that the data step notes."""
-
-
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -87,34 +105,28 @@ class _File(BaseModel):
     counts: tuple[Counts, ...] = ()
 
 
-_TABLES: dict[str, type[BaseModel]] = {"expected": Expectation, "counts": Counts}
-
-
 @dataclass(frozen=True)
 class Expected:
-    """What is expected of one recipe. changed: where the run differs from the recipe, such as `train.epochs=1`."""
+    """What is expected of one recipe. changed: how the run differs from the recipe, such as `train.epochs=1`."""
 
     expectations: tuple[Expectation, ...]
     changed: tuple[str, ...] = ()
     counts: tuple[Counts, ...] = ()
 
     def noted(self, table: Table, users: int, facts: Mapping[str, Any] = MappingProxyType({})) -> Table:
-        """The table with a note on each expectation: reached or not, and what was measured on how many test users.
-
-        facts: what the data step noted, with which published counts are compared.
-        """
-        notes = [*self.counted(facts), *(_note(table, each, users) for each in self.expectations)]
+        """The table with a note on each expectation. users: test users. facts: of the data step."""
+        notes = [*self.counted(facts), *(expectation.note(table, users) for expectation in self.expectations)]
         if notes and self.changed:
             notes.append(f"expected is what the unchanged recipe gives; changed here: {', '.join(self.changed)}")
         return replace(table, notes=(*table.notes, *notes))
 
     def counted(self, facts: Mapping[str, Any]) -> list[str]:
-        """A sentence for each data set that the recipe must read: whether it is this one, by the step's `facts`."""
-        return [each.in_words(facts) for each in self.counts]
+        """Whether the data is what was published, one sentence for each publication. facts: of the data step."""
+        return [counts.in_words(facts) for counts in self.counts]
 
 
 def read_expected(recipe: Path, changed: Sequence[str] = ()) -> Expected:
-    """What `expected.toml` beside the recipe expects of it, which is nothing where there is no such file.
+    """What `expected.toml` next to the recipe expects of it; nothing if there is no such file.
 
     Raises UserError naming the file and the place of a mistake in it.
     """
@@ -124,45 +136,18 @@ def read_expected(recipe: Path, changed: Sequence[str] = ()) -> Expected:
     try:
         parsed = _File.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{file} is no readable TOML: {error}") from None
+        raise UserError(f"{file} cannot be read as TOML: {error}") from None
     except ValidationError as error:
-        table = _TABLES.get(str(error.errors()[0]["loc"][0]), _File)
+        tables: dict[str, type[BaseModel]] = {"expected": Expectation, "counts": Counts}
+        table = tables.get(str(error.errors()[0]["loc"][0]), _File)
         raise UserError(f"{file}, {settings_error(error, table.model_fields)}") from None
     return Expected(
-        tuple(each for each in parsed.expected if recipe.stem in each.recipes),
+        tuple(expectation for expectation in parsed.expected if recipe.stem in expectation.recipes),
         tuple(changed),
-        tuple(each for each in parsed.counts if recipe.stem in each.recipes),
+        tuple(counts for counts in parsed.counts if recipe.stem in counts.recipes),
     )
 
 
 def changes(sets: Sequence[str], drops: Sequence[str]) -> list[str]:
-    """Edits after which the recipe's expected numbers need not hold: all but places of data, which are checked."""
+    """Edits after which expected numbers need not hold: all but the places of data, which is checked."""
     return [*(text for text in sets if not text.startswith("prepare.source.")), *(f"--drop {path}" for path in drops)]
-
-
-def _note(table: Table, expectation: Expectation, users: int) -> str:
-    bounds = f"at least {number(expectation.least)}"
-    if expectation.most < 1:
-        bounds = f"{number(expectation.least)} to {number(expectation.most)}"
-    whose = f" of {expectation.row}" if expectation.row else ""
-    outcome = _outcome(table, expectation, users)
-    return f"expected {expectation.metric}{whose} {bounds} ({expectation.source}): {outcome}"
-
-
-def _outcome(table: Table, expectation: Expectation, users: int) -> str:
-    if users != expectation.users:
-        return f"not compared, this is other data ({users:,} test users, not {expectation.users:,})"
-    place = [column.name for column in table.columns].index(expectation.metric)
-    wanted = expectation.row
-    cells = [row.cells[place] for row in table.rows if (row.name == wanted if wanted else not row.floor)]
-    # Of several judges the last one's number is the recipe's, as in what is tracked.
-    value = cells[-1].value if cells else None
-    if value is None:
-        return "not compared, the table has no such number"
-    return f"{_verdict(round(value, DECIMALS), expectation)}, {number(value)}"
-
-
-def _verdict(shown: float, expectation: Expectation) -> str:
-    if shown < expectation.least:
-        return "not reached"
-    return "above that" if shown > expectation.most else "reached"

@@ -1,25 +1,31 @@
-"""Exported item vectors, read back: what `reaemb-bench export` wrote, in any of its formats."""
+"""Item vectors as files that others read: safetensors, parquet or npy, written block by block and read back."""
 
 from __future__ import annotations
 
 import difflib
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from reaemb_bench.core.errors import UserError
 
+if TYPE_CHECKING:
+    from reaemb_bench.core.artifacts import Vectors
+
 Format = Literal["safetensors", "parquet", "npy"]
 
 STEM = "vectors"
-"""The file of vectors is `vectors.FORMAT`; so are called its tensor, and its column `vector`."""
+"""The file is called `vectors.FORMAT`, its tensor `vectors`, and in parquet its column `vector`."""
 IDS = "ids.json"
-"""Ids and titles beside a format that has no room for them."""
+"""Ids and titles next to a format that has no place for them."""
+_AGAIN = "export them again"
 
 
 @dataclass(frozen=True)
@@ -31,91 +37,115 @@ class ItemVectors:
     titles: list[str]
 
     def of(self, item: str) -> npt.NDArray[np.float32]:
-        """The vector (width,) of the item with this id. Raises UserError where there is none."""
-        if item not in self._places:
+        """The vector (width,) of the item with this id. Raises UserError if there is none."""
+        if item not in self._rows:
             close = difflib.get_close_matches(str(item), self.ids, n=1)
             hint = f" Did you mean '{close[0]}'?" if close else ""
             raise UserError(f"no item has the id {item!r} among {len(self.ids):,}; ids are strings.{hint}")
-        row: npt.NDArray[np.float32] = self.vectors[self._places[item]]
-        return row
+        vector: npt.NDArray[np.float32] = self.vectors[self._rows[item]]
+        return vector
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {item: place for place, item in enumerate(self.ids)}
+    def _rows(self) -> dict[str, int]:
+        return {item: row for row, item in enumerate(self.ids)}
+
+
+def write_vectors(folder: Path, form: Format, vectors: Vectors, ids: Sequence[str], titles: Sequence[str]) -> None:
+    """Writes vectors (items, width) with the ids and titles of their items into `folder`.
+
+    titles: may be empty. Parquet holds all vectors in memory once, the other formats one block.
+    """
+    file = folder / f"{STEM}.{form}"
+    if form == "parquet":
+        import polars
+
+        kind = polars.Array(polars.Float32, vectors.width)
+        blocks = [polars.Series("vector", np.asarray(block), dtype=kind) for block in vectors.blocks()]
+        column = polars.concat(blocks, rechunk=False) if blocks else polars.Series("vector", [], dtype=kind)
+        texts = {"id": list(ids), **({"title": list(titles)} if titles else {})}
+        frame = polars.DataFrame(texts, schema=dict.fromkeys(texts, polars.String))
+        frame.with_columns(column).write_parquet(file)
+        return
+    with file.open("wb") as stream:
+        stream.write(_header(form, vectors.items, vectors.width))
+        for block in vectors.blocks():
+            stream.write(np.ascontiguousarray(block, dtype="<f4").data)
+    text = json.dumps({"ids": list(ids), "titles": list(titles)}, ensure_ascii=False, indent=1)
+    (folder / IDS).write_text(f"{text}\n", encoding="utf-8")
+
+
+def _header(form: Format, items: int, width: int) -> bytes:
+    """What precedes the numbers in a file of this format."""
+    if form == "npy":
+        header = io.BytesIO()
+        facts = {"descr": "<f4", "fortran_order": False, "shape": (items, width)}
+        np.lib.format.write_array_header_1_0(header, facts)
+        return header.getvalue()
+    tensor = {"dtype": "F32", "shape": [items, width], "data_offsets": [0, 4 * items * width]}
+    text = json.dumps({STEM: tensor}).encode()
+    # Numbers begin at a multiple of 8.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def load_vectors(place: str | Path) -> ItemVectors:
-    """The item vectors in an exported folder, or in a file of one: safetensors, parquet or npy.
+    """The item vectors of an exported folder, or of a file in one: safetensors, parquet or npy; nothing is unpickled.
 
-    Nothing is unpickled. Raises UserError where the place holds no such vectors, or ids and rows do not match.
+    Raises UserError if there are no such vectors, or ids and rows do not match.
     """
     file = _file(Path(place))
     try:
-        ids, vectors, titles = _of_parquet(file) if file.suffix == ".parquet" else _beside_ids(file)
+        ids, vectors, titles = _read(file)
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - each format has errors of its own for a damaged file
-        raise UserError(f"{file} holds no item vectors that can be read ({_line(error)}); export them again") from None
-    _check(file, ids, vectors, titles)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{file} holds no item vectors that can be read ({reason}); {_AGAIN}") from None
+    if vectors.ndim != 2 or vectors.dtype != np.float32:
+        raise UserError(f"{file} holds {vectors.dtype} of shape {vectors.shape}, not float32 (items, width)")
+    if len(ids) != len(vectors) or len(titles) not in (0, len(ids)):
+        counts = f"{len(vectors):,} vectors for {len(ids):,} ids and {len(titles):,} titles"
+        raise UserError(f"{file} holds {counts}; {_AGAIN}")
+    if not all(isinstance(text, str) for text in (*ids, *titles)):
+        raise UserError(f"{file}: ids and titles must be strings; {_AGAIN}")
+    if len(set(ids)) < len(ids):
+        raise UserError(f"{file}: {len(ids) - len(set(ids)):,} ids stand twice; {_AGAIN}")
     return ItemVectors(ids, vectors, titles)
 
 
 def _file(place: Path) -> Path:
-    endings = [f".{each}" for each in get_args(Format)]
-    if not place.is_dir():
-        if not place.is_file():
-            raise UserError(f"there is no file or folder {place}; give what `reaemb-bench export` wrote")
-        if place.suffix not in endings:
-            raise UserError(f"{place} is none of {', '.join(endings)}; give what `reaemb-bench export` wrote")
-        return place
-    found = [place / f"{STEM}{ending}" for ending in endings if (place / f"{STEM}{ending}").is_file()]
-    if len(found) != 1:
-        what = "none" if not found else "several"
-        raise UserError(f"{place} holds {what} of {', '.join(STEM + each for each in endings)}; name one file")
-    return found[0]
+    endings = [f".{form}" for form in get_args(Format)]
+    if place.is_dir():
+        files = [file for ending in endings if (file := place / f"{STEM}{ending}").is_file()]
+        if len(files) != 1:
+            what = "several" if files else "none"
+            raise UserError(f"{place} holds {what} of {', '.join(STEM + ending for ending in endings)}; name one file")
+        return files[0]
+    if not place.is_file():
+        raise UserError(f"there is no file or folder {place}; give what `reaemb-bench export` wrote")
+    if place.suffix not in endings:
+        raise UserError(f"{place} is none of {', '.join(endings)}; give what `reaemb-bench export` wrote")
+    return place
 
 
-def _beside_ids(file: Path) -> tuple[list[str], npt.NDArray[Any], list[str]]:
-    beside = file.parent / IDS
-    if not beside.is_file():
-        raise UserError(f"{beside} is missing, and without it nobody knows whose vectors these are; export them again")
-    facts = json.loads(beside.read_text(encoding="utf-8"))
-    return list(facts["ids"]), _of_npy(file) if file.suffix == ".npy" else _of_safetensors(file), list(facts["titles"])
+def _read(file: Path) -> tuple[list[str], npt.NDArray[Any], list[str]]:
+    """Ids, vectors and titles as they stand in the file and in the one of ids next to it."""
+    if file.suffix == ".parquet":
+        import polars
 
+        frame = polars.read_parquet(file)
+        titles = frame["title"].to_list() if "title" in frame.columns else []
+        return frame["id"].to_list(), frame["vector"].to_numpy(), titles
+    ids = file.parent / IDS
+    if not ids.is_file():
+        raise UserError(f"{ids} is missing, and without it nobody knows whose vectors these are; {_AGAIN}")
+    facts = json.loads(ids.read_text(encoding="utf-8"))
+    vectors: npt.NDArray[Any]
+    if file.suffix == ".npy":
+        vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+    else:
+        from safetensors import safe_open
 
-def _of_npy(file: Path) -> npt.NDArray[Any]:
-    mapped: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-    return mapped
-
-
-def _of_safetensors(file: Path) -> npt.NDArray[Any]:
-    from safetensors import safe_open
-
-    with safe_open(file, framework="np") as tensors:
-        read: npt.NDArray[Any] = tensors.get_tensor(STEM)
-    return read
-
-
-def _of_parquet(file: Path) -> tuple[list[str], npt.NDArray[Any], list[str]]:
-    import polars
-
-    frame = polars.read_parquet(file)
-    titles = frame["title"].to_list() if "title" in frame.columns else []
-    return frame["id"].to_list(), frame["vector"].to_numpy(), titles
-
-
-def _check(file: Path, ids: list[str], vectors: npt.NDArray[Any], titles: list[str]) -> None:
-    if vectors.ndim != 2 or vectors.dtype != np.float32:
-        raise UserError(f"{file} holds {vectors.dtype} of shape {vectors.shape}, not float32 (items, width)")
-    if len(ids) != len(vectors) or len(titles) not in (0, len(ids)):
-        raise UserError(
-            f"{file} holds {len(vectors):,} vectors for {len(ids):,} ids and {len(titles):,} titles; export them again"
-        )
-    if not all(isinstance(each, str) for each in (*ids, *titles)):
-        raise UserError(f"{file}: ids and titles must be strings; export them again")
-    if len(set(ids)) < len(ids):
-        raise UserError(f"{file}: {len(ids) - len(set(ids)):,} ids stand twice; export them again")
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        with safe_open(file, framework="np") as tensors:
+            vectors = tensors.get_tensor(STEM)
+    return list(facts["ids"]), vectors, list(facts["titles"])

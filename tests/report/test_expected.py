@@ -106,7 +106,7 @@ MISTAKES = {
     "misspelt setting": ("mots = 0.5", "expected.0.mots: no setting is called 'mots'. Did you mean 'most'?"),
     "empty range": ("most = 0.3", "most (0.3) lies below least (0.4)"),
     "per cent": ("most = 19.0", "expected.0.most: input should be less than or equal to 1"),
-    "no TOML": ("most =", "is no readable TOML"),
+    "no TOML": ("most =", "cannot be read as TOML"),
 }
 
 

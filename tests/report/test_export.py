@@ -26,8 +26,8 @@ from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import from_raw
 from reaemb_bench.core.runs import Run, artifact_of, find, history, remember
 from reaemb_bench.core.store import Store
-from reaemb_bench.report.export import export, write
-from reaemb_bench.report.vectors import Format, load_vectors
+from reaemb_bench.report.export import export
+from reaemb_bench.report.vectors import Format, load_vectors, write_vectors
 from tests.conftest import TOYS, Said
 
 Command = Callable[..., Said]
@@ -93,7 +93,7 @@ def test_large_vectors_are_written_block_by_block_for_any_reader(tmp_path: Path,
         write_shard(file, rows)
     ids = [str(item) for item in range(len(drawn))]
     tracemalloc.start()
-    write(tmp_path, form, Vectors(*files), ids, ids)
+    write_vectors(tmp_path, form, Vectors(*files), ids, ids)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < drawn.nbytes
