@@ -47,6 +47,14 @@ class About:
     licence: str = ""
     citation: str = ""
 
+    def terms(self) -> dict[str, str]:
+        """Home, licence and citation, as far as the source states them."""
+        return {
+            "home": self.home or "not stated",
+            "licence": self.licence or "not stated; find out before you pass the data on",
+            "citation": self.citation or "not stated",
+        }
+
 
 @dataclass(frozen=True)
 class Interactions:

@@ -340,15 +340,6 @@ def _rounded(value: float | None) -> float | None:
     return value if value is None or isinstance(value, int) else float(f"{value:.6g}")
 
 
-def terms(about: About) -> dict[str, str]:
-    """Returns home, licence and citation, as far as the source states them."""
-    return {
-        "home": about.home or "not stated",
-        "licence": about.licence or "not stated; find out before you pass the data on",
-        "citation": about.citation or "not stated",
-    }
-
-
 def _order_matters(card: Card) -> list[str]:
     """A line that says how it was measured, and what random order costs, a line a metric."""
     found = card.sequentiality
@@ -371,7 +362,7 @@ def _order_matters(card: Card) -> list[str]:
 
 def render_markdown(card: Card) -> str:
     """Terms first, then figures, pictures, whether order matters, and how to prepare the same data again."""
-    lines = [f"# Data card: {card.name}", "", *(f"- {name}: {text}" for name, text in terms(card.about).items())]
+    lines = [f"# Data card: {card.name}", "", *(f"- {name}: {text}" for name, text in card.about.terms().items())]
     lines += [f"- sha256 of everything prepared: `{card.sha256}`"]
     for name, section in card.sections.items():
         lines += ["", f"## {_TITLES[name]}", "", "| what | value |", "| --- | ---: |"]
@@ -460,7 +451,7 @@ _WIDTH, _HEIGHT, _BAR = 50, 6, 40
 def render_terminal(card: Card) -> Group:
     """Terms, figures by section, the two plots, and whether order matters."""
     parts: list[RenderableType] = [Text(card.name, style="bold")]
-    parts.append(_pairs({**terms(card.about), "sha256": card.sha256}))
+    parts.append(_pairs({**card.about.terms(), "sha256": card.sha256}))
     for name, section in card.sections.items():
         figures = {figure.words: figure.shown for figure in section.values()}
         parts += [_heading(_TITLES[name]), _pairs(figures, numbers=True)]

@@ -33,7 +33,6 @@ from reaemb_bench.data.interactions import About
 from reaemb_bench.encoder.backbones.bidirectional import Bidirectional
 from reaemb_bench.encoder.backbones.causal_lm import CausalLM
 from reaemb_bench.report.comparison import sampled_candidates
-from reaemb_bench.report.data_card import terms
 from reaemb_bench.report.render import render_markdown
 from reaemb_bench.report.results import results_table
 from reaemb_bench.report.table import Table
@@ -133,7 +132,7 @@ def export(
             seed=run.seeds[position],
             encoder=exported,
             reproduces=exported is not None and bool(settings),
-            terms=terms(_about(run)),
+            terms=_about(run).terms(),
             results=_results(run, store),
             versions=store.manifest(chosen.key)["versions"],
         )
