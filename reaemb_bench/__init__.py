@@ -30,27 +30,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "core.artifacts": (
-        "Corpus",
-        "Encoder",
-        "Float32",
-        "Floors",
-        "Ranker",
-        "Ranks",
-        "Sequences",
-        "TestTargets",
-        "ValidationTargets",
-        "Vectors",
-    ),
-    "core.component": ("Component", "Context", "DataAccess", "Progress", "Randomness", "Step"),
-    "core.errors": ("UserError",),
-    "core.machine": ("Machine",),
-    "core.registry": ("Pick",),
-    "data.interactions": ("About", "Interactions", "SplitInteractions"),
-    "report.vectors": ("load_vectors",),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_MODULES = (
+    "core.component",
+    "core.errors",
+    "core.registry",
+    "core.artifacts",
+    "data.interactions",
+    "report.vectors",
+)
 
 __all__ = [
     "About",
@@ -82,6 +69,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Imported when asked for, so that `import reaemb_bench` and the shell's completion stay quick.
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in __all__:
+        for module in _MODULES:
+            home = importlib.import_module(f"{__name__}.{module}")
+            if hasattr(home, name):
+                return getattr(home, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

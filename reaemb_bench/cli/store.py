@@ -67,7 +67,7 @@ def why(machine: Machine, key: KeyStart) -> None:
     facts = {
         "result": whole,
         "step": manifest["step"],
-        "made": f"{datetime.fromtimestamp(stored.made, UTC):%Y-%m-%d %H:%M:%S} UTC",
+        "made": f"{datetime.fromtimestamp(stored.created, UTC):%Y-%m-%d %H:%M:%S} UTC",
         "took": in_words(float(manifest["seconds"])),
         "size": decimal(stored.size),
         "seed": "none drawn" if identity["seed"] is None else identity["seed"],
@@ -205,7 +205,7 @@ def _results_table(last: str) -> Table:
 def _cells(stored: Stored, now: float) -> list[str]:
     from reaemb_bench.tracking.terminal import in_words
 
-    seconds = now - stored.made
+    seconds = now - stored.created
     age = in_words(max(seconds, 0.0)) if seconds < _DAY else f"{seconds / _DAY:.1f} d"
     words = (stored.step, component_name(stored.component), decimal(stored.size), age)
     return [stored.key[:_KEY_CHARACTERS], *map(escape, words)]

@@ -87,9 +87,9 @@ def _plain(model: BaseModel, of_component: Callable[[Component], dict[str, Any]]
         if isinstance(value, BaseModel):
             return _plain(value, of_component)
         if isinstance(value, Mapping):
-            return {str(key): plain(each) for key, each in value.items()}
+            return {str(key): plain(part) for key, part in value.items()}
         if isinstance(value, list | tuple):
-            return [plain(each) for each in value]
+            return [plain(part) for part in value]
         return str(value) if isinstance(value, Path) else value
 
     return {name: plain(getattr(model, name)) for name in type(model).model_fields}

@@ -27,7 +27,7 @@ _LEAST_CHARACTERS = 4
 
 @dataclass(frozen=True)
 class Stored:
-    """One result. made: seconds since 1970. size: bytes on disk. inputs: keys it was made from. runs: that use it.
+    """One result. created: seconds since 1970. size: bytes on disk. inputs: keys it was made from. runs: that use it.
 
     component is `damaged` if the manifest cannot be read.
     """
@@ -35,7 +35,7 @@ class Stored:
     key: str
     step: str
     component: str
-    made: float
+    created: float
     size: int
     inputs: tuple[str, ...]
     runs: tuple[Run, ...]
@@ -79,11 +79,11 @@ def inventory(store: Store) -> list[Stored]:
             step, component = str(manifest["step"]), str(manifest["identity"]["step"]["use"])
         except (UserError, KeyError, TypeError):
             manifest, step, component = {}, "", "damaged"
-        _, made = _size_and_change(store.folder(key) / MANIFEST)
+        _, created = _size_and_change(store.folder(key) / MANIFEST)
         size, _ = _size_and_change(store.folder(key))
         inputs = tuple(inputs_of(manifest).values())
-        results.append(Stored(key, step, component, made, size, inputs, tuple(users.get(key, ()))))
-    return sorted(results, key=lambda stored: (stored.made, stored.key), reverse=True)
+        results.append(Stored(key, step, component, created, size, inputs, tuple(users.get(key, ()))))
+    return sorted(results, key=lambda stored: (stored.created, stored.key), reverse=True)
 
 
 def _users(store: Store) -> dict[str, list[Run]]:
@@ -117,12 +117,12 @@ def inputs_of(manifest: Mapping[str, Any]) -> dict[str, str]:
 def _size_and_change(path: Path) -> tuple[int, float]:
     """Bytes of a file or of all files below a folder, and when any was last written; what vanishes meanwhile is 0."""
     size, changed = 0, 0.0
-    for each in (path, *path.rglob("*")):
+    for file in (path, *path.rglob("*")):
         try:
-            state = each.lstat()
+            state = file.lstat()
         except OSError:
             continue
-        size += state.st_size if each.is_file() else 0
+        size += state.st_size if file.is_file() else 0
         changed = max(changed, state.st_mtime)
     return size, changed
 
@@ -147,7 +147,7 @@ def find_garbage(
             reasons[key] = "locked by a process"
         elif busy and not everything:
             reasons[key] = "unused, but a process is computing in this store"
-        elif now - stored.made < limit and not stored.runs:
+        elif now - stored.created < limit and not stored.runs:
             reasons[key] = "unused, but young: of a run in progress, perhaps"
     waiting = list(reasons)
     while waiting:
@@ -173,12 +173,12 @@ def _leftovers(store: Store, before: float) -> list[Piece]:
         ("remains", TRASH),
     ]
     pieces = []
-    for what, place in kinds:
-        for folder in sorted((store.root / place).glob("*")):
-            key = None if place == TRASH else folder.name.partition(".")[0]
+    for what, parent in kinds:
+        for folder in sorted((store.root / parent).glob("*")):
+            key = None if parent == TRASH else folder.name.partition(".")[0]
             size, changed = _size_and_change(folder)
             whole = store.has(folder.name)
-            if (place == "results" and whole) or (place == "partial" and not whole and changed > before):
+            if (parent == "results" and whole) or (parent == "partial" and not whole and changed > before):
                 continue
             pieces.append(Piece(what, folder, key, size))
     return pieces

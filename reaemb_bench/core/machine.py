@@ -125,17 +125,17 @@ def repeatable(machine: Machine) -> Iterator[None]:
 
 def versions() -> dict[str, str]:
     """Versions of this package, Python, the platform and the packages that decide numbers."""
-    found = {
+    installed = {
         "reaemb-bench": reaemb_bench.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
+            installed[package] = "absent"
+    return installed
 
 
 def circumstances(machine: Machine) -> dict[str, str | int | bool]:

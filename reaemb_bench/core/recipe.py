@@ -67,13 +67,13 @@ class Recipe:
         return tomli_w.dumps({**header, **_without_none(tables)})
 
 
-def load(place: str | Path, sets: Sequence[str] = (), drops: Sequence[str] = ()) -> Recipe:
+def load(recipe: str | Path, sets: Sequence[str] = (), drops: Sequence[str] = ()) -> Recipe:
     """Read a recipe, apply `--set` and `--drop` edits, validate everything.
 
-    place: a TOML file, or the name of a shipped recipe (`reaemb_full`, `recipes/reaemb_full.toml`).
+    recipe: a TOML file, or the name of a shipped recipe (`reaemb_full`, `recipes/reaemb_full.toml`).
     Raises UserError with one line that names the place of the mistake and its cure.
     """
-    file = locate(place)
+    file = locate(recipe)
     raw = read_toml(file)
     for text in sets:
         raw = merge(raw, parse_set(text, [*_step_names(raw), *_Header.model_fields], "step"))
@@ -84,15 +84,17 @@ def load(place: str | Path, sets: Sequence[str] = (), drops: Sequence[str] = ())
     return from_raw(raw, name="_".join([file.resolve().parent.name, *variant]) if first == "recipe" else file.stem)
 
 
-def locate(place: str | Path) -> Path:
-    """The file that `place` stands for: as given, or among the shipped recipes. Raises UserError."""
-    given = Path(place)
+def locate(recipe: str | Path) -> Path:
+    """The file that `recipe` stands for: as given, or among the shipped recipes. Raises UserError."""
+    given = Path(recipe)
     for file in (given, SHIPPED / given, SHIPPED / "recipes" / given, SHIPPED / "recipes" / f"{given}.toml"):
         if is_file(file):
             return file
     known = shipped_names()
-    hint = nearest(str(place).removeprefix("recipes/").removesuffix(".toml"), known)
-    raise UserError(f"there is no recipe {place}.{hint} Give a TOML file, or one of these. Shipped: {', '.join(known)}")
+    hint = nearest(str(recipe).removeprefix("recipes/").removesuffix(".toml"), known)
+    raise UserError(
+        f"there is no recipe {recipe}.{hint} Give a TOML file, or one of these. Shipped: {', '.join(known)}"
+    )
 
 
 def shipped_names() -> list[str]:
@@ -129,9 +131,9 @@ def read_toml(file: Path, children: tuple[Path, ...] = ()) -> Raw:
 def _resolve_plugins(value: Any, folder: Path) -> Any:
     """The value with each `file.py:Class` name, which is relative to the recipe's folder, made absolute."""
     if isinstance(value, dict):
-        return {key: _resolve_plugins(each, folder) for key, each in value.items()}
+        return {key: _resolve_plugins(part, folder) for key, part in value.items()}
     if isinstance(value, list):
-        return [_resolve_plugins(each, folder) for each in value]
+        return [_resolve_plugins(part, folder) for part in value]
     if isinstance(value, str) and re.fullmatch(r"[^\s;]+\.py:\w+", value):
         return real_path(folder / value)
     return value
@@ -244,7 +246,7 @@ def _nested(parts: Sequence[str], value: Any) -> Raw:
 
 def _without_none(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _without_none(each) for key, each in value.items() if each is not None}
+        return {key: _without_none(part) for key, part in value.items() if part is not None}
     if isinstance(value, list):
-        return [_without_none(each) for each in value]
+        return [_without_none(part) for part in value]
     return value

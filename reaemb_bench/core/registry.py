@@ -37,7 +37,7 @@ def kinds() -> tuple[str, ...]:
 @cache
 def names(kind: str) -> dict[str, str]:
     """Name -> `module:Class` of all components of a kind: the built-ins, then those of installed packages."""
-    classes = {name: place for name, (place, _) in CATALOGUE[kind].items()}
+    classes = {name: path for name, (path, _) in CATALOGUE[kind].items()}
     for entry in importlib.metadata.entry_points(group=f"reaemb_bench.{kind}"):
         if entry.name in classes:
             raise UserError(
@@ -92,7 +92,7 @@ def find(kind: str, name: str) -> type[Component]:
         module, _, protocol = PROTOCOLS[kind].partition(":")
         with placeholders():
             methods = vars(getattr(importlib.import_module(module), protocol))
-        for method in (each for each, value in methods.items() if callable(value) and each[0] != "_"):
+        for method in (name for name, value in methods.items() if callable(value) and name[0] != "_"):
             if not callable(getattr(component, method, None)):
                 raise RecipeError(f"{name} is not a {kind}: it lacks the method '{method}'; add it, or name another")
     return component
@@ -160,13 +160,13 @@ class Pick:
         field = info.field_name or self.kind
         if self.many and not isinstance(value, list | tuple):
             raise RecipeError(f"needs a list of {self.kind}s", (field,))
-        places = {f"{field}[{number}]": each for number, each in enumerate(value)} if self.many else {field: value}
+        parts = {f"{field}[{number}]": part for number, part in enumerate(value)} if self.many else {field: value}
         components = []
-        for place, each in places.items():
+        for path, part in parts.items():
             try:
-                components.append(build(self.kind, each))
+                components.append(build(self.kind, part))
             except RecipeError as error:
-                raise error.under(place) from None
+                raise error.under(path) from None
         return tuple(components) if self.many else components[0]
 
 

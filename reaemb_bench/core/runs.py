@@ -261,11 +261,11 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested tables and lists as `a.b.0.c` -> value."""
-    if isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+    if isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
         value = dict(enumerate(value))
     elif not isinstance(value, Mapping):
         return {prefix: value}
     flat: dict[str, Any] = {}
-    for name, each in value.items():
-        flat |= flatten(each, f"{prefix}.{name}" if prefix else str(name))
+    for name, part in value.items():
+        flat |= flatten(part, f"{prefix}.{name}" if prefix else str(name))
     return flat
