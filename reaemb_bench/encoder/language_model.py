@@ -1,4 +1,4 @@
-"""Attention for models in which several query heads share keys and values: nothing is copied once a head."""
+"""Causal language models of transformers: loading them, the thought token, attention and its masks."""
 
 from __future__ import annotations
 
@@ -18,93 +18,16 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from tokenizers import AddedToken
 from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, AutoTokenizer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.utils import logging as transformers_logging
 
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
 
 PACKED = "sdpa-packed"
-"""Transformers' name of the implementation."""
-_ELSEWHERE = ("softcap", "position_bias", "cache")
-
-
-def pack(model: Any) -> None:
-    """Let a transformers model that attends by `sdpa` do so without copies of keys and values; numbers stay."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(PACKED, packed_attention)
-    AttentionMaskInterface.register(PACKED, sdpa_mask)
-    model.set_attn_implementation(PACKED)
-
-
-def packed_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
-) -> tuple[Tensor, None]:
-    """Outputs (n, queries, heads, head size) of query (n, heads, queries, head size) and fewer heads of key and value.
-
-    Under a mask, transformers' `sdpa` copies keys and values for every query head, which costs more than attending
-    where a few tokens follow a long prompt. Here the queries of all heads that share keys and values stand behind each
-    other, as if they were more tokens, each under its token's mask.
-    """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    shared = query.shape[1] // key.shape[1]
-    elsewhere = any(settings.get(name) is not None for name in _ELSEWHERE)
-    if attention_mask is None or attention_mask.shape[1] != 1 or shared == 1 or elsewhere:
-        made: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
-        return made
-    count, heads, queries, size = query.shape
-    outputs = nn.functional.scaled_dot_product_attention(
-        query.reshape(count, heads // shared, shared * queries, size),
-        key,
-        value,
-        attn_mask=attention_mask.repeat(1, 1, shared, 1),
-        dropout_p=settings.get("dropout", 0.0),
-        scale=settings.get("scaling"),
-    )
-    return outputs.reshape(count, heads, queries, -1).transpose(1, 2).contiguous(), None
-
-
-# Attention masks beside the causal one, as numbers that are added to attention scores: 0 where a token is seen.
-
-
-def takes_any_mask(config: Any) -> bool:
-    """Whether a transformers model with this configuration takes masks (n, 1, queries, keys) of its caller's."""
-    full = narrowest_window(config) is None and {"full_attention"} >= {*(getattr(config, "layer_types", None) or ())}
-    return full and config._attn_implementation in ("sdpa", PACKED, "eager")
-
-
-def narrowest_window(config: Any) -> int | None:
-    """How many places, padding included, a token of such a model sees at least; None where it sees all before it."""
-    text = config.get_text_config()
-    windows = (getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size"))
-    return min((window for window in windows if window), default=None)
-
-
-def bidirectional_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """(n, 1, L, L): every token sees all real ones, before and behind it; `mask` (n, L) is 1 at real tokens."""
-    count, length = mask.shape
-    return _added(mask.bool().view(count, 1, 1, length).expand(-1, -1, length, -1), dtype)
-
-
-def side_by_side(mask: Tensor, size: int, times: int, dtype: torch.dtype) -> Tensor:
-    """(n, 1, times * size, L + times * size): each of `times` pieces of `size` tokens sees the prompt, whose real
-    tokens `mask` (n, L) tells, and itself, causally.
-    """
-    causal = torch.ones(size, size, dtype=torch.long, device=mask.device).tril()
-    pieces = torch.kron(torch.eye(times, dtype=torch.long, device=mask.device), causal).bool()
-    shape = (len(mask), times * size, -1)
-    allowed = torch.cat([mask.bool().unsqueeze(1).expand(shape), pieces.expand(shape)], dim=2).unsqueeze(1)
-    return _added(allowed, dtype)
-
-
-def _added(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
-
-
-# Loading causal language models: precision, fewer blocks, the thought token, GGUF files converted once.
-
-
+"""Transformers' name of the implementation in `packed_attention`."""
 THOUGHT = "<|Thought|>"
 """The special token whose input embedding a thought replaces."""
 
@@ -113,7 +36,7 @@ THOUGHT = "<|Thought|>"
 class Loaded:
     """A transformers causal language model, on its device and in eval mode, and its tokenizer.
 
-    bidirectional: each token of an item's prompt is to see all of it, not only what stands before.
+    bidirectional: each token of an item's prompt sees all of it, not only what stands before.
     """
 
     model: Any
@@ -127,10 +50,8 @@ def load_pretrained(
     """The model and tokenizer of a hub id or a folder, in safetensors.
 
     layers: how many of the model's blocks to keep, from the input on; None keeps all. attention: transformers' name
-    of the implementation. Raises UserError where the model cannot be had.
+    of the implementation. Raises UserError if the model cannot be loaded.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     with quiet(), _explained(place, attention):
         tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
@@ -145,23 +66,30 @@ def load_pretrained(
             pack(model)
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of {place} has no end-of-sequence token; choose another model")
-    _keep_layers(model, layers, place)
+    if layers is not None:
+        body = model.get_decoder()
+        if layers > len(body.layers):
+            raise UserError(f"layers = {layers}, but {place} has {len(body.layers)} blocks; ask for fewer")
+        body.layers = body.layers[:layers]
+        model.config.num_hidden_layers = layers
+        if getattr(model.config, "layer_types", None):
+            model.config.layer_types = model.config.layer_types[:layers]
     return Loaded(model.to(machine.torch_device()).eval(), tokenizer)
 
 
 def add_thought_token(loaded: Loaded) -> int:
-    """Add the thought token to the tokenizer and, where there is no spare row, to the embeddings; gives its id."""
+    """Adds the thought token to the tokenizer and, if there is no spare row, to the embeddings; returns its id."""
     loaded.tokenizer.add_tokens([AddedToken(THOUGHT, special=True)])
-    made = int(loaded.tokenizer.convert_tokens_to_ids(THOUGHT))
+    thought_id = int(loaded.tokenizer.convert_tokens_to_ids(THOUGHT))
     table = loaded.model.get_input_embeddings().weight
-    if made >= len(table):
+    if thought_id >= len(table):
         mean = table.detach().float().mean(dim=0).to(table.dtype)
         # The default initialisation draws at random; the mean is the same in every process.
-        loaded.model.resize_token_embeddings(made + 1, mean_resizing=False)
+        loaded.model.resize_token_embeddings(thought_id + 1, mean_resizing=False)
         with torch.no_grad():
-            loaded.model.get_input_embeddings().weight[made:] = mean
-            loaded.model.get_output_embeddings().weight[made:] = mean
-    return made
+            loaded.model.get_input_embeddings().weight[thought_id:] = mean
+            loaded.model.get_output_embeddings().weight[thought_id:] = mean
+    return thought_id
 
 
 def embedding_rms(loaded: Loaded) -> float:
@@ -171,9 +99,9 @@ def embedding_rms(loaded: Loaded) -> float:
 
 
 def converted_gguf(file: Path, key: str, cache: Path) -> Path:
-    """The folder in the cache that holds a GGUF file's weights as safetensors, and its tokenizer; made once.
+    """The folder in the cache that holds a GGUF file's weights as safetensors, and its tokenizer; written once.
 
-    key: what tells this file from others, such as its sha256.
+    key: identifies the file's content, such as its sha256.
     """
     folder = cache / "converted" / key
     if folder.is_dir():
@@ -183,41 +111,23 @@ def converted_gguf(file: Path, key: str, cache: Path) -> Path:
         if not folder.is_dir():
             draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{key[:12]}."))
             try:
-                _convert(file, draft)
+                # Transformers draws a progress bar here that none of its settings turns off.
+                with quiet(), _explained(file, "sdpa"), redirect_stderr(io.StringIO()):
+                    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+                    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+                # The weights are no longer quantised, but transformers refuses to save them while these say so.
+                if hasattr(model.config, "quantization_config"):
+                    del model.config.quantization_config
+                model.hf_quantizer = None
+                save_pretrained(model, tokenizer, draft)
                 draft.rename(folder)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 
-def _convert(file: Path, folder: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    # Transformers draws a bar here that no setting of it turns off.
-    with quiet(), _explained(file, "sdpa"), redirect_stderr(io.StringIO()):
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    # The weights are no longer quantised, but transformers refuses to save them while these say they are.
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.hf_quantizer = None
-    save_pretrained(model, tokenizer, folder)
-
-
-def _keep_layers(model: Any, layers: int | None, place: str | Path) -> None:
-    if layers is None:
-        return
-    body = model.get_decoder()
-    if layers > len(body.layers):
-        raise UserError(f"layers = {layers}, but {place} has {len(body.layers)} blocks; ask for fewer")
-    body.layers = body.layers[:layers]
-    model.config.num_hidden_layers = layers
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = model.config.layer_types[:layers]
-
-
 def save_pretrained(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a model and its tokenizer as a folder that `load_pretrained` reads."""
+    """Writes a model and its tokenizer as a folder that `load_pretrained` reads."""
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -225,9 +135,7 @@ def save_pretrained(model: Any, tokenizer: Any, folder: Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' warnings and progress bars off the terminal, which belongs to whoever called."""
-    from transformers.utils import logging as transformers_logging
-
+    """A block in which transformers writes no warnings and no progress bars."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()
@@ -245,14 +153,85 @@ def quiet() -> Iterator[None]:
 def _explained(place: str | Path, attention: str) -> Iterator[None]:
     try:
         yield
-    except ImportError as error:
-        raise UserError(f"attention '{attention}' cannot be used here ({_first_line(error)}); say 'sdpa'") from None
-    except (OSError, ValueError, KeyError, SafetensorError, RecursionError) as error:
+    except (ImportError, OSError, ValueError, KeyError, SafetensorError, RecursionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, ImportError):
+            raise UserError(f"attention '{attention}' cannot be used here ({reason}); say 'sdpa'") from None
         raise UserError(
-            f"the model {place} cannot be loaded ({_first_line(error)}); give a folder that holds config.json, "
+            f"the model {place} cannot be loaded ({reason}); give a folder that holds config.json, "
             "safetensors and a tokenizer, or the hub id of such a model on a machine that reaches the hub"
         ) from None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+# Attention for models in which several query heads share keys and values: nothing is copied for each head.
+
+
+def pack(model: Any) -> None:
+    """Lets a transformers model that attends by `sdpa` do so without copies of keys and values; numbers stay."""
+    AttentionInterface.register(PACKED, packed_attention)
+    AttentionMaskInterface.register(PACKED, sdpa_mask)
+    model.set_attn_implementation(PACKED)
+
+
+def packed_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
+) -> tuple[Tensor, None]:
+    """Outputs (n, queries, heads, head size) of query (n, heads, queries, head size) and fewer heads of key and value.
+
+    Under a mask, transformers' `sdpa` copies keys and values for every query head. Here the queries of all heads that
+    share keys and values follow each other, as if they were more tokens, each under its token's mask. Torch's
+    `enable_gqa` gives the same to 4e-7 and is as fast for whole prompts, but takes 1.2 to 2 times as long if two
+    tokens follow a prompt, up to 4 times in bfloat16 (one CPU core), and those are all that CRRL computes in a step.
+    """
+    shared = query.shape[1] // key.shape[1]
+    special = any(settings.get(name) is not None for name in ("softcap", "position_bias", "cache"))
+    if attention_mask is None or attention_mask.shape[1] != 1 or shared == 1 or special:
+        attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+        return attended
+    count, heads, queries, size = query.shape
+    outputs = nn.functional.scaled_dot_product_attention(
+        query.reshape(count, heads // shared, shared * queries, size),
+        key,
+        value,
+        attn_mask=attention_mask.repeat(1, 1, shared, 1),
+        dropout_p=settings.get("dropout", 0.0),
+        scale=settings.get("scaling"),
+    )
+    return outputs.reshape(count, heads, queries, -1).transpose(1, 2).contiguous(), None
+
+
+# Attention masks other than the causal one, as numbers that are added to attention scores: 0 where a token is seen.
+
+
+def takes_any_mask(config: Any) -> bool:
+    """Whether a transformers model with this configuration takes masks (n, 1, queries, keys) from its caller."""
+    full = narrowest_window(config) is None and {"full_attention"} >= {*(getattr(config, "layer_types", None) or ())}
+    return full and config._attn_implementation in ("sdpa", PACKED, "eager")
+
+
+def narrowest_window(config: Any) -> int | None:
+    """How many positions, padding included, a token of such a model sees at least; None if it sees all before it."""
+    text = config.get_text_config()
+    windows = (getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return min((window for window in windows if window), default=None)
+
+
+def bidirectional_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """(n, 1, L, L): every token sees all real ones, before and after it; `mask` (n, L) is 1 at real tokens."""
+    count, length = mask.shape
+    return _additive(mask.bool().view(count, 1, 1, length).expand(-1, -1, length, -1), dtype)
+
+
+def side_by_side(mask: Tensor, size: int, times: int, dtype: torch.dtype) -> Tensor:
+    """(n, 1, times * size, L + times * size): each of `times` pieces of `size` tokens sees the prompt, whose real
+    tokens have 1 in `mask` (n, L), and itself, causally.
+    """
+    causal = torch.ones(size, size, dtype=torch.long, device=mask.device).tril()
+    pieces = torch.kron(torch.eye(times, dtype=torch.long, device=mask.device), causal).bool()
+    shape = (len(mask), times * size, -1)
+    allowed = torch.cat([mask.bool().unsqueeze(1).expand(shape), pieces.expand(shape)], dim=2).unsqueeze(1)
+    return _additive(allowed, dtype)
+
+
+def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)

@@ -1,4 +1,4 @@
-"""Prompts before and after a language model has read them: tokens, their common beginning, states and keys and values.
+"""Prompts before and after a language model has read them: tokens, their shared prefix, states, keys and values.
 
 Shapes: n prompts, L tokens, d hidden size.
 """
@@ -30,14 +30,14 @@ class Tokens:
 
     @property
     def indices(self) -> Tensor:
-        """(n, L), the place of each token among the real tokens of its prompt, 0 at padding."""
+        """(n, L), the position of each token among the real tokens of its prompt, 0 at padding."""
         return (self.mask.cumsum(dim=1) - 1).clamp(min=0)
 
-    def some(self, places: Tensor) -> Tokens:
-        """The prompts at `places` alone, without the columns that none of them needs."""
-        mask = self.mask[places]
+    def some(self, rows: Tensor) -> Tokens:
+        """The prompts of the given row numbers, without the columns that none of them needs."""
+        mask = self.mask[rows]
         longest = int(mask.sum(dim=1).max())
-        return Tokens(self.ids[places, -longest:], mask[:, -longest:])
+        return Tokens(self.ids[rows, -longest:], mask[:, -longest:])
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class SharedPrefix:
         return [self.states, *(tensor for block in self.cache for tensor in block)]
 
     def detached_copy(self) -> SharedPrefix:
-        """The same numbers in tensors that gather gradients of their own, `None` as long as nothing used them.
+        """The same numbers in tensors that gather gradients of their own, None until something used them.
 
-        What is read behind them can then be differentiated piece by piece, and the beginning once, at the end.
+        What is read after them can then be differentiated piece by piece, and the prefix once, by `backward`.
         """
-        copied = [tensor.detach().requires_grad_() for tensor in self.tensors]
-        return SharedPrefix(self.ids, copied[0], tuple(zip(copied[1::2], copied[2::2], strict=True)))
+        states, *blocks = [tensor.detach().requires_grad_() for tensor in self.tensors]
+        return SharedPrefix(self.ids, states, tuple(zip(blocks[::2], blocks[1::2], strict=True)))
 
     def backward(self, copy: SharedPrefix) -> None:
         """Backpropagates the gradients that a detached copy has gathered."""
@@ -77,9 +77,9 @@ class Prefix:
     """Prompts that the language model has read.
 
     states: (n, L, d) last hidden states. ids, mask: (n, L); the real tokens of a row stand in order, the last of them
-    in the last column, with padding before them or behind the tokens with which all rows begin. positions: (n, L),
-    the coordinates that the reasoner's rotary embedding uses. cache: keys and values of each block, each (n, heads,
-    L, head size); never written to.
+    in the last column, with padding before them or after the shared prefix. positions: (n, L), the coordinates that
+    the reasoner's rotary embedding uses. cache: keys and values of each block, each (n, heads, L, head size); never
+    written to.
     """
 
     states: Tensor
@@ -90,12 +90,9 @@ class Prefix:
 
     def repeat(self, times: int) -> Prefix:
         """Each prompt `times` in a row: (n, ...) -> (n * times, ...)."""
-
-        def each(tensor: Tensor) -> Tensor:
-            return tensor.repeat_interleave(times, dim=0)
-
-        cache = tuple((each(keys), each(values)) for keys, values in self.cache)
-        return Prefix(each(self.states), each(self.ids), each(self.mask), each(self.positions), cache)
+        tensors = (self.states, self.ids, self.mask, self.positions, *(part for block in self.cache for part in block))
+        states, ids, mask, positions, *blocks = [tensor.repeat_interleave(times, dim=0) for tensor in tensors]
+        return Prefix(states, ids, mask, positions, tuple(zip(blocks[::2], blocks[1::2], strict=True)))
 
     def part(self, start: int, stop: int) -> Prefix:
         """The prompts from `start` to before `stop`, as views."""
@@ -105,15 +102,19 @@ class Prefix:
 
 
 def joined(groups: Sequence[Tensor], parts: Sequence[Prefix], common: int, padding: Literal["left", "right"]) -> Prefix:
-    """Prompts that were read in groups, as one batch in the order of their places, padded to the longest of all.
+    """Prompts that were read in groups, as one batch in the order of their rows, padded to the longest of all.
 
-    groups: the places of each part's prompts. common: with how many tokens all of them begin. padding: see
-    `coordinates`.
+    groups: the row numbers of each part's prompts. common: length of the shared prefix. padding: see `coordinates`.
     """
     length = max(part.ids.shape[1] for part in parts)
 
     def join(tensors: Sequence[Tensor], dim: int) -> Tensor:
-        return in_order(groups, torch.cat([_widened(tensor, common, length, dim) for tensor in tensors]))
+        widened = []
+        for tensor in tensors:
+            first, rest = torch.split(tensor, [common, tensor.shape[dim] - common], dim)
+            zeros = tensor.new_zeros(*tensor.shape[:dim], length - tensor.shape[dim], *tensor.shape[dim + 1 :])
+            widened.append(torch.cat([first, zeros, rest], dim))
+        return in_order(groups, torch.cat(widened))
 
     mask = join([part.mask for part in parts], 1)
     positions = coordinates(mask, (mask.cumsum(dim=1) - 1).clamp(min=0), padding)
@@ -124,29 +125,19 @@ def joined(groups: Sequence[Tensor], parts: Sequence[Prefix], common: int, paddi
 
 
 def in_order(groups: Sequence[Tensor], rows: Tensor) -> Tensor:
-    """Rows of one group after the other, put where the groups say that they belong."""
-    places = torch.cat([*groups])
-    if bool((places[1:] > places[:-1]).all()):
+    """Rows that follow each other group by group, in the order of their row numbers."""
+    numbers = torch.cat([*groups])
+    if bool((numbers[1:] > numbers[:-1]).all()):
         return rows
-    return rows[places.argsort().to(rows.device)]
+    return rows[numbers.argsort().to(rows.device)]
 
 
 def coordinates(mask: Tensor, indices: Tensor, padding: Literal["left", "right"]) -> Tensor:
-    """(n, L), where the reasoner sees each token: behind the padding that it had on the stage's side.
+    """(n, L), where the reasoner sees each token: after the padding that it had on the stage's side.
 
-    mask: (n, L), 1 at real tokens. indices: (n, L), the place of each token among the real ones of its prompt.
+    mask: (n, L), 1 at real tokens. indices: (n, L), the position of each token among the real ones of its prompt.
     """
     if padding == "right":
         return indices
     columns = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
     return torch.where(mask.bool(), indices + mask.shape[1] - mask.sum(dim=1, keepdim=True), columns)
-
-
-def _widened(tensor: Tensor, common: int, length: int, dim: int) -> Tensor:
-    """The same with as many zeros behind the first `common` places of a dimension as make it `length` long."""
-    missing = length - tensor.shape[dim]
-    if not missing:
-        return tensor
-    first, rest = torch.split(tensor, [common, tensor.shape[dim] - common], dim)
-    zeros = tensor.new_zeros(*tensor.shape[:dim], missing, *tensor.shape[dim + 1 :])
-    return torch.cat([first, zeros, rest], dim)

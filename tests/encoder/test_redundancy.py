@@ -36,7 +36,7 @@ from reaemb_bench.core.machine import Machine
 from reaemb_bench.encoder.folder import open_encoder
 from reaemb_bench.encoder.memory import by_length, in_turn
 from reaemb_bench.encoder.thought_model import ThoughtModel
-from tests.helpers.encoders import corpus, encoder
+from tests.helpers.encoders import corpus, encoder, two_pass
 
 CPU = Machine(device="cpu", precision="float32")
 SOUND: dict[str, Any] = {}
@@ -74,7 +74,7 @@ def counted_tokens(model: ThoughtModel) -> Iterator[list[int]]:
 def test_gradients_of_one_pass_are_those_of_two(tmp_path: Path, settings: dict[str, Any]) -> None:
     model = opened(tmp_path, **settings).requires_grad_(True)
     tokens = model.tokens(model.tokenize(corpus().texts[:6]))
-    assert_alike(gradients(model, model.embed(tokens)), gradients(model, model.two_pass(tokens)))
+    assert_alike(gradients(model, model.embed(tokens)), gradients(model, two_pass(model, tokens)))
 
 
 @pytest.mark.parametrize("settings", [SOUND, PAPER], ids=["sound", "paper"])
@@ -155,7 +155,7 @@ def test_a_window_shorter_than_a_prompt_changes_nothing(tmp_path: Path, window: 
     model = open_encoder(made, CPU)
     tokens = model.tokens(model.tokenize(corpus().texts[:9]))
     assert (model.begin(tokens.rows) is None) == (window == 40)
-    torch.testing.assert_close(model.embed(tokens), model.two_pass(tokens), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.embed(tokens), two_pass(model, tokens), atol=1e-5, rtol=1e-5)
     prefix = model.prefix(tokens)
     thoughts = torch.randn(9 * 4, model.thoughts, model.width, generator=torch.Generator().manual_seed(1))
     expected = model.complete(prefix.repeat(4), thoughts)

@@ -12,6 +12,8 @@ from reaemb_bench.core.artifacts import Corpus, Encoder, Sequences
 from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import build
+from reaemb_bench.encoder.shared_prefix import Tokens, coordinates
+from reaemb_bench.encoder.thought_model import ThoughtModel
 
 # Threads of a busy machine spend longer waiting for each other than on matrices this small.
 torch.set_num_threads(1)
@@ -53,6 +55,25 @@ def context(
         (lambda noted: None) if facts is None else facts.update,
         folder,
     )
+
+
+def two_pass(model: ThoughtModel, tokens: Tokens) -> torch.Tensor:
+    """Vectors (n, d) by two whole forward passes, as the method is written down: the reference for `embed`."""
+    read = model.causal_lm.get_decoder()
+    tail = [*[model.thought_id or 0] * model.thoughts, model.eos_id]
+    ids = torch.cat([tokens.ids, tokens.ids.new_tensor(tail).expand(len(tokens.ids), -1)], dim=1)
+    mask = torch.cat([tokens.mask, tokens.mask.new_ones(len(ids), len(tail))], dim=1)
+    indices = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    length = tokens.ids.shape[1]
+    embedded = model.causal_lm.get_input_embeddings()(ids)
+    if model.reasoner is not None:
+        with torch.no_grad():
+            first = read(input_ids=ids, attention_mask=mask, position_ids=indices, use_cache=False)
+        positions = coordinates(tokens.mask, tokens.indices, model.template.padding)
+        thoughts = model.reasoner(first.last_hidden_state[:, :length].float(), tokens.mask, positions)
+        embedded = torch.cat([embedded[:, :length], thoughts.to(embedded.dtype), embedded[:, -1:]], dim=1)
+    second = read(inputs_embeds=embedded, attention_mask=mask, position_ids=indices, use_cache=False)
+    return model.pooling.pool(second.last_hidden_state.float(), mask, model.thoughts)
 
 
 def encoder(folder: Path, **settings: Any) -> Encoder:
