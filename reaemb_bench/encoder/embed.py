@@ -1,4 +1,4 @@
-"""Embed many prompts for use outside training, file by file, so that memory does not grow with their number."""
+"""Vectors of all items from an encoder, written file by file, so that memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -28,85 +28,12 @@ from reaemb_bench.core.artifacts import (
 from reaemb_bench.core.component import Context, Progress, Randomness, Step
 from reaemb_bench.core.distributed import all_reduce, broadcast, is_first, share, world_size
 from reaemb_bench.core.errors import UserError, check_rows
+from reaemb_bench.encoder.folder import open_encoder
 from reaemb_bench.encoder.memory import in_turn, micro_batch
 from reaemb_bench.encoder.thought_model import ThoughtModel
 
 _CHUNK = 4_096
 """Prompts that are tokenised at once, and among which those of similar length are put together."""
-
-
-def embed_texts(
-    model: ThoughtModel, texts: Sequence[str], context: Context, *, before: str = "", max_length: int | None = None
-) -> Vectors:
-    """Vectors (texts, d) of item texts in their order, in files of the step's scratch folder.
-
-    An interrupted run goes on behind its last whole file. Several processes share each chunk of texts, and the first
-    of them writes. before: what is put before each text. max_length: most tokens of a prompt; None takes the model's.
-    Raises UserError where a vector is not finite.
-    """
-    starts = range(0, len(texts), SHARD)
-    files = [context.scratch / name for name in shard_names(len(starts))]
-    whole = broadcast(next((place for place, file in enumerate(files) if not _is_whole(file)), len(files)))[0]
-    for start, file in list(zip(starts, files, strict=True))[whole:]:
-        parts, tokens = [], 0
-        for first in range(start, min(start + SHARD, len(texts)), _CHUNK):
-            chunk = texts[first : min(first + _CHUNK, start + SHARD)]
-            rows = model.tokenize([f"{before}{text}" for text in chunk], max_length)
-            parts.append(embed_all(model, rows, _part_of(context, first, len(texts)), first))
-            tokens += sum(len(row) + model.thoughts + 1 for row in rows)
-        if is_first():
-            values = np.concatenate(parts)
-            write_shard(file, values, {"tokens": str(tokens), "sha256": _sum(values, str(tokens))})
-    if is_first():
-        context.note({"tokens": sum(int(shard_facts(file)["tokens"]) for file in files)})
-    return Vectors(*files)
-
-
-def embed_all(model: ThoughtModel, rows: list[list[int]], context: Context, first: int = 0) -> Float32:
-    """Vectors (rows, d) of tokenised prompts in the order of `rows`, held in memory.
-
-    Several processes take a part of the rows each, and all have the result. first: the number of the first row, for
-    messages. Raises UserError where a vector is not finite.
-    """
-    made = torch.zeros(len(rows), model.width, device=model.device)
-    longest = max(map(len, rows)) + model.thoughts + 1
-    # Hosts may differ in free memory, but all processes must share the same groups.
-    room = broadcast(micro_batch(context.machine, model.shape, longest, learns=False))[0]
-    groups = in_turn([len(row) for row in rows], min(room, math.ceil(len(rows) / world_size())))
-    with torch.inference_mode():
-        beginning = model.begin(rows)
-        for group, done in share(list(zip(groups, accumulate(map(len, groups)), strict=True))):
-            tokens = model.tokens([rows[place] for place in group.tolist()])
-            made[group.to(made.device)] = model.embed(tokens, beginning).float()
-            context.report(Progress(done, len(rows), "items"))
-        context.report(Progress(len(rows), len(rows), "items"))
-        all_reduce([made])
-    values: Float32 = made.cpu().numpy()
-    check_rows("vector", values, first, cure="train with a lower learning rate or in float32")
-    return values
-
-
-def _part_of(context: Context, before: int, total: int) -> Context:
-    """The same context for a part of the work: its progress is told as progress of the whole."""
-    return replace(context, report=lambda tick: context.report(Progress(before + tick.done, total, tick.unit)))
-
-
-def _is_whole(file: Path) -> bool:
-    """Whether an interrupted run has left the file, and the disk has not changed it since."""
-    try:
-        facts = shard_facts(file)
-        return facts["sha256"] == _sum(rows_of(file), facts["tokens"])
-    except (OSError, UserError, LookupError, TypeError, ValueError):
-        return False
-
-
-def _sum(rows: Float32, tokens: str) -> str:
-    digest = hashlib.sha256(tokens.encode())
-    digest.update(np.ascontiguousarray(rows).data)
-    return digest.hexdigest()
-
-
-# Vectors of all items from an encoder.
 
 
 class Encode(Step):
@@ -124,9 +51,76 @@ class Encode(Step):
 
     def run(self, corpus: Corpus, encoder: Encoder, context: Context) -> Vectors:
         """One vector an item, (items, hidden size)."""
-        from reaemb_bench.encoder.folder import open_encoder
-
         model = open_encoder(encoder, context.machine)
         model.template = replace(model.template, padding=self.padding or model.template.padding)
         before = f"{corpus.instruction}\n" if self.with_instruction else ""
         return embed_texts(model, corpus.texts, context, before=before, max_length=self.max_length)
+
+
+def embed_texts(
+    model: ThoughtModel, texts: Sequence[str], context: Context, *, before: str = "", max_length: int | None = None
+) -> Vectors:
+    """Vectors (texts, d) of item texts in their order, in files of the step's scratch folder.
+
+    An interrupted run resumes after its last whole file. Several processes share each chunk of texts, and the first
+    of them writes. before: what is put before each text. max_length: most tokens of a prompt; None takes the model's.
+    Raises NotFiniteError if a vector is not finite.
+    """
+    starts = range(0, len(texts), SHARD)
+    files = [context.scratch / name for name in shard_names(len(starts))]
+    whole = broadcast(next((number for number, file in enumerate(files) if not _is_whole(file)), len(files)))[0]
+    for start, file in list(zip(starts, files, strict=True))[whole:]:
+        parts, tokens = [], 0
+        for first in range(start, min(start + SHARD, len(texts)), _CHUNK):
+            chunk = texts[first : min(first + _CHUNK, start + SHARD)]
+            rows = model.tokenize([f"{before}{text}" for text in chunk], max_length)
+            parts.append(embed_all(model, rows, context, first, len(texts)))
+            tokens += sum(len(row) + model.thoughts + 1 for row in rows)
+        if is_first():
+            values = np.concatenate(parts)
+            write_shard(file, values, {"tokens": str(tokens), "sha256": _sum(values, str(tokens))})
+    if is_first():
+        context.note({"tokens": sum(int(shard_facts(file)["tokens"]) for file in files)})
+    return Vectors(*files)
+
+
+def embed_all(
+    model: ThoughtModel, rows: list[list[int]], context: Context, first: int = 0, total: int | None = None
+) -> Float32:
+    """Vectors (rows, d) of tokenised prompts in the order of `rows`, held in memory.
+
+    Several processes take a part of the rows each, and all return the whole. first: the number of the first row among
+    `total`, for messages and progress; None says that these are all. Raises NotFiniteError if a vector is not finite.
+    """
+    total = len(rows) if total is None else total
+    vectors = torch.zeros(len(rows), model.width, device=model.device)
+    longest = max(map(len, rows)) + model.thoughts + 1
+    # Hosts may differ in free memory, but all processes must share the same groups.
+    at_once = broadcast(micro_batch(context.machine, model.shape, longest, learns=False))[0]
+    groups = in_turn([len(row) for row in rows], min(at_once, math.ceil(len(rows) / world_size())))
+    with torch.inference_mode():
+        shared = model.begin(rows)
+        for group, done in share(list(zip(groups, accumulate(map(len, groups)), strict=True))):
+            tokens = model.tokens([rows[row] for row in group.tolist()])
+            vectors[group.to(vectors.device)] = model.embed(tokens, shared).float()
+            context.report(Progress(first + done, total, "items"))
+        context.report(Progress(first + len(rows), total, "items"))
+        all_reduce([vectors])
+    values: Float32 = vectors.cpu().numpy()
+    check_rows("vector", values, first, cure="train with a lower learning rate or in float32")
+    return values
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether an interrupted run has left the file, and the disk has not changed it since."""
+    try:
+        facts = shard_facts(file)
+        return facts["sha256"] == _sum(rows_of(file), facts["tokens"])
+    except (OSError, UserError, LookupError, TypeError, ValueError):
+        return False
+
+
+def _sum(rows: Float32, tokens: str) -> str:
+    digest = hashlib.sha256(tokens.encode())
+    digest.update(np.ascontiguousarray(rows).data)
+    return digest.hexdigest()

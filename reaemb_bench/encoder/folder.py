@@ -1,8 +1,8 @@
 """Encoder folders: what an `Encoder` artefact points at, opened as a `ThoughtModel` and written again.
 
 encoder.json          specs of backbone, reasoner and pooling, the template, the temperature, names of the adapters
-reasoner.safetensors  weights of the reasoner's network, where it has one
-backbone/             weights and tokenizer of a backbone made here, else empty
+reasoner.safetensors  weights of the reasoner's network, if it has one
+backbone/             weights and tokenizer of a backbone that was made here, else empty
 adapter/, adapter-2/  LoRA adapters in peft's format, to be merged in this order
 """
 
@@ -35,9 +35,36 @@ REASONER = "reasoner.safetensors"
 BACKBONE = "backbone"
 
 
+class LanguageModel(Step):
+    """A language model with a freshly initialised reasoner, the encoder that all later steps train or use."""
+
+    randomness: ClassVar[Randomness] = "embedder"
+
+    backbone: AnyBackbone
+    """The language model."""
+    reasoner: AnyReasoner = "latent-thought"  # type: ignore[assignment]
+    """How latent thoughts are computed from the prompt."""
+    pooling: AnyPooling = "mean"  # type: ignore[assignment]
+    """How the last hidden states become one vector."""
+    system_prompt: str = SYSTEM_PROMPT
+    """System message of the chat template; empty for none."""
+    prefix: str = PREFIX
+    """The user's message before the item text."""
+    max_length: int = Field(default=1024, ge=8)
+    """Most tokens of a prompt, the thoughts and EOS counted; longer ones are cut on the right."""
+    padding: Literal["left", "right"] = "left"
+    """Side whose coordinates the reasoner's rotary embedding sees; matters only to `latent-thought-paper`."""
+
+    def run(self, corpus: Corpus, context: Context) -> Encoder:
+        """The encoder, its reasoner drawn from the step's seed."""
+        template = Template(self.system_prompt, self.prefix, self.max_length, self.padding)
+        parts = Parts(self.backbone, self.reasoner, self.pooling, template)
+        return make_encoder(parts, corpus, context.scratch / "encoder", context.machine, context.seed)
+
+
 @dataclass(frozen=True)
 class Parts:
-    """What an encoder is made of. temperature: of its last contrastive training, None before any."""
+    """The components of an encoder. temperature: of its last contrastive training, None before any."""
 
     backbone: Backbone
     reasoner: Reasoner
@@ -48,12 +75,12 @@ class Parts:
 
 
 def read_parts(encoder: Encoder) -> Parts:
-    """The parts that the folder's `encoder.json` describes. Raises UserError where it cannot be read."""
+    """The parts that the folder's `encoder.json` describes. Raises UserError if it cannot be read."""
     file = encoder.folder / FACTS
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} describes no encoder ({error}); run the step that makes it again") from None
+        raise UserError(f"{file} does not describe an encoder ({error}); run the step that writes it again") from None
     return Parts(
         backbone=cast(Backbone, build("backbone", facts["backbone"])),
         reasoner=cast(Reasoner, build("reasoner", facts["reasoner"])),
@@ -67,7 +94,7 @@ def read_parts(encoder: Encoder) -> Parts:
 def make_encoder(parts: Parts, corpus: Corpus, folder: Path, machine: Machine, seed: int) -> Encoder:
     """A new encoder in `folder`: its backbone prepared, its reasoner drawn from `seed`."""
     inside = folder / BACKBONE
-    # An interrupted run may have left a part of the folder behind.
+    # An interrupted run may have left a part of the folder.
     shutil.rmtree(folder, ignore_errors=True)
     inside.mkdir(parents=True)
     parts.backbone.prepare(corpus, inside, machine, seed)
@@ -81,10 +108,9 @@ def make_encoder(parts: Parts, corpus: Corpus, folder: Path, machine: Machine, s
 def write_encoder(folder: Path, parts: Parts, state_dict: Mapping[str, Tensor]) -> Encoder:
     """Describe `parts` in `folder` and write the reasoner's weights; backbone and adapters are already there."""
     folder.mkdir(parents=True, exist_ok=True)
+    components = {"backbone": parts.backbone, "reasoner": parts.reasoner, "pooling": parts.pooling}
     facts = {
-        "backbone": _spec(parts.backbone),
-        "reasoner": _spec(parts.reasoner),
-        "pooling": _spec(parts.pooling),
+        **{name: cast(Component, component).spec() for name, component in components.items()},
         "template": asdict(parts.template),
         "temperature": parts.temperature,
         "adapters": list(parts.adapters),
@@ -109,21 +135,26 @@ def with_adapter(
     parts = read_parts(encoder)
     name = "adapter" if not parts.adapters else f"adapter-{len(parts.adapters) + 1}"
     adapter.save_pretrained(folder / name, save_embedding_layers=False)
-    _settle(folder / name)
-    made = replace(parts, temperature=temperature, adapters=(*parts.adapters, name))
-    return write_encoder(folder, made, {} if model.reasoner is None else model.reasoner.state_dict())
+    # The files shall depend on the adapter alone: peft writes the model's location, and sets in random order.
+    (folder / name / "README.md").unlink(missing_ok=True)
+    file = folder / name / "adapter_config.json"
+    settings = {**json.loads(file.read_text(encoding="utf-8")), "base_model_name_or_path": None}
+    ordered = {key: sorted(value) if isinstance(value, list) else value for key, value in sorted(settings.items())}
+    file.write_text(json.dumps(ordered, indent=1), encoding="utf-8")
+    trained = replace(parts, temperature=temperature, adapters=(*parts.adapters, name))
+    return write_encoder(folder, trained, {} if model.reasoner is None else model.reasoner.state_dict())
 
 
 def open_encoder(encoder: Encoder, machine: Machine, *, merge: bool = True) -> ThoughtModel:
     """The model in an encoder folder, in eval mode and without any parameter that requires gradient.
 
-    merge: add the last adapter to the weights, as all adapters before it always are; False leaves it beside them.
+    merge: add the last adapter to the weights, as all adapters before it always are; False keeps it separate.
     """
     parts = read_parts(encoder)
     loaded = parts.backbone.load(encoder.folder / BACKBONE, machine)
     model = assemble(parts, loaded)
-    for place, name in enumerate(parts.adapters):
-        last = place == len(parts.adapters) - 1
+    for number, name in enumerate(parts.adapters, 1):
+        last = number == len(parts.adapters)
         _apply_adapter(model, encoder.folder / name, merge=merge or not last)
     if model.reasoner is not None:
         model.reasoner.load_state_dict(load_file(encoder.folder / REASONER))
@@ -153,6 +184,7 @@ def assemble(parts: Parts, loaded: Loaded) -> ThoughtModel:
 
 
 def _apply_adapter(model: ThoughtModel, folder: Path, *, merge: bool) -> None:
+    # It takes two seconds to import.
     from peft import PeftModel
 
     with quiet():
@@ -160,53 +192,7 @@ def _apply_adapter(model: ThoughtModel, folder: Path, *, merge: bool) -> None:
         model.causal_lm = adapted.merge_and_unload() if merge else adapted.get_base_model()
 
 
-def _settle(folder: Path) -> None:
-    """Make an adapter's files depend on the adapter alone: peft notes the model's place, and sets in no order."""
-    (folder / "README.md").unlink(missing_ok=True)
-    file = folder / "adapter_config.json"
-    settings = {**json.loads(file.read_text(encoding="utf-8")), "base_model_name_or_path": None}
-    ordered = {name: sorted(value) if isinstance(value, list) else value for name, value in sorted(settings.items())}
-    file.write_text(json.dumps(ordered, indent=1), encoding="utf-8")
-
-
 def _copy(encoder: Encoder, folder: Path) -> None:
-    # An interrupted run may have left a part of the folder behind.
+    # An interrupted run may have left a part of the folder.
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(encoder.folder, folder)
-
-
-def _spec(part: object) -> dict[str, Any]:
-    assert isinstance(part, Component)
-    return part.spec()
-
-
-# Make the encoder: a language model, a reasoner and a pooling, before any training.
-
-
-class LanguageModel(Step):
-    """A language model with a freshly initialised reasoner, the encoder that all later steps train or use."""
-
-    randomness: ClassVar[Randomness] = "embedder"
-
-    backbone: AnyBackbone
-    """The language model."""
-    reasoner: AnyReasoner = "latent-thought"  # type: ignore[assignment]
-    """How latent thoughts are computed from the prompt."""
-    pooling: AnyPooling = "mean"  # type: ignore[assignment]
-    """How one vector is made of the last hidden states."""
-    system_prompt: str = SYSTEM_PROMPT
-    """System message of the chat template; empty for none."""
-    prefix: str = PREFIX
-    """What stands before the item text in the user's message."""
-    max_length: int = Field(default=1024, ge=8)
-    """Most tokens of a prompt, the thoughts and EOS counted; longer ones are cut on the right."""
-    padding: Literal["left", "right"] = "left"
-    """Side whose coordinates the reasoner's rotary embedding sees; matters to `latent-thought-paper` alone."""
-
-    def run(self, corpus: Corpus, context: Context) -> Encoder:
-        """The encoder, its reasoner drawn from the step's seed."""
-        from reaemb_bench.encoder.template import Template
-
-        template = Template(self.system_prompt, self.prefix, self.max_length, self.padding)
-        parts = Parts(self.backbone, self.reasoner, self.pooling, template)
-        return make_encoder(parts, corpus, context.scratch / "encoder", context.machine, context.seed)

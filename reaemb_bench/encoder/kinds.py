@@ -20,7 +20,7 @@ class Backbone(Protocol):
     """A causal language model."""
 
     def prepare(self, corpus: Corpus, folder: Path, machine: Machine, seed: int) -> None:
-        """Write into `folder` what must travel with the encoder (the weights of a model made here, or nothing)."""
+        """Writes into `folder` what belongs to the encoder: the weights of a model made here, or nothing."""
 
     def load(self, folder: Path, machine: Machine) -> Loaded:
         """The model and its tokenizer, ready on the machine's device."""
@@ -31,17 +31,17 @@ class Reasoner(Protocol):
 
     @property
     def thoughts(self) -> int:
-        """Number j of thoughts, 0 for a reasoner that has none."""
+        """Number j of thoughts, 0 for a reasoner without any."""
 
     def thought_scale(self, embedding_rms: float) -> float:
-        """The root mean square at which thoughts are injected; 1.0 where they are not scaled."""
+        """The root mean square at which thoughts are injected; 1.0 if they are not scaled."""
 
     def build(self, width: int, embedding_rms: float) -> torch.nn.Module | None:
         """The module: forward(states (n, L, d), mask (n, L), positions (n, L)) -> thoughts (n, j, d)."""
 
 
 class Pooling(Protocol):
-    """Makes one vector of hidden states."""
+    """Pools hidden states into one vector."""
 
     def pool(self, states: Tensor, mask: Tensor, thoughts: int) -> Tensor:
         """(n, L, d), (n, L) -> (n, d). The sequence is left-padded and ends with j thought tokens and EOS."""

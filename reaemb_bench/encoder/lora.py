@@ -43,7 +43,8 @@ class LoraSettings(TuneSettings):
 
 
 def add_lora(model: ThoughtModel, settings: LoraSettings) -> Any:
-    """Put fresh LoRA adapters into the model's blocks, in place; gives the peft model that can save them."""
+    """Puts fresh LoRA adapters into the model's blocks, in place; returns the peft model that can save them."""
+    # It takes two seconds to import.
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(

@@ -1,7 +1,9 @@
-"""What a language model takes of memory, told from its sizes. Estimates: they lean towards too much."""
+"""How much memory a language model takes, estimated upwards from its sizes, and micro-batches that fit."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch
 from reaemb_bench.core.machine import Machine
 
 _START_FLOPS = {"cpu": 1e7}
-"""Multiplications and additions that would be done while one block starts working; a GPU could do this many more."""
+"""Multiplications and additions that could be done in the time that one block takes to start, by device."""
 _START_FLOPS_ELSEWHERE = 3e10
 _SMALLEST = 32
 """Tokens below which matrices are too small to be multiplied at full speed."""
@@ -21,10 +23,10 @@ _SMALLEST = 32
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a decoder with gated feed-forward layers, as Llama, Qwen2 and their kin have. kept: one number's bytes.
+    """Sizes of a decoder with gated feed-forward layers, such as Llama and Qwen2.
 
     inner: width of the feed-forward layers. key_heads: heads of keys and values. tied: the vocabulary head is the
-    table of input embeddings.
+    table of input embeddings. kept: bytes of one number.
     """
 
     width: int
@@ -82,43 +84,35 @@ class Shape:
         return 2 * self.cached_token + self.kept * self.layers * (17 * self.width + 6 * self.inner)
 
     def start(self, device: str) -> int:
-        """How many tokens could be computed in the time that it takes to start one more pass, at least."""
+        """How many tokens could be computed at least in the time that one more pass takes to start."""
         spare = _START_FLOPS.get(device, _START_FLOPS_ELSEWHERE)
         return _SMALLEST + round(spare / (2 * self.block_weights))
 
 
 def free_memory(device: str) -> int:
-    """Bytes that can still be had on a torch device (`cpu`, `cuda`, `cuda:1`), 0 where nobody knows."""
+    """Bytes that are free on a torch device (`cpu`, `cuda`, `cuda:1`), 0 if that is unknown."""
     if device.startswith("cuda"):
-        import torch
+        # The real one: `plan` imports this file without torch.
+        from torch import cuda
 
-        free, _ = torch.cuda.mem_get_info(device)
-        # What torch holds and does not use can be had too.
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    try:
+        free, _ = cuda.mem_get_info(device)
+        # What torch holds and does not use is free too.
+        return free + cuda.memory_reserved(device) - cuda.memory_allocated(device)
+    with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return _free_pages()
-    told = (line.split() for line in lines)
-    return next((1024 * int(words[1]) for words in told if words[0] == "MemAvailable:"), 0) or _free_pages()
-
-
-def _free_pages() -> int:
-    import os
-
-    try:
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    with contextlib.suppress(OSError, ValueError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    except (ValueError, OSError):
-        return 0
+    return 0
 
 
 # Micro-batches of similar length: how many prompts pass through the language model at once.
 
 
 MICRO_BATCH = 64
-"""Prompts a pass where the machine settings do not say and memory allows."""
+"""Prompts a pass, unless the machine settings say otherwise or memory is short."""
 _SHARE = 0.5
-"""Of the free memory, what one micro-batch may take; the rest is for what was not counted."""
+"""Share of the free memory that one micro-batch may take; the rest is for what is not counted."""
 
 
 def micro_batch(machine: Machine, shape: Shape, longest: int, *, learns: bool) -> int:
@@ -130,37 +124,37 @@ def micro_batch(machine: Machine, shape: Shape, longest: int, *, learns: bool) -
     if machine.micro_batch is not None:
         return machine.micro_batch
     size = MICRO_BATCH
-    room = _SHARE * free_memory(machine.device_name()) or float("inf")
+    limit = _SHARE * free_memory(machine.device_name()) or float("inf")
     per_prompt = longest * (shape.learnt_token if learns else shape.read_token)
-    while size > 1 and size * per_prompt > room:
+    while size > 1 and size * per_prompt > limit:
         size //= 2
     return size
 
 
 def graphs_that_fit(sizes: Sequence[int], shape: Shape, device: str) -> int:
-    """Of how many groups, counted from the last, the graph can be kept until the backward pass; at least one's.
+    """How many groups, counted from the last, can keep their graph until the backward pass; at least one.
 
     sizes: tokens of each group, padding included. Results do not depend on it.
     """
-    room = _SHARE * free_memory(device)
+    limit = _SHARE * free_memory(device)
     needed = np.cumsum(np.asarray(sizes[::-1], dtype=np.float64)) * shape.learnt_token
-    return max(1, int((needed <= room).sum()))
+    return max(1, int((needed <= limit).sum()))
 
 
 def in_turn(lengths: Sequence[int], size: int) -> list[torch.Tensor]:
-    """Places of prompts in micro-batches of `size` (the last may be smaller), longest first."""
+    """Row numbers of prompts in micro-batches of `size` (the last may be smaller), longest first."""
     order = torch.tensor(_longest_first(lengths), dtype=torch.long)
     return [*torch.split(order, size)] if len(order) else []
 
 
 def by_length(lengths: Sequence[int], size: int, start: int) -> list[torch.Tensor]:
-    """Places of prompts in groups of at most `size`, longest first, that cost least in all.
+    """Row numbers of prompts in groups of at most `size`, longest first, that cost least in all.
 
-    A group costs as many tokens as its longest prompt has, times its prompts, and `start` tokens more for being one.
+    A group costs the tokens of its longest prompt times its number of prompts, and `start` tokens for starting it.
     """
     order = _longest_first(lengths)
-    falling = np.array([lengths[place] for place in order], dtype=np.int64)
-    # cost[k]: the least for the first k prompts; first[k]: where the last of their groups begins.
+    falling = np.array([lengths[row] for row in order], dtype=np.int64)
+    # cost[k]: the lowest cost of the first k prompts; first[k]: where the last of their groups begins.
     cost = np.zeros(len(order) + 1, dtype=np.int64)
     first = np.zeros(len(order) + 1, dtype=np.int64)
     for stop in range(1, len(order) + 1):
@@ -177,4 +171,4 @@ def by_length(lengths: Sequence[int], size: int, start: int) -> list[torch.Tenso
 
 
 def _longest_first(lengths: Sequence[int]) -> list[int]:
-    return sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+    return sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))

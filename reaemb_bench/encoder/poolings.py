@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from torch import Tensor
 
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Mean(Component):

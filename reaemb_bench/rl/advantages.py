@@ -6,13 +6,9 @@ equal gives exactly zero; the paper's compares it with one number for the whole 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from torch import Tensor
 
 from reaemb_bench.core.component import Component
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 _SMALLEST_SPREAD = 1e-6
 """Added to a divisor: rewards that differ only by rounding stay small instead of being blown up to unit size."""

@@ -1,4 +1,4 @@
-"""Candidate lists that a rollout is rewarded for ranking: an item's neighbours among items that it never met."""
+"""Candidate lists of rollouts: an item's neighbours among items that never co-occur with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 _NEIGHBOURS_AT_ONCE = 1 << 18
-"""Neighbours of the items that are drawn for at once, unless it is a single item: few enough for a core's cache."""
+"""Most neighbours of the items that are processed at once (a single item may have more): they fit a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Candidates:
     """The candidate lists of all items that have one.
 
     items: (n,) ascending item numbers. lists: (n, N) item numbers, the positives first, the most co-occurring of them
-    leading. counts: (n, N) how often they co-occur, 0 for negatives. lonely: items left out because nothing co-occurs
-    with them. crowded: items left out because too few items never co-occur with them.
+    leading. counts: (n, N) how often they co-occur, 0 for negatives. without_neighbours: items left out because nothing
+    co-occurs with them. without_strangers: items left out because too few items never co-occur with them.
     """
 
     items: Int64
@@ -73,14 +73,14 @@ def _most_cooccurring(rows: csr_array, positives: int, generator: np.random.Gene
     left = rows.data.astype(np.float64)
     best = np.zeros((rows.shape[0], positives), dtype=np.int64)
     counts = np.zeros((rows.shape[0], positives))
-    for place in range(positives):
+    for position in range(positives):
         largest = np.maximum.reduceat(left, starts)
         drawn = np.where((left == largest[owners]) & (left > 0), chance, -1.0)
         chosen = np.flatnonzero((drawn == np.maximum.reduceat(drawn, starts)[owners]) & (drawn >= 0))
         # Two random numbers may be the same: of each row the first is taken.
         chosen = chosen[np.diff(owners[chosen], prepend=-1) > 0]
-        best[owners[chosen], place] = rows.indices[chosen]
-        counts[owners[chosen], place] = left[chosen]
+        best[owners[chosen], position] = rows.indices[chosen]
+        counts[owners[chosen], position] = left[chosen]
         left[chosen] = 0
     return best, counts
 

@@ -1,19 +1,16 @@
-"""What a policy is told about its rollouts, and what it answers. Shapes: n rollouts, j thoughts, d hidden size."""
+"""Policies over thoughts and their clipped objective. Shapes: n rollouts, j thoughts, d hidden size."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from reaemb_bench.core.component import Component
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from reaemb_bench.encoder.shared_prefix import Prefix
-    from reaemb_bench.encoder.thought_model import ThoughtModel
+from reaemb_bench.encoder.shared_prefix import Prefix
+from reaemb_bench.encoder.thought_model import ThoughtModel
 
 
 @dataclass(frozen=True)
@@ -34,16 +31,13 @@ class Rollouts:
 class LogDensity:
     """Log-densities (n, terms), and which of them count in the objective: (n, terms), bool.
 
-    settled: (n,), how many terms beside these count without depending on the parameters: their ratio is 1 whatever
-    their value, which is therefore not computed. None for none.
+    settled: (n,), how many further terms count without depending on the parameters: their ratio is always 1, so their
+    values are not computed. None for none.
     """
 
     values: Tensor
     counted: Tensor
     settled: Tensor | None = None
-
-
-# The clipped surrogate objective that all policies share.
 
 
 _LARGEST_LOG_RATIO = 20.0
@@ -64,15 +58,12 @@ def clipped_loss(new: LogDensity, old: Tensor, advantages: Tensor, low: float, h
     return -((gain * counted).sum() + (settled * advantages).sum()) / (counted.sum() + settled.sum())
 
 
-# The policy that is sampled: a Gaussian around the thought.
-
-
 class Gaussian(Component):
     """Action a = r + sigma eps, density N(r, sigma^2 I): the distribution that the rollouts really come from.
 
     The gradient pass needs the reasoner alone, no language model. At ratio 1 its gradient is REINFORCE (Williams,
-    1992): A (a - r) / sigma^2 times the thought's gradient. Clean rollouts are no samples, so they count in no
-    objective; they still serve as baseline. A rollout is one term: all thoughts and dimensions are drawn together,
+    1992): A (a - r) / sigma^2 times the thought's gradient. Clean rollouts are not samples, so they do not count
+    in the objective; they still serve as baseline. A rollout is one term: thoughts and dimensions are drawn together,
     so the log-ratio sums over them, with standard deviation |shift of r| / sigma. Clipping it at 1 +- 0.2 therefore
     bounds the shift to about 0.2 sigma *in all*, however wide the model is. The paper's policy is
     `token-logprob-paper`. Example: `policy = {use = "gaussian", high = 0.2}`.
@@ -97,9 +88,6 @@ class Gaussian(Component):
         return clipped_loss(new, old, advantages, self.low, self.high)
 
 
-# The paper's policy: log-probabilities of the prompt's own tokens.
-
-
 class TokenLogprobPaper(Component):
     """One term a token: the LM head's log-probability of that token at its own position, without a shift by one.
 
@@ -116,8 +104,6 @@ class TokenLogprobPaper(Component):
 
     def log_density(self, model: ThoughtModel, prefix: Prefix, means: Tensor, rollouts: Rollouts) -> LogDensity:
         """(n, j + 1), the thoughts and EOS, with the prompt's tokens settled; means (n, j, d) carry gradient."""
-        import torch
-
         values = model.tail_logprobs(prefix, means + rollouts.noise)
         lengths = prefix.mask.sum(dim=1).repeat_interleave(len(means) // len(prefix.mask))
         return LogDensity(values, values.new_ones(values.shape, dtype=torch.bool), lengths)

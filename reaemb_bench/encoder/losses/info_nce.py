@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+import torch
 from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
 
 from reaemb_bench.core.component import Component
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class InfoNCE(Component):
@@ -29,9 +27,6 @@ class InfoNCE(Component):
 
     def loss(self, first: Tensor, second: Tensor, temperature: Tensor) -> Tensor:
         """Scalar loss of two views (n, d) of the same n items."""
-        import torch
-        from torch.nn import functional
-
         logits = functional.normalize(first, dim=1) @ functional.normalize(second, dim=1).T / temperature
         own = torch.arange(len(first), device=first.device)
         return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2

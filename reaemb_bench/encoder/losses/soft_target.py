@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from reaemb_bench.core.component import Component
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class SoftTarget(Component):
@@ -31,8 +28,6 @@ class SoftTarget(Component):
 
     def loss(self, first: Tensor, second: Tensor, temperature: Tensor) -> Tensor:
         """Scalar loss of two views (n, d) of the same n items."""
-        import torch
-
         logits = first @ second.T / temperature
         targets = torch.softmax((first @ first.T + second @ second.T) / (2 * temperature), dim=1)
         return (_cross_entropy(logits, targets) + _cross_entropy(logits.T, targets.T)) / 2
@@ -54,8 +49,6 @@ class SoftTargetDetached(Component):
 
     def loss(self, first: Tensor, second: Tensor, temperature: Tensor) -> Tensor:
         """Scalar loss of two views (n, d) of the same n items."""
-        import torch
-
         logits = first @ second.T / temperature
         with torch.no_grad():
             targets = torch.softmax((first @ first.T + second @ second.T) / (2 * temperature), dim=1)

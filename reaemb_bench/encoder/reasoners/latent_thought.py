@@ -1,4 +1,4 @@
-"""Networks of the latent-thought reasoners: attention of the prompt's last states over the prompt."""
+"""The latent-thought reasoners: attention of the prompt's last states over the prompt gives the thoughts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ThoughtAttention(nn.Module):
 
     forward(states (n, L, d), mask (n, L), positions (n, L)) -> thoughts (n, j, d). Queries are the states of the
     last j tokens, keys and values all tokens, or the last `window` of them. scale: root mean square of each thought,
-    None leaves it as it comes. Source: arXiv 2606.16703, latent reasoning module.
+    None does not scale it. Source: arXiv 2606.16703, latent reasoning module.
     """
 
     def __init__(self, width: int, thoughts: int, window: int | None, scale: float | None) -> None:
@@ -34,16 +34,16 @@ class ThoughtAttention(nn.Module):
         self.frequencies: Tensor
 
     def forward(self, states: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        """Thoughts (n, j, d) of prompts whose last token stands in the last column."""
+        """Thoughts (n, j, d) of prompts whose last token is in the last column."""
         queries = self.rotate(self.query(states[:, -self.thoughts :]), positions[:, -self.thoughts :])
         keys = self.rotate(self.key(states), positions)
         allowed = mask.bool()
         if self.window is not None:
             allowed = allowed & (positions > positions[:, -1:] - self.window)
-        # Where a prompt is shorter than j, its first query is padding and its thought an average over the prompt.
+        # If a prompt is shorter than j, its first query is padding and its thought an average over the prompt.
         scores = queries @ keys.transpose(1, 2) / states.shape[-1] ** 0.5
         scores = scores.masked_fill(~allowed.unsqueeze(1), -torch.inf)
-        # The weights of a query add up to 1, so values of averages are averages of values, and j of them are enough.
+        # The weights of a query sum to 1, so averages are taken first and only j of them pass through `value`.
         thoughts: Tensor = self.value(torch.softmax(scores, dim=-1) @ states)
         if self.scale is None:
             return thoughts
@@ -64,7 +64,7 @@ class ThoughtAttention(nn.Module):
 class PaperThoughtAttention(ThoughtAttention):
     """The same with the rotary embedding of the authors' code: angles laid out in halves, planes of neighbours.
 
-    Entry 2k and 2k + 1 form a plane but carry different angles, so this is no rotation and scores depend on absolute
+    Entry 2k and 2k + 1 form a plane but carry different angles, so this is not a rotation: scores depend on absolute
     positions: left padding changes the thought.
     """
 
@@ -73,9 +73,6 @@ class PaperThoughtAttention(ThoughtAttention):
         cosine, sine = self._angles(positions)
         turned = torch.stack([-vectors[..., 1::2], vectors[..., ::2]], dim=-1).flatten(-2)
         return vectors * cosine + turned * sine
-
-
-# The latent-thought reasoner: attention over the prompt gives the thoughts.
 
 
 class LatentThought(Component):
@@ -93,21 +90,17 @@ class LatentThought(Component):
     """Size of an injected thought: the root mean square of the input embeddings, or as the attention gives it."""
 
     def thought_scale(self, embedding_rms: float) -> float:
-        """The root mean square at which thoughts are injected, 1.0 where they are not scaled."""
+        """The root mean square at which thoughts are injected, 1.0 if they are not scaled."""
         return embedding_rms if self.scale == "embedding-rms" else 1.0
 
     def build(self, width: int, embedding_rms: float) -> torch.nn.Module | None:
         """The network: forward(states (n, L, d), mask (n, L), positions (n, L)) -> thoughts (n, j, d)."""
-
         scale = embedding_rms if self.scale == "embedding-rms" else None
         return ThoughtAttention(width, self.thoughts, self.window, scale)
 
 
-# The latent-thought reasoner of the authors' code.
-
-
 class LatentThoughtPaper(Component):
-    """`latent-thought` with the authors' rotary embedding, which is no rotation, and thoughts that are not scaled.
+    """`latent-thought` with the authors' rotary embedding, which is not a rotation, and thoughts that are not scaled.
 
     An item's vector depends on the padding that its batch happens to need, so with left padding it depends on the
     micro-batch too.
@@ -124,5 +117,4 @@ class LatentThoughtPaper(Component):
 
     def build(self, width: int, embedding_rms: float) -> torch.nn.Module | None:
         """The network: forward(states (n, L, d), mask (n, L), positions (n, L)) -> thoughts (n, j, d)."""
-
         return PaperThoughtAttention(width, self.thoughts, self.window, None)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
 from reaemb_bench.core.component import Component
-
-if TYPE_CHECKING:
-    import torch
 
 
 class NoThought(Component):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
+from torch import Tensor
 
 from reaemb_bench.core.component import Component
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class ReciprocalLogRank(Component):
@@ -31,8 +29,6 @@ class NDCG(Component):
 
     def reward(self, scores: Tensor, weights: Tensor) -> Tensor:
         """scores (groups, G, N), weights (groups, 1, N): shares of the positives -> (groups, G)."""
-        import torch
-
         places = torch.arange(2, scores.shape[-1] + 2, device=scores.device, dtype=scores.dtype)
         ideal = (weights.sort(dim=-1, descending=True).values / places.log2()).sum(-1)
         return (weights / (ranks(scores) + 2).log2()).sum(-1) / ideal
