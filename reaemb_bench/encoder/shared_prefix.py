@@ -111,9 +111,12 @@ def joined(groups: Sequence[Tensor], parts: Sequence[Prefix], common: int, paddi
     def join(tensors: Sequence[Tensor], dim: int) -> Tensor:
         widened = []
         for tensor in tensors:
-            first, rest = torch.split(tensor, [common, tensor.shape[dim] - common], dim)
-            zeros = tensor.new_zeros(*tensor.shape[:dim], length - tensor.shape[dim], *tensor.shape[dim + 1 :])
-            widened.append(torch.cat([first, zeros, rest], dim))
+            missing = length - tensor.shape[dim]
+            if missing:
+                first, rest = torch.split(tensor, [common, tensor.shape[dim] - common], dim)
+                zeros = tensor.new_zeros(*tensor.shape[:dim], missing, *tensor.shape[dim + 1 :])
+                tensor = torch.cat([first, zeros, rest], dim)
+            widened.append(tensor)
         return in_order(groups, torch.cat(widened))
 
     mask = join([part.mask for part in parts], 1)

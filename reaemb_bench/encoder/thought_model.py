@@ -197,8 +197,10 @@ class ThoughtModel(nn.Module):
         """Pooled vectors (n * G, d) of the prompts, each followed by G `thoughts` (n * G, j, d) in turn and EOS."""
         ends = self._continue(prefix, thoughts)
         times = len(ends) // len(prefix.ids)
-        states = torch.cat([prefix.states.repeat_interleave(times, dim=0), ends], dim=1)
-        return self._pool(states, self.full_mask(prefix).repeat_interleave(times, dim=0))
+        before, mask = prefix.states, self.full_mask(prefix)
+        if times > 1:
+            before, mask = before.repeat_interleave(times, dim=0), mask.repeat_interleave(times, dim=0)
+        return self._pool(torch.cat([before, ends], dim=1), mask)
 
     def tail_logprobs(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
         """(n * G, j + 1): log-softmax of the LM head at the thoughts (n * G, j, d) and EOS, each read at its own token.
