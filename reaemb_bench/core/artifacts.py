@@ -24,6 +24,7 @@ from reaemb_bench.core.files import write_atomically
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
@@ -31,7 +32,7 @@ SHARD = 16_384
 """Most rows of one file of vectors."""
 
 _OF_CORPUS = ("name", "instruction", "item_keys", "user_keys", "texts", "titles")
-_OF_LISTS = ("recommended", "item_popularity")
+_OF_LISTS = ("recommended", "item_popularity", "history_hash", "sample_hash")
 
 
 @runtime_checkable
@@ -333,7 +334,8 @@ class Ranks:
     popularity: training interactions of the target. history: items in the user's history. catalogue: how many items
     the target was ranked against, itself included. recommended: (users, top) the items with the highest scores of that
     catalogue, best first, -1 if it has no more; top is 0 if no lists were kept. item_popularity: (items,)
-    training interactions of all items.
+    training interactions of all items. history_hash, sample_hash: (users,) hashes of each user's history and stored
+    candidates, by which results of other data are recognised; empty in results of versions that stored none.
     """
 
     users: Int64
@@ -347,6 +349,8 @@ class Ranks:
     catalogue: Int64
     recommended: Int32 = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int32))
     item_popularity: Int64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    history_hash: UInt64 = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    sample_hash: UInt64 = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
 
     def save(self, folder: Path) -> None:
         """Write `ranks.parquet`, one row a user, and `lists.safetensors`."""

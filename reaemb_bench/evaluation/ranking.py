@@ -12,12 +12,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from reaemb_bench.core.artifacts import Float32, Int32, Int64, Ranks, Sequences
+from reaemb_bench.core.artifacts import Float32, Int32, Int64, Ranks, Sequences, UInt64
 from reaemb_bench.core.component import Progress
 from reaemb_bench.core.errors import NotFiniteError, UserError
 
 UInt32 = npt.NDArray[np.uint32]
-UInt64 = npt.NDArray[np.uint64]
 
 NO_SAMPLE = -1
 """`sampled_better` of users without stored candidates, who have no sampled rank."""
@@ -101,6 +100,8 @@ def rank_targets(
         catalogue=items - excluded.lengths,
         recommended=recommended,
         item_popularity=popularity,
+        history_hash=hash_sequences(histories.select(users)),
+        sample_hash=hash_sequences(Sequences(candidates.ravel(), np.arange(len(users) + 1) * candidates.shape[1])),
     )
 
 
@@ -205,6 +206,16 @@ def _fill_lists(lists: Int32, scores: Float32, users: Int64) -> None:
 def _tie_order(users: Int64, items: Int64) -> UInt32:
     """Keys by which the equal scores of a user are ordered; those of one user are all different."""
     return mix32(mix64(users.astype(np.uint64)).astype(np.uint32) ^ mix32(items.astype(np.uint32) + np.uint32(1)))
+
+
+def hash_sequences(sequences: Sequences) -> UInt64:
+    """A number for each sequence (users,), decided by its items and their order; 0 for an empty one."""
+    position = np.arange(len(sequences.items)) - np.repeat(sequences.offsets[:-1], sequences.lengths)
+    hashed = mix64((position.astype(np.uint64) << np.uint64(32)) + sequences.items.astype(np.uint64) + np.uint64(1))
+    # Unsigned sums wrap around, so differences of running sums are exact.
+    total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(hashed, dtype=np.uint64)])
+    hashes: UInt64 = total[sequences.offsets[1:]] - total[sequences.offsets[:-1]]
+    return hashes
 
 
 def mix64(values: UInt64) -> UInt64:

@@ -12,7 +12,7 @@ from reaemb_bench.core.artifacts import Corpus, Float32, Floors, Ranks, Sequence
 from reaemb_bench.core.component import Component, Context, DataAccess, Progress, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.data.cooccurrence import cooccurrence
-from reaemb_bench.evaluation.ranking import UInt64, mix32, mix64, rank_targets
+from reaemb_bench.evaluation.ranking import hash_sequences, mix32, mix64, rank_targets
 from reaemb_bench.recommender.kinds import ManyFloors
 
 if TYPE_CHECKING:
@@ -44,23 +44,13 @@ class RandomScorer:
     def scores(self, histories: Sequences) -> Float32:
         """(users, items), uniform in [0, 1) in steps of 2**-24."""
         seed = np.array([self.seed % 2**64], dtype=np.uint64)
-        users = mix64(_hash_histories(histories) + mix64(seed)).astype(np.uint32)
+        users = mix64(hash_sequences(histories) + mix64(seed)).astype(np.uint32)
         items = mix64(np.arange(self.items, dtype=np.uint64) + np.uint64(1)).astype(np.uint32)
         bits = mix32(users[:, None] ^ items[None, :])
         bits >>= np.uint32(8)
         scores: Float32 = bits.astype(np.float32)
         scores *= np.float32(2.0**-24)
         return scores
-
-
-def _hash_histories(histories: Sequences) -> UInt64:
-    """A number for each history (users,), decided by its items and their order; 0 for an empty one."""
-    position = np.arange(len(histories.items)) - np.repeat(histories.offsets[:-1], histories.lengths)
-    hashed = mix64((position.astype(np.uint64) << np.uint64(32)) + histories.items.astype(np.uint64) + np.uint64(1))
-    # Unsigned sums wrap around, so differences of running sums are exact.
-    total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(hashed, dtype=np.uint64)])
-    hashes: UInt64 = total[histories.offsets[1:]] - total[histories.offsets[:-1]]
-    return hashes
 
 
 class Popularity(Component):
