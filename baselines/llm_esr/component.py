@@ -1,10 +1,9 @@
-"""A semantic and a collaborative view of each item, read together; similar users teach each other."""
+"""LLM-ESR (arXiv 2405.20646): a semantic and a collaborative view of each item; similar users teach each other."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,48 +14,42 @@ from torch.nn import functional as F
 from reaemb_bench.core.artifacts import Corpus, Float32, Int64, Ranker, Sequences, ValidationTargets, Vectors
 from reaemb_bench.core.component import Component, Context
 from reaemb_bench.encoder.reducers import PCA
-from reaemb_bench.recommender.fit import TrainSettings
+from reaemb_bench.recommender.fit import Penalty, TrainSettings, fit
 from reaemb_bench.recommender.item_tables import FrozenTable, IdTable, given_vectors
 from reaemb_bench.recommender.kinds import AnyHead, AnyItemTable, Head
-
-if TYPE_CHECKING:
-    from reaemb_bench.recommender.fit import Penalty
-    from reaemb_bench.recommender.packing import Bucket, Examples, Packed
+from reaemb_bench.recommender.packing import Bucket, Examples, Packed
 
 _BLOCK = 1024
 _TEACHERS_AT_ONCE = 256
 
 
 class TrainDistilled(TrainSettings):
-    """Train a head while each user's state is drawn to those of users who read similar texts (arXiv 2405.20646)."""
+    """Train a head while each user's state is drawn to the states of users with similar item texts."""
 
     items: AnyItemTable
     """Where its item vectors come from."""
     neighbours: int = Field(default=10, ge=1)
-    """Similar users whose mean state teaches; fewer where there are fewer."""
+    """Similar users whose mean state teaches; fewer if the data have fewer."""
     weight: float = Field(default=0.1, ge=0)
-    """Weight of the distillation beside the objective; 0 leaves it out."""
+    """Weight of the distillation in the loss; 0 leaves it out."""
     refresh: int = Field(default=30, ge=1)
-    """Steps after which the states that teach are computed anew; 1 is the paper's way, at many times the cost."""
+    """Steps after which the teachers' states are computed again; 1 is the paper's way, at many times the cost."""
 
     def run(self, corpus: Corpus, validation_targets: ValidationTargets, vectors: Vectors, context: Context) -> Ranker:
         """The recommender at its best epoch."""
-        from reaemb_bench.recommender.fit import fit
-
-        taught = self.distillation(corpus, similar_users(corpus, vectors, self.neighbours)) if self.weight else None
-        return fit(corpus, validation_targets, vectors.values, self.items, self, context, taught)
+        penalty = self.distillation(corpus, similar_users(corpus, vectors, self.neighbours)) if self.weight else None
+        return fit(corpus, validation_targets, vectors.values, self.items, self, context, penalty)
 
     def distillation(self, corpus: Corpus, similar: Int64) -> Penalty:
         """What training adds to the loss; similar: (users, neighbours), whose states teach each user."""
-        teachers, places = np.unique(similar, return_inverse=True)
-        of_user = torch.from_numpy(places.reshape(similar.shape))
+        teachers, numbers = np.unique(similar, return_inverse=True)
+        teachers_of = torch.from_numpy(numbers.reshape(similar.shape))
         taught, steps = torch.empty(0), 0
 
         def states(network: nn.Module, table: Tensor, users: Int64) -> Tensor:
-            histories = corpus.training.select(users)
-            asked = self.head.scoring_input(histories, corpus.items, table.device)
-            made: Tensor = network(asked, table, asked.last)
-            return made
+            packed = self.head.scoring_input(corpus.training.select(users), corpus.items, table.device)
+            last: Tensor = network(packed, table, packed.last)
+            return last
 
         def distillation(network: nn.Module, table: Tensor, users: Int64) -> Tensor:
             nonlocal taught, steps
@@ -65,16 +58,16 @@ class TrainDistilled(TrainSettings):
                     blocks = np.split(teachers, range(_TEACHERS_AT_ONCE, len(teachers), _TEACHERS_AT_ONCE))
                     taught = torch.cat([states(network, table, block) for block in blocks])
             steps += 1
-            mean = taught[of_user[users].to(taught.device)].mean(dim=1)
+            mean = taught[teachers_of[users].to(taught.device)].mean(dim=1)
             return self.weight * F.mse_loss(states(network, table, users), mean)
 
         return distillation
 
 
 def similar_users(corpus: Corpus, vectors: Vectors, neighbours: int) -> Int64:
-    """The users (users, neighbours) whose mean text vectors have the highest cosine, themselves left out.
+    """The other users (users, neighbours) whose mean centred text vectors have the highest cosine.
 
-    Text vectors are centred first. Only users with training interactions are named, and fewer where there are fewer.
+    Only users with training interactions are neighbours, and fewer than `neighbours` if there are fewer.
     """
     centred = vectors.values - vectors.values.mean(axis=0)
     means = np.zeros((corpus.users, vectors.width), dtype=np.float32)
@@ -92,10 +85,10 @@ def similar_users(corpus: Corpus, vectors: Vectors, neighbours: int) -> Int64:
 
 
 class DualTable(Component):
-    """Frozen text vectors behind an adapter, beside trainable vectors that start at their principal components."""
+    """Frozen text vectors with an adapter, joined with trainable vectors that start at their principal components."""
 
     def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
-        """forward() -> (items, hidden), half of it each. Raises UserError where vectors are missing or too narrow."""
+        """forward() -> (items, hidden), one half per view. Raises UserError if vectors are missing or too narrow."""
         given, width = given_vectors(items, vectors), hidden // 2
         start = PCA(dimensions=width).reduce(Vectors(given)).values
         inner = max(1, given.shape[1] // 2)
@@ -139,16 +132,16 @@ class DualView(Component):
         return DualNetwork(self.view, table, self.attention_heads)
 
     def training_examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
-        """What the encoder asks."""
+        """Those of the encoder."""
         return self.view.training_examples(sequences, items, generator)
 
     def scoring_input(self, histories: Sequences, items: int, device: torch.device) -> Packed:
-        """What the encoder asks."""
+        """That of the encoder."""
         return self.view.scoring_input(histories, items, device)
 
 
 class DualNetwork(nn.Module):
-    """Cross-attention between the views of a history, and the encoder that reads either."""
+    """Cross-attention between the views of a history, then the encoder that reads either."""
 
     def __init__(self, view: Head, table: nn.Module, attention_heads: int) -> None:
         super().__init__()
@@ -160,23 +153,23 @@ class DualNetwork(nn.Module):
         self.encoder = view.build(nn.Identity())
         nn.init.normal_(self.position.weight, std=1 / self.scale)
 
-    def forward(self, packed: Packed, vectors: Tensor, places: Tensor) -> Tensor:
-        """Joined states (places, hidden); vectors (items, hidden)."""
+    def forward(self, packed: Packed, vectors: Tensor, indices: Tensor) -> Tensor:
+        """Joined states (n, hidden); vectors (items, hidden)."""
         positions = self.position(packed.positions)
         semantic, collaborative = (
             F.embedding(packed.items, view) * self.scale + positions for view in vectors.chunk(2, dim=1)
         )
-        # The encoder looks vectors up by number: each position is then an item of its own.
-        numbered = replace(packed, items=torch.arange(len(packed.items), device=vectors.device))
-        read = (
+        attended = (
             self.to_semantic(collaborative, semantic, packed),
             self.to_collaborative(semantic, collaborative, packed),
         )
-        return torch.cat([self.encoder(numbered, states / self.scale, places) for states in read], dim=1)
+        # The encoder looks vectors up by number, so each position becomes an item of its own.
+        numbered = replace(packed, items=torch.arange(len(packed.items), device=vectors.device))
+        return torch.cat([self.encoder(numbered, states / self.scale, indices) for states in attended], dim=1)
 
 
 class CrossAttention(nn.Module):
-    """One view asks and the other answers, at each position from its own and earlier ones."""
+    """Queries of one view attend to the other view, at the same and earlier positions."""
 
     def __init__(self, width: int, attention_heads: int) -> None:
         super().__init__()
@@ -185,18 +178,13 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, asking: Tensor, answering: Tensor, packed: Packed) -> Tensor:
-        """(positions, width) of each view -> what the answering one says, (positions, width)."""
-        projected = torch.cat([self.query(asking), self.key_value(answering)], dim=1)
-        attended = torch.cat([self._attend(projected, bucket) for bucket in packed.buckets])
-        made: Tensor = self.output(attended)
-        return made
+    def forward(self, queries: Tensor, values: Tensor, packed: Packed) -> Tensor:
+        """(positions, width) of each view -> (positions, width)."""
+        projected = torch.cat([self.query(queries), self.key_value(values)], dim=1)
+        output: Tensor = self.output(torch.cat([self._attend(projected, bucket) for bucket in packed.buckets]))
+        return output
 
     def _attend(self, projected: Tensor, bucket: Bucket) -> Tensor:
-        users, width = bucket.grid.shape
-        grid = projected[bucket.grid.view(-1)].view(users, width, 3, self.attention_heads, -1)
-        query, key, value = grid.permute(2, 0, 3, 1, 4)
-        # No position reaches the empty slots, which stand behind it.
-        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        flat = attended.transpose(1, 2).reshape(users * width, -1)
-        return flat if bucket.slots is None else flat[bucket.slots]
+        query, key, value = bucket.unpack(projected, self.attention_heads)
+        # No position attends to the empty slots, which come after it.
+        return bucket.pack(F.scaled_dot_product_attention(query, key, value, is_causal=True))

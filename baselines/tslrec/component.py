@@ -1,24 +1,23 @@
-"""Preference tuning: a language model learns, from titles alone, how a history divides among latent categories."""
+"""TSLRec's preference tuning: a language model predicts from titles how a history divides among latent categories."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from pydantic import Field
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from reaemb_bench.core.artifacts import Corpus, Encoder, Float32, Int64, Ranker
 from reaemb_bench.core.component import Context
 from reaemb_bench.core.errors import UserError
+from reaemb_bench.encoder.finetune import Task, tuned
 from reaemb_bench.encoder.lora import LoraSettings
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from reaemb_bench.encoder.finetune import Task
-    from reaemb_bench.encoder.thought_model import ThoughtModel
+from reaemb_bench.encoder.thought_model import ThoughtModel
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class History:
 
 
 class LatentCategories(LoraSettings):
-    """Tune LoRA and a classifier so that the titles of a history tell how it divides among latent categories.
+    """Tune LoRA and a classifier to predict from the titles of a history how it divides among latent categories.
 
     The categories are clusters of a trained recommender's item vectors, which the language model never sees. The loss
     is the Kullback-Leibler divergence from the true shares to the predicted ones; the classifier is not kept.
@@ -43,30 +42,24 @@ class LatentCategories(LoraSettings):
     """
 
     batch_size: int = Field(default=32, ge=1)
-    """Histories a step, each of another user; at most as many as there are users with training interactions."""
+    """Histories per step, each of another user; at most as many as there are users with training interactions."""
     categories: int = Field(default=20, ge=2)
     """Number of latent categories; fewer than items."""
     history: int = Field(default=10, ge=1)
-    """Most titles of a history: consecutive ones from a random place of the user's sequence."""
+    """Most titles of a history: consecutive ones from a random position of the user's sequence."""
     instruction: str = "The user has chosen, one after the other: "
-    """What stands before the titles."""
+    """Text before the titles."""
     separator: str = ", "
-    """What stands between them."""
+    """Text between the titles."""
     question: str = "\nPreferences of the user: "
-    """What stands behind the last of them; the state at its last token is classified."""
+    """Text after the last title; the state at its last token is classified."""
 
     def run(self, corpus: Corpus, encoder: Encoder, ranker: Ranker, context: Context) -> Encoder:
         """The encoder with one more adapter. ranker: the recommender whose item vectors are clustered."""
-        from reaemb_bench.encoder.finetune import tuned
-
-        found = latent_categories(ranker.tensors["vectors"], self.categories, context.seed)
-        return tuned(encoder, self, context, lambda model: self._task(model, corpus, found, context.seed))
+        categories = latent_categories(ranker.tensors["vectors"], self.categories, context.seed)
+        return tuned(encoder, self, context, lambda model: self._task(model, corpus, categories, context.seed))
 
     def _task(self, model: ThoughtModel, corpus: Corpus, categories: Int64, seed: int) -> Task[History]:
-        from torch import nn
-
-        from reaemb_bench.encoder.finetune import Task
-
         classifier = nn.Linear(model.width, self.categories).to(model.device)
         batches = self._histories(model, corpus, categories, seed)
         return Task(batches, lambda batch: divergence(model, classifier, batch), list(classifier.parameters()))
@@ -75,46 +68,38 @@ class LatentCategories(LoraSettings):
         self, model: ThoughtModel, corpus: Corpus, categories: Int64, seed: int
     ) -> Iterator[Sequence[History]]:
         users = np.flatnonzero(corpus.training.lengths)
-        number = 0
+        step = 0
         while True:
-            number += 1
-            draw = np.random.default_rng([seed, number])
-            chosen = draw.choice(users, size=min(self.batch_size, len(users)), replace=False)
-            windows = []
-            for user in chosen:
+            step += 1
+            draw = np.random.default_rng([seed, step])
+            histories = []
+            for user in draw.choice(users, size=min(self.batch_size, len(users)), replace=False):
                 items = corpus.training.of(int(user))
                 first = int(draw.integers(max(len(items) - self.history, 0) + 1))
-                windows.append(items[first : first + self.history])
-            yield [self._asked(model, corpus, items, categories) for items in windows]
-
-    def _asked(self, model: ThoughtModel, corpus: Corpus, items: np.ndarray, categories: Int64) -> History:
-        titles = self.separator.join(corpus.titles[item] for item in items)
-        text = f"{self.instruction}{titles}{self.question}"
-        ids = model.tokenizer(text, add_special_tokens=False)["input_ids"][-model.template.max_length :]
-        counts = np.bincount(categories[items], minlength=self.categories)
-        return History(tuple(ids), (counts / counts.sum()).astype(np.float32))
+                items = items[first : first + self.history]
+                titles = self.separator.join(corpus.titles[item] for item in items)
+                text = f"{self.instruction}{titles}{self.question}"
+                ids = model.tokenizer(text, add_special_tokens=False)["input_ids"][-model.template.max_length :]
+                counts = np.bincount(categories[items], minlength=self.categories)
+                histories.append(History(tuple(ids), (counts / counts.sum()).astype(np.float32)))
+            yield histories
 
 
 def latent_categories(vectors: Float32, count: int, seed: int) -> Int64:
     """The cluster of each item, (items,), by k-means on the directions of its vector (items, hidden).
 
-    Raises UserError where there are no more items than clusters.
+    Raises UserError if there are not more items than clusters.
     """
-    from sklearn.cluster import KMeans
-
     if len(vectors) <= count:
         raise UserError(f"categories = {count}, but there are {len(vectors)} items; ask for fewer")
     directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    found: Int64 = KMeans(count, n_init=10, random_state=seed).fit_predict(directions).astype(np.int64)
-    return found
+    clusters: Int64 = KMeans(count, n_init=10, random_state=seed).fit_predict(directions).astype(np.int64)
+    return clusters
 
 
 def divergence(model: ThoughtModel, classifier: nn.Module, histories: Sequence[History]) -> Tensor:
     """Sum over histories of the Kullback-Leibler divergence from their shares to the predicted ones, a scalar."""
-    import torch
-    from torch.nn import functional
-
     states = model.states(model.tokens([history.ids for history in histories]), bidirectional=False)
     predicted = classifier(states[:, -1].float()).log_softmax(dim=1)
     shares = torch.from_numpy(np.stack([history.shares for history in histories])).to(predicted.device)
-    return functional.kl_div(predicted, shares, reduction="sum")
+    return F.kl_div(predicted, shares, reduction="sum")

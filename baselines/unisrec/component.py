@@ -1,4 +1,4 @@
-"""Item vectors through a mixture of experts, each a shift and a linear map."""
+"""UniSRec's adapter: item vectors through a mixture of experts, each a shift and a linear map."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ _LEAST_NOISE = 0.01
 
 
 class Experts(Component):
-    """UniSRec's adapter (Hou et al., KDD 2022): parametric whitening by several experts, mixed by a noisy gate."""
+    """Parametric whitening by several experts, mixed by a noisy gate (Hou et al., KDD 2022)."""
 
     experts: int = Field(default=8, ge=1)
     """Number of experts."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    """Dropout on what an expert reads."""
+    """Dropout on the input of an expert."""
     noise: bool = True
     """Whether the gate's logits are perturbed in training, by learned amounts."""
     with_ids: bool = False
     """Whether a trainable id vector is added: the paper's transductive setting. False is its inductive one."""
 
     def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
-        """forward() -> (items, hidden). Raises UserError where there are no vectors."""
+        """forward() -> (items, hidden). Raises UserError if vectors are missing."""
         given = torch.from_numpy(given_vectors(items, vectors))
-        # The gate reads the vectors too, so their scale is set first.
+        # The gate reads the vectors too, so they are scaled first.
         scaled = given / given.square().mean().sqrt().clamp(min=1e-12)
         mixed = ExpertTable(scaled, hidden, experts=self.experts, dropout=self.dropout, noise=self.noise)
         return SumTable(IdTable(items, hidden), mixed) if self.with_ids else mixed
 
 
 class ExpertTable(nn.Module):
-    """The adapter over frozen vectors (items, width), which are no part of the saved state."""
+    """The adapter over frozen vectors (items, width), which are not part of the saved state."""
 
     vectors: Tensor
 
@@ -60,9 +60,9 @@ class ExpertTable(nn.Module):
         return logits.softmax(dim=-1)
 
     def expert(self, number: int) -> Tensor:
-        """What one expert makes of all vectors, (items, hidden)."""
-        made: Tensor = (self.dropout(self.vectors) - self.shift[number]) @ self.weight[number]
-        return made
+        """One expert's output for all vectors, (items, hidden)."""
+        output: Tensor = (self.dropout(self.vectors) - self.shift[number]) @ self.weight[number]
+        return output
 
     def forward(self) -> Tensor:
         """(items, hidden)."""

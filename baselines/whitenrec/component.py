@@ -1,4 +1,4 @@
-"""Whitened item vectors behind a projection head, of one whitening or of several."""
+"""WhitenRec: whitened item vectors and a projection head, with one whitening or several."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class Whitened(Component):
     """The sum over whitenings of the projected whitened vectors (WhitenRec and WhitenRec+, arXiv 2402.10602)."""
 
     groups: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
-    """One whitening an entry: into how many groups of neighbouring dimensions it cuts the vectors, each of which is
-    whitened by itself. 1 is full whitening; more groups are more relaxed and keep correlations between them."""
+    """One entry per whitening: the number of groups of neighbouring dimensions, each of which is whitened by itself. 1
+    is full whitening; more groups are more relaxed and keep the correlations between groups."""
     inner: int = Field(default=256, ge=1)
     """Width between the projection head's two layers; all whitenings share the head."""
     epsilon: float = Field(default=1e-8, gt=0)
-    """Directions whose variance is below this share of their group's largest come out as zeros."""
+    """Directions whose variance is below this share of their group's largest become zero."""
 
     def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
-        """forward() -> (items, hidden). Raises UserError where there are no vectors."""
+        """forward() -> (items, hidden). Raises UserError if vectors are missing."""
         given = given_vectors(items, vectors)
-        views = [torch.from_numpy(whiten(given, each, self.epsilon)) for each in self.groups]
+        views = [torch.from_numpy(whiten(given, count, self.epsilon)) for count in self.groups]
         return WhitenedTable(torch.stack(views), hidden, self.inner)
 
 
 class WhitenedTable(nn.Module):
-    """The projection head over frozen views (views, items, width), which are no part of the saved state."""
+    """The projection head over frozen views (views, items, width), which are not part of the saved state."""
 
     views: Tensor
 
@@ -50,7 +50,7 @@ class WhitenedTable(nn.Module):
 
 
 def whiten(vectors: Float32, groups: int, epsilon: float) -> Float32:
-    """ZCA whitening of each group of dimensions: covariance 1 within, and as near to the vectors as that allows."""
+    """ZCA whitening of each group of dimensions: unit covariance in each group, closest to the original vectors."""
     parts = []
     for part in np.array_split(vectors, groups, axis=1):
         mean, axes, variances = principal_axes(Vectors(part), part.shape[1])

@@ -1,9 +1,13 @@
-"""Item vectors from static token vectors that were distilled from language models' input embeddings."""
+"""Item vectors from static token vectors that were distilled from the input embeddings of language models."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
 
 from reaemb_bench.core.artifacts import Corpus, Vectors
 from reaemb_bench.core.component import Context, Step
@@ -21,31 +25,30 @@ _MEMBERS = {
 
 
 class WordLlama(Step):
-    """The mean of WordLlama's vectors of a text's tokens (256 numbers each, MIT), out of its wheel; nothing is run."""
+    """The mean of WordLlama's vectors of a text's tokens (256 numbers each, MIT).
+
+    The vectors are read from its wheel; the package is not imported.
+    """
 
     folder: str | None = None
-    """A folder with the two files instead, l2_supercat_256.safetensors and l2_supercat_tokenizer_config.json; None
-    fetches them (19 MB, once)."""
+    """A folder with l2_supercat_256.safetensors and l2_supercat_tokenizer_config.json; None downloads
+    them (19 MB, once)."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """The sha256 of a folder's files; those of the wheel stand in this file."""
+        """The sha256 of a folder's files; those of the wheel are in this file."""
         if self.folder is None:
             return {}
         return file_digests({name: Path(self.folder) / name for name in (_WEIGHTS, _TOKENIZER)})
 
     def run(self, corpus: Corpus, context: Context) -> Vectors:
-        """(items, 256), zeros for a text without tokens. Raises UserError where the files cannot be had."""
-        import numpy as np
-        from safetensors.numpy import load_file
-        from tokenizers import Tokenizer
-
+        """(items, 256), zeros for a text without tokens. Raises UserError if the files cannot be read or downloaded."""
         files = self._files(context.machine.cache)
         table = load_file(files / _WEIGHTS)["embedding.weight"].astype(np.float32)
         tokenizer = Tokenizer.from_file(str(files / _TOKENIZER))
-        rows = [read.ids for read in tokenizer.encode_batch(list(corpus.texts), add_special_tokens=False)]
+        rows = [encoding.ids for encoding in tokenizer.encode_batch(list(corpus.texts), add_special_tokens=False)]
         context.note({"tokens": sum(map(len, rows))})
-        none = np.zeros(table.shape[1], dtype=np.float32)
-        return Vectors(np.stack([table[row].mean(axis=0) if row else none for row in rows]))
+        zeros = np.zeros(table.shape[1], dtype=np.float32)
+        return Vectors(np.stack([table[row].mean(axis=0) if row else zeros for row in rows]))
 
     def _files(self, cache: Path) -> Path:
         if self.folder is None:
