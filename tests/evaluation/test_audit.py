@@ -89,7 +89,7 @@ def test_a_leak_in_a_co_occurrence_component_is_found_where_it_enters(command: C
 def test_the_quickstart_does_not_leak(command: Command) -> None:
     said = command("audit", "quickstart", "--set", SMALL_SHOP)
     assert said.code == 0, said.out + said.err
-    assert "cut short for the audit (--full leaves them): lrcl.steps 30 → 2, crrl.steps 20 → 2" in said.out
+    assert "shortened for the audit (--full prevents it): lrcl.steps 30 → 2, crrl.steps 20 → 2" in said.out
     assert "no variant of the paper's released code is in use" in said.out
     after = said.out.partition("what changed")[2]
     unchanged = [line.split()[0] for line in after.splitlines() if line.rstrip().endswith("nothing")]
