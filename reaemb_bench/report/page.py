@@ -84,20 +84,19 @@ def report_html(runs: Sequence[Run], store: Store, against: Run | None = None) -
 
 def all_plots(made: Compared, store: Store) -> tuple[Plot, ...]:
     """All plots for which the store has the numbers."""
-    floors = made.floors.by_name if made.floors is not None else {}
-    tail = plots.long_tail(made.ranks, floors)
+    tail = plots.long_tail_plot(made.ranks, made.floors)
     recorded, methods = plots.curves(made.runs, store), tuple(made.runs)
     drawn = (
-        None if tail is None else plots.long_tail_plot(tail),
+        tail,
         plots.learning_plot(recorded, methods),
         plots.reinforcement_plot(recorded, methods),
         _vector_maps(made, store),
-        None if tail is None else _costs(made, floors, store),
+        None if tail is None else _costs(made, store),
     )
     return tuple(plot for plot in drawn if plot is not None)
 
 
-def _costs(made: Compared, floors: Mapping[str, Ranks], store: Store) -> Plot | None:
+def _costs(made: Compared, store: Store) -> Plot | None:
     def quality(seeds: Sequence[Ranks]) -> float:
         return sum(float(ndcg(ranks.better, ranks.tied, K).mean()) for ranks in seeds) / len(seeds)
 
@@ -107,9 +106,9 @@ def _costs(made: Compared, floors: Mapping[str, Ranks], store: Store) -> Plot | 
         if all(store.has(result.key) for result in steps):
             seconds = sum(float(store.manifest(result.key)["seconds"]) for result in steps)
             points.append(Point(name, seconds / 60, quality(made.ranks[name])))
-    best_floor = max(
-        ((name, quality([ranks])) for name, ranks in floors.items()), key=lambda floor: floor[1], default=None
-    )
+    by_floor = made.floors.by_name if made.floors is not None else {}
+    floors = [(name, quality([ranks])) for name, ranks in by_floor.items()]
+    best_floor = max(floors, key=lambda floor: floor[1], default=None)
     return plots.cost_plot(points, best_floor)
 
 

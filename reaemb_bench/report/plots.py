@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reaemb_bench.core.artifacts import Float64, Int64, Ranks, Vectors
+from reaemb_bench.core.artifacts import Float64, Floors, Int64, Ranks, Vectors
 from reaemb_bench.core.runs import Run
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.groups import quantile_bins
 from reaemb_bench.evaluation.metrics import ndcg
-from reaemb_bench.evaluation.summary import Spread
-from reaemb_bench.report.results import K, by_bin
+from reaemb_bench.report.results import K, by_bin, method_rows, ranks_in
 from reaemb_bench.report.table import Cell, Column, Row, Table, number, quantity
 
 if TYPE_CHECKING:
@@ -569,127 +568,74 @@ def _draw_map(shape: Shape, popularity: Int64, shown: Int64, axes: Axes) -> None
 # The long tail: how well targets are ranked, by how often each was seen in training.
 
 
-@dataclass(frozen=True)
-class Bin:
-    """Targets with `low` to `high` training interactions, and how many users have one."""
-
-    low: int
-    high: int
-    users: int
-
-    @property
-    def words(self) -> str:
-        """`none`, `7`, or `7-19`."""
-        if self.high == 0:
-            return "none"
-        low, high = quantity(self.low), quantity(self.high)
-        return low if low == high else f"{low}-{high}"
-
-
-@dataclass(frozen=True)
-class TailCurve:
-    """NDCG@10 of a method or a floor in each bin."""
-
-    name: str
-    floor: bool
-    points: tuple[Spread, ...]
-
-
-@dataclass(frozen=True)
-class LongTail:
-    """Curves over the same bins of rising popularity; the first bin may be that of cold targets."""
-
-    bins: tuple[Bin, ...]
-    curves: tuple[TailCurve, ...]
-
-    @property
-    def cold(self) -> bool:
-        """Whether the first bin is that of targets without a training interaction."""
-        return self.bins[0].high == 0
-
-
-def long_tail(named: Mapping[str, Sequence[Ranks]], floors: Mapping[str, Ranks]) -> LongTail | None:
+def long_tail_plot(named: Mapping[str, Sequence[Ranks]], floors: Floors | None) -> Plot | None:
     """NDCG@10 by quantile bins of the target's training interactions, or None if no user is judged.
 
-    named: the ranks of each method's seeds, of the same targets of the same users as the floors'.
+    A line for each method and floor; cold targets are a first bin that stands apart. named: the ranks of each method's
+    seeds, of the same targets of the same users as the floors'.
     """
-    everything = [(name, False, seeds) for name, seeds in named.items()]
-    everything += [(name, True, [ranks]) for name, ranks in floors.items()]
-    if not everything:
+    first = next(iter(ranks_in(named, floors)), None)
+    if first is None or not len(first.users):
         return None
-    first = everything[0][2][0]
-    members, bins = {}, {}
-    if (cold := first.popularity == 0).any():
-        members["cold"], bins["cold"] = cold, Bin(0, 0, int(cold.sum()))
-    for name, quantile in quantile_bins(first.popularity, first.history).items():
-        if name.startswith("popularity-"):
-            members[name] = quantile.members
-            bins[name] = Bin(quantile.low, quantile.high, int(quantile.members.sum()))
-    if not bins:
-        return None
-    lines = [
-        TailCurve(name, floor, tuple(by_bin(seeds, partial(ndcg, k=K), members).values()))
-        for name, floor, seeds in everything
-    ]
-    return LongTail(tuple(bins.values()), tuple(lines))
+    quantiles = quantile_bins(first.popularity, first.history).items()
+    cold = {"none": first.popularity == 0} if (first.popularity == 0).any() else {}
+    warm = {name: part for name, part in quantiles if name.startswith("popularity-")}
+    bins = {**cold, **{name: part.members for name, part in warm.items()}}
+    ranges = [dict.fromkeys((quantity(part.low), quantity(part.high))) for part in warm.values()]
+    labels = [*cold, *map("-".join, ranges)]
+    users = [int(members.sum()) for members in bins.values()]
 
+    def cells(seeds: Sequence[Ranks]) -> list[Cell]:
+        return [Cell(spread.mean, spread.sd) for spread in by_bin(seeds, partial(ndcg, k=K), bins).values()]
 
-def long_tail_readings(tail: LongTail) -> tuple[str, ...]:
-    """One sentence: the best method and the best floor if targets are rarest, and if they are most popular."""
+    rows = method_rows(named, floors, cells)
+    looks = [*map(method_look, range(len(named))), *map(floor_look, range(len(rows) - len(named)))]
 
     def best(position: int) -> str:
-        size, words = tail.bins[position], []
+        words = []
         for floor, kind in ((False, ""), (True, "best floor ")):
-            if lines := [line for line in tail.curves if line.floor is floor]:
-                top = max(lines, key=lambda line: line.points[position].mean)
-                words.append(f"{kind}{top.name} {number(top.points[position].mean)}")
-        return f"where targets have {size.words} training interactions ({size.users:,} users), {', '.join(words)}"
+            heights = {row.name: row.cells[position].value or 0.0 for row in rows if row.floor is floor}
+            if heights:
+                name = max(heights, key=heights.__getitem__)
+                words.append(f"{kind}{name} {number(heights[name])}")
+        where = f"where targets have {labels[position]} training interactions ({users[position]:,} users)"
+        return f"{where}, {', '.join(words)}"
 
-    rarest = 1 if tail.cold and len(tail.bins) > 1 else 0
-    return (f"{METRIC}: {'; '.join(map(best, dict.fromkeys((rarest, len(tail.bins) - 1))))}",)
-
-
-def long_tail_plot(tail: LongTail) -> Plot:
-    """A line for each method and floor over the bins; cold targets stand apart."""
-    methods = [line for line in tail.curves if not line.floor]
-    floors = [line for line in tail.curves if line.floor]
-    looks = [*map(method_look, range(len(methods))), *map(floor_look, range(len(floors)))]
-    lines = list(zip((*methods, *floors), looks, strict=True))
-
-    def draw(axes: Axes) -> None:
-        for position, (curve, look) in enumerate(lines):
-            heights = [point.mean for point in curve.points]
-            style: dict[str, Any] = {
-                "color": look.colour,
-                "marker": look.marker or ".",
-                "linewidth": 1.5 if curve.floor else 2.2,
-                "markersize": 5,
-                "zorder": 2 if curve.floor else 3,
-            }
-            bins, warm = range(len(heights)), 1 if tail.cold else 0
-            [line] = axes.plot(bins[warm:], heights[warm:], dashes=look.dashes or (None, None), **style)
-            line.set_gid(f"series-{position}")
-            if tail.cold:
-                axes.plot([0], heights[:1], **style)
-            if any(point.sd is not None for point in curve.points):
-                deviations = [point.sd or 0 for point in curve.points]
-                axes.errorbar(bins, heights, deviations, fmt="none", color=look.colour, capsize=3)
-        labels = [f"{size.words}\n{size.users:,}" for size in tail.bins]
-        axes.set_xticks(range(len(labels)), labels, fontsize=12 if max(map(len, labels)) < _LONG_LABEL else 9)
-        axes.set_ylim(bottom=0)
-        axes.margins(x=0.06)
-        axes.set_xlabel("training interactions of the target\n(below: users)")
-        axes.set_ylabel(METRIC)
-
-    readings = long_tail_readings(tail)
-    alt = f"{METRIC} by popularity of the target, {len(tail.bins)} bins, {len(lines)} lines. {readings[0]}"
-    columns = tuple(Column(METRIC, size.words) for size in tail.bins)
-    rows = [Row(line.name, tuple(Cell(each.mean, each.sd) for each in line.points), line.floor) for line in tail.curves]
+    ends = dict.fromkeys((len(cold) if warm else 0, len(bins) - 1))
+    reading = f"{METRIC}: {'; '.join(map(best, ends))}"
+    ticks = [f"{label}\n{count:,}" for label, count in zip(labels, users, strict=True)]
+    draw = partial(_draw_long_tail, list(zip(rows, looks, strict=True)), ticks, len(cold))
+    alt = f"{METRIC} by popularity of the target, {len(bins)} bins, {len(rows)} lines. {reading}"
     return Plot(
         title="Long tail",
         panels=(panel(f"{METRIC} by how often the target was seen in training", alt, draw),),
-        legend=tuple(Entry(line.name, look) for line, look in lines),
-        readings=readings,
+        legend=tuple(Entry(row.name, look) for row, look in zip(rows, looks, strict=True)),
+        readings=(reading,),
         notes=("bins hold about equally many users each; users whose targets are equally frequent share a bin",),
-        numbers=Table("", columns, tuple(rows), ()),
+        numbers=Table("", tuple(Column(METRIC, label) for label in labels), tuple(rows), ()),
     )
+
+
+def _draw_long_tail(lines: Sequence[tuple[Row, Look]], ticks: Sequence[str], cold: int, axes: Axes) -> None:
+    """cold: bins of cold targets, 1 or 0, which no line joins to the others."""
+    for position, (row, look) in enumerate(lines):
+        heights = [cell.value or 0.0 for cell in row.cells]
+        style: dict[str, Any] = {
+            "color": look.colour,
+            "marker": look.marker or ".",
+            "linewidth": 1.5 if row.floor else 2.2,
+            "markersize": 5,
+            "zorder": 2 if row.floor else 3,
+        }
+        bins = range(len(heights))
+        [line] = axes.plot(bins[cold:], heights[cold:], dashes=look.dashes or (None, None), **style)
+        line.set_gid(f"series-{position}")
+        if cold:
+            axes.plot([0], heights[:1], **style)
+        if any(cell.sd is not None for cell in row.cells):
+            axes.errorbar(bins, heights, [cell.sd or 0 for cell in row.cells], fmt="none", color=look.colour, capsize=3)
+    axes.set_xticks(range(len(ticks)), ticks, fontsize=12 if max(map(len, ticks)) < _LONG_LABEL else 9)
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.06)
+    axes.set_xlabel("training interactions of the target\n(below: users)")
+    axes.set_ylabel(METRIC)

@@ -70,7 +70,7 @@ def results_table(
         f"sampled/hr@{k}": Column(f"HR@{k}", candidates),
         f"sampled/ndcg@{k}": Column(f"NDCG@{k}", candidates),
     }
-    rows = _rows(named, floors, lambda seeds: summary_cells(seeds, columns, tail, short, k), marked)
+    rows = method_rows(named, floors, lambda seeds: summary_cells(seeds, columns, tail, short, k), marked)
     notes = _notes(everything[0], tail, short, sampled) if everything else []
     notes += seeds_note([len(seeds) for seeds in named.values()], embedder_seed)
     if compared:
@@ -83,7 +83,7 @@ def results_table(
 
 def lists_table(named: Mapping[str, Sequence[Ranks]], floors: Floors | None, tail: int = TAIL) -> Table | None:
     """What the methods of `results_table` recommend, whether or not users wanted it; None if no lists are stored."""
-    rows = _rows(named, floors, lambda seeds: summary_cells(seeds, _LISTS, tail))
+    rows = method_rows(named, floors, lambda seeds: summary_cells(seeds, _LISTS, tail))
     if all(cell.missing for row in rows for cell in row.cells):
         return None
     notes = (
@@ -122,7 +122,7 @@ def bins_table(
     notes = [f"users by {_BINS[by]}: {sizes}", *seeds_note([len(seeds) for seeds in named.values()], None)]
     notes += [f"{_UNFAIR}: no fair comparison"] if set(named) & set(leaks) else []
     columns = tuple(Column(metric_heading(metric, k), part) for part in bins)
-    return Table(title, columns, mark_best(_rows(named, floors, cells, leaks)), tuple(notes))
+    return Table(title, columns, mark_best(method_rows(named, floors, cells, leaks)), tuple(notes))
 
 
 def _bins(ranks: Ranks, by: By) -> dict[str, Mask]:
@@ -178,12 +178,13 @@ def _cell(spread: Spread | None) -> Cell:
     return Cell(None) if spread is None else Cell(spread.mean, spread.sd)
 
 
-def _rows(
+def method_rows(
     named: Mapping[str, Sequence[Ranks]],
     floors: Floors | None,
     cells: Callable[[Sequence[Ranks]], list[Cell]],
     leaks: Collection[str] = (),
 ) -> list[Row]:
+    """A row for each method, then for each floor. cells: of a row, from the ranks of its seeds."""
     rows = [Row(name, tuple(cells(seeds)), leaks=name in leaks) for name, seeds in named.items()]
     by_floor = floors.by_name if floors is not None else {}
     return rows + [Row(name, tuple(cells([ranks])), floor=True) for name, ranks in by_floor.items()]

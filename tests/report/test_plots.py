@@ -12,10 +12,11 @@ import matplotlib
 import numpy as np
 import pytest
 
-from reaemb_bench.core.artifacts import Ranks, Vectors
+from reaemb_bench.core.artifacts import Floors, Ranks, Vectors
 from reaemb_bench.evaluation.metrics import ndcg
 from reaemb_bench.report import plots
 from reaemb_bench.report.plots import Curve, Panel, Plot, Point, curves_of, running_mean
+from reaemb_bench.report.table import Cell
 
 
 def ranks(places: Sequence[int], popularity: Sequence[int]) -> Ranks:
@@ -45,60 +46,62 @@ def words(drawn: Panel) -> list[str]:
 POPULARITY = [1, 2, 3, 4, 50, 60, 70, 80, 900, 1900]
 
 
-def tail(cold: bool = False) -> plots.LongTail:
+def tail(cold: bool = False) -> Plot:
     popularity = [0, *POPULARITY[1:]] if cold else POPULARITY
     ours = [ranks(range(10), popularity), ranks(range(1, 11), popularity)]
-    made = plots.long_tail({"ours": ours}, {"floor": ranks([0] * 5 + [30] * 5, popularity)})
-    assert made is not None
-    return made
+    drawn = plots.long_tail_plot({"ours": ours}, Floors({"floor": ranks([0] * 5 + [30] * 5, popularity)}))
+    assert drawn is not None
+    return drawn
+
+
+def numbers(drawn: Plot) -> dict[str, list[Cell]]:
+    assert drawn.numbers is not None
+    return {row.name: list(row.cells) for row in drawn.numbers.rows}
+
+
+def bins(drawn: Plot) -> list[str]:
+    assert drawn.numbers is not None
+    return [column.part for column in drawn.numbers.columns]
 
 
 def test_the_long_tail_is_the_mean_over_the_users_of_each_bin_and_over_seeds() -> None:
-    made = tail()
-    assert [(each.low, each.high, each.users) for each in made.bins] == [
-        (1, 2, 2),
-        (3, 4, 2),
-        (50, 60, 2),
-        (70, 80, 2),
-        (900, 1900, 2),
-    ]
-    ours, floor = made.curves
+    drawn = tail()
+    assert bins(drawn) == ["1-2", "3-4", "50-60", "70-80", "900-1.9k"]
+    ours, floor = numbers(drawn)["ours"], numbers(drawn)["floor"]
     gains = ndcg(np.arange(11), np.zeros(11, dtype=np.int64), 10)
     expected = [(gains[place] + 2 * gains[place + 1] + gains[place + 2]) / 4 for place in range(0, 10, 2)]
-    assert [point.mean for point in ours.points] == pytest.approx(expected)
-    assert all(point.sd is not None and point.sd > 0 for point in ours.points)
-    assert [point.mean for point in floor.points] == [1, 1, pytest.approx(0.5), 0, 0]
-    assert [point.sd for point in floor.points] == [None] * 5
+    assert [cell.value for cell in ours] == pytest.approx(expected)
+    assert all(cell.sd is not None and cell.sd > 0 for cell in ours)
+    assert [cell.value for cell in floor] == [1, 1, pytest.approx(0.5), 0, 0]
+    assert [cell.sd for cell in floor] == [None] * 5
 
 
 def test_the_long_tail_draws_a_line_a_method_and_names_bins_and_users() -> None:
-    drawn = plots.long_tail_plot(tail())
+    drawn = tail()
     (one,) = drawn.panels
     assert series(one) == 2
     assert [entry.name for entry in drawn.legend] == ["ours", "floor"]
     assert {"1-2", "900-1.9k", "NDCG@10"} <= set(words(one))
+    assert words(one).count("2") == 5, "two users in each bin"
     assert drawn.readings[0].startswith(
         "NDCG@10: where targets have 1-2 training interactions (2 users), ours .6905, best floor floor 1.0000; "
     )
-    assert drawn.numbers is not None
-    assert [len(row.cells) for row in drawn.numbers.rows] == [5, 5]
 
 
 def test_cold_targets_are_a_bin_of_their_own_and_no_end_of_the_tail() -> None:
-    made = tail(cold=True)
-    assert made.bins[0].words == "none"
-    assert made.bins[0].users == 1
-    assert sum(each.users for each in made.bins) == 10
-    assert "have none" not in plots.long_tail_readings(made)[0]
-    assert "none" in words(plots.long_tail_plot(made).panels[0])
+    drawn = tail(cold=True)
+    assert bins(drawn)[0] == "none"
+    assert [cell.value for cell in numbers(drawn)["floor"]][:1] == [1]
+    assert "have none" not in drawn.readings[0]
+    assert {"none", "1"} <= set(words(drawn.panels[0]))
 
 
 def test_nobody_judged_is_no_long_tail() -> None:
-    assert plots.long_tail({"ours": [ranks([], [])]}, {}) is None
-    assert plots.long_tail({}, {}) is None
-    cold = plots.long_tail({"ours": [ranks([0, 1], [0, 0])]}, {})
+    assert plots.long_tail_plot({"ours": [ranks([], [])]}, None) is None
+    assert plots.long_tail_plot({}, None) is None
+    cold = plots.long_tail_plot({"ours": [ranks([0, 1], [0, 0])]}, None)
     assert cold is not None
-    assert "none training interactions (2 users)" in plots.long_tail_readings(cold)[0]
+    assert "none training interactions (2 users)" in cold.readings[0]
 
 
 def ticks(unit: str, values: Mapping[str, Sequence[float]]) -> list[dict[str, object]]:
@@ -258,7 +261,7 @@ def test_costs_need_two_runs_and_name_the_best_and_the_cheapest() -> None:
 def all_plots() -> list[Plot]:
     shape = plots.shape_of(Vectors(np.random.default_rng(3).normal(size=(20, 4)).astype(np.float32)))
     made = [
-        plots.long_tail_plot(tail()),
+        tail(),
         plots.learning_plot(curves(), ["ours"]),
         plots.reinforcement_plot(curves(), ["ours"]),
         plots.map_plot({"ours": shape}, np.arange(20)),
@@ -288,15 +291,13 @@ def test_pictures_carry_no_date_no_address_and_no_id_of_another_picture() -> Non
 
 
 def test_no_label_of_the_long_tail_lies_on_another() -> None:
-    wide = replace(
-        tail(),
-        bins=tuple(plots.Bin(low, 2 * low, 100_000) for low in (1_234, 2_345, 34_567, 45_678, 567_891)),
-    )
-    (drawn,) = plots.long_tail_plot(wide).panels
+    popularity = np.repeat([1_234, 2_468, 3_345, 4_690, 34_567, 69_134, 145_678, 191_356, 567_891, 999_000], 50_000)
+    wide = plots.long_tail_plot({"ours": [ranks(0 * popularity, popularity)]}, None)
+    assert wide is not None
     found = [
         (float(x), float(x) + 0.55 * len(text) * float(size))
         for size, x, text in re.findall(
-            r"font-size: ([\d.]+)px[^>]*translate\(([\d.]+) [^>]*>(\d[^<]*-[^<]*[kM])<", drawn.svg
+            r"font-size: ([\d.]+)px[^>]*translate\(([\d.]+) [^>]*>(\d[^<]*-[^<]*[kM])<", wide.panels[0].svg
         )
     ]
     assert len(found) == 5
