@@ -155,7 +155,7 @@ def _cache(folder: Path) -> str:
 
 
 def _mlflow(uri: str) -> str:
-    from reaemb_bench.tracking.addresses import database_file, is_server, page_of, redacted, without_secrets
+    from reaemb_bench.tracking.addresses import database_file, is_server, page_of, redacted
 
     shown, file = redacted(uri), database_file(uri)
     if not uri:
@@ -176,6 +176,6 @@ def _mlflow(uri: str) -> str:
             with urllib.request.urlopen(f"{page_of(uri).rstrip('/')}/health", timeout=_TIMEOUT_SECONDS):
                 return f"{shown} answers"
         except (urllib.error.URLError, OSError) as error:
-            reason = without_secrets(str(error), uri)
+            reason = redacted(str(error), uri)
             raise BrokenError(f"{shown} does not answer ({reason}); start it, or run with --mlflow ''") from None
     return f"{shown}, not checked"

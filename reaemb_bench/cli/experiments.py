@@ -278,7 +278,8 @@ def sweep(
 def _report_search(search: Sweep, out: Path | None) -> None:
     from reaemb_bench.core.files import write_atomically
     from reaemb_bench.experiments import sweep_report as report
-    from reaemb_bench.experiments.sweep import open_study, shown_storage
+    from reaemb_bench.experiments.sweep import open_study
+    from reaemb_bench.tracking.addresses import redacted
 
     screen, trials = console(), report.found_in(open_study(search))
     say("")
@@ -303,6 +304,6 @@ def _report_search(search: Sweep, out: Path | None) -> None:
         except OSError as error:
             raise UserError(f"{file} cannot be written ({error.strerror})") from None
     say(f"\nplots: {plots}")
-    say(f"more of them: optuna-dashboard {shown_storage(search.storage)}")
+    say(f"more of them: optuna-dashboard {redacted(search.storage)}")
     say(f"best recipe, trial {trials.best.number}: {best}")
     say(f"what the test targets say of it: reaemb-bench run {best}")

@@ -40,6 +40,7 @@ from reaemb_bench.experiments.pool import Answer, Message, Say, portable, proces
 from reaemb_bench.experiments.running import executed
 from reaemb_bench.experiments.space import CURVE, MINUTES, Settings, Space, Values, as_tables, read_space, shown
 from reaemb_bench.experiments.variants import edited
+from reaemb_bench.tracking.addresses import redacted
 from reaemb_bench.tracking.terminal import Lines, in_words
 
 WORKER = "worker"
@@ -180,7 +181,7 @@ def search(sweep: Sweep, jobs: int, say: Say, timeout: float | None = None) -> N
     sampler(sweep.settings, 0)
     trials = planned_trials(sweep)
     open_study(sweep)
-    say(f"study '{sweep.name}' in {shown_storage(sweep.storage)}: until {trials} trials are finished")
+    say(f"study '{sweep.name}' in {redacted(sweep.storage)}: until {trials} trials are finished")
     until = None if timeout is None else time.time() + timeout
     if jobs == 1:
         compute_trials(sweep, say, until)
@@ -227,11 +228,11 @@ def open_study(sweep: Sweep) -> Study:
             study.set_user_attr(_SEARCHED, sweep.identity())
             study.set_metric_names(list(sweep.settings.objectives))
     except Exception as error:  # noqa: BLE001 - databases and their drivers raise what they like
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:_REASON_CHARACTERS]
-        raise UserError(f"--storage: {shown_storage(sweep.storage)} cannot be used ({reason})") from None
+        reason = redacted(" ".join(f"{type(error).__name__}: {error}".split()), sweep.storage)[:_REASON_CHARACTERS]
+        raise UserError(f"--storage: {redacted(sweep.storage)} cannot be used ({reason})") from None
     if known not in (None, sweep.identity()):
         raise UserError(
-            f"the study '{sweep.name}' in {shown_storage(sweep.storage)} searches another recipe, space or objective; "
+            f"the study '{sweep.name}' in {redacted(sweep.storage)} searches another recipe, space or objective; "
             "choose another --name"
         )
     return study
@@ -240,19 +241,6 @@ def open_study(sweep: Sweep) -> Study:
 def is_url(storage: str) -> bool:
     """Returns whether a storage is a database, and not a journal file."""
     return "://" in storage
-
-
-def shown_storage(storage: str) -> str:
-    """Returns a storage as it may be printed: without its password."""
-    if not is_url(storage):
-        return storage
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(storage).render_as_string(hide_password=True)
-    except ArgumentError:
-        return storage.partition("://")[0] + "://…"
 
 
 class _JournalLock:

@@ -1,54 +1,56 @@
-"""Addresses of servers and databases: shown without their secrets."""
+"""Addresses of servers and databases, and how they are shown: without their secrets."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
 HIDDEN = "***"
-"""Stands for a secret."""
 
+_LONGEST_OPTION = 3
 _SQLITE = "sqlite:///"
 # A password may hold a slash where a database driver reads it, so it ends with the last @ of the word.
 _USER = re.compile(r"://(?:[^/\s:@]+(?::\S*)?|:\S*)@")
-_QUERY = re.compile(r"([?&][^=&#\s]+=)[^&#\s'\")]+")
+_VALUE = re.compile(r"([?&#;][^=&#;?\s]+=)([^&#\s'\")]+)")
+_NAMED = re.compile(
+    r"((?:password|passwd|pwd|token|secret|api_?key|access_?key)=)('[^']*'|[^\s&;,'\")]+)", re.IGNORECASE
+)
 
 
-def redacted(text: str) -> str:
-    """An address, or a line with addresses in it, with `***` for user, password and the values of a query."""
-    return _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(f"://{HIDDEN}@", text))
+def redacted(text: str, uri: str = "") -> str:
+    """Returns a text with `***` for the secrets of all addresses in it.
 
-
-def without_secrets(text: str, uri: str) -> str:
-    """What a library said about `uri`, without the secrets in it, however they are written."""
-    for secret in _secrets(uri):
+    Secrets are user and password, the values of a query or of a fragment, and what follows `password=` and the like.
+    uri: an address whose secrets are hidden in every other form, too, since libraries repeat them decoded and alone.
+    """
+    for secret in sorted(_secrets(uri), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
-    return redacted(text)
+    return _NAMED.sub(rf"\1{HIDDEN}", _VALUE.sub(rf"\1{HIDDEN}", _USER.sub(f"://{HIDDEN}@", text)))
+
+
+def _secrets(uri: str) -> set[str]:
+    """Returns the secrets of an address, as they are written and as they are meant."""
+    # Values such as `1` or `ro` are no secrets, but would be replaced in every word.
+    secrets = {value for _, value in _VALUE.findall(uri) if len(value) > _LONGEST_OPTION}
+    if user := _USER.search(uri):
+        name, _, password = user.group().removeprefix("://").removesuffix("@").partition(":")
+        # A token alone is written as if it were a user.
+        secrets.add(password or name)
+    return {meaning for secret in secrets for meaning in (secret, unquote(secret), unquote_plus(secret)) if meaning}
 
 
 def is_server(uri: str) -> bool:
-    """Whether the address is a web server's, so that it can be opened in a browser."""
+    """Returns whether the address is that of a web server, so that a browser can open it."""
     return uri.startswith(("http://", "https://"))
 
 
 def page_of(uri: str) -> str:
-    """What to open in a browser: the server's address without user, password and query."""
+    """Returns what to open in a browser: the server's address without user, password, query and fragment."""
     parts = urlsplit(uri)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def database_file(uri: str) -> Path | None:
-    """The absolute file of a SQLite address, None for any other."""
-    return Path(uri.removeprefix(_SQLITE)).absolute() if uri.startswith(_SQLITE) else None
-
-
-def _secrets(uri: str) -> list[str]:
-    """The password of an address as it is written and as it is meant."""
-    found = _USER.search(uri)
-    if found is None:
-        return []
-    user, _, password = found.group().removeprefix("://").removesuffix("@").partition(":")
-    # A token alone stands where a user stands.
-    secret = password or user
-    return list(dict.fromkeys(each for each in (secret, unquote(secret)) if each))
+    """Returns the absolute file of a SQLite address, None for any other address."""
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute() if uri.startswith(_SQLITE) else None

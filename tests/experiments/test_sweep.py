@@ -280,7 +280,7 @@ MISTAKES = {
     "no such database": (["--storage", "sqlite:////nowhere/at/all.db"], "cannot be used"),
     "no such driver": (
         ["--storage", "nonsense://user:secret@host/db"],
-        "nonsense://user:***@host/db cannot",
+        "nonsense://***@host/db cannot",
     ),
     "a name that is no file's": (["--name", "a/b"], "--name"),
     "no such space": (["--space", "nothing.toml"], "nothing.toml"),

@@ -77,7 +77,7 @@ def test_processes_share_a_study_and_one_that_dies_far_away_is_missed_by_its_hea
         time.sleep(2)
         said = command(*words, "--trials", 2)
     assert said.code == 0, said.err
-    assert "secret" not in said.out and "sweep:***@" in said.out
+    assert "secret" not in said.out and "postgresql+psycopg://***@" in said.out
     found = optuna.load_study(study_name="toys", storage=database)
     assert [trial.state for trial in found.trials] == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
     assert found.trials[1].params == found.trials[0].params

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import load
 from reaemb_bench.core.runs import as_run, flatten
 from reaemb_bench.core.store import Store
-from reaemb_bench.tracking.addresses import page_of, redacted, without_secrets
+from reaemb_bench.tracking.addresses import page_of, redacted
 from reaemb_bench.tracking.mlflow import clean, experiment_name, shown_metrics, tags_of
 
 SECRETS = st.text(alphabet="abcXYZ019:/@%!$", min_size=8, max_size=20)
@@ -60,17 +62,30 @@ def test_tags_name_the_parts_of_a_shipped_recipe(tmp_path_factory: pytest.TempPa
         ("cannot reach 'http://me:secret@host/api?k=v' now", "cannot reach 'http://***@host/api?k=***' now"),
         ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
         ("http://host:5000", "http://host:5000"),
+        ("postgresql://host/runs?user=me&password=secret", "postgresql://host/runs?user=***&password=***"),
+        ("https://host/mlflow#token=secret", "https://host/mlflow#token=***"),
+        ("https://host/mlflow?a=b#token=secret&x=y", "https://host/mlflow?a=***#token=***&x=***"),
+        ("mssql://host/db;Uid=me;Pwd=secret;", "mssql://host/db;Uid=***"),
+        (
+            "could not connect with host=db password='sec ret' port=1",
+            "could not connect with host=db password=*** port=1",
+        ),
     ],
 )
 def test_addresses_are_shown_without_secrets(given_: str, shown: str) -> None:
     assert redacted(given_) == shown
 
 
-@given(secret=SECRETS)
-def test_no_password_survives(secret: str) -> None:
-    uri = f"http://me:{secret}@host:5000/mlflow"
-    assert secret not in redacted(uri)
-    assert secret not in without_secrets(f"login failed for 'me' with {secret} at {uri}", uri)
+@given(
+    secret=SECRETS,
+    form=st.sampled_from(
+        ["http://me:{}@host:5000/mlflow", "https://{}@host", "postgresql://h/d?password={}", "http://h/#token={}"]
+    ),
+)
+def test_no_secret_survives_in_any_form_of_address(secret: str, form: str) -> None:
+    uri = form.format(secret if "{}" in form.partition("?")[2] + form.partition("#")[2] else quote(secret, safe="!$"))
+    assert secret not in redacted(uri) and quote(secret, safe="") not in redacted(uri)
+    assert secret not in redacted(f"login failed for 'me' with {secret} at {uri}", uri)
 
 
 def test_the_page_of_a_server_has_no_user() -> None:
