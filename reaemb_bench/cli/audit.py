@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
+from typer import Option
 
 from reaemb_bench.cli.options import (
     DEFAULT_RECIPE,
@@ -18,6 +19,7 @@ from reaemb_bench.cli.options import (
     machine_options,
     plain_table,
     say,
+    show,
 )
 from reaemb_bench.core.errors import UserError
 
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
 _LEAK_FOUND = 1
 _BEYOND = "beyond this test: components that open the raw files themselves, or keep the first rows that they ever saw"
 
-Dry = Annotated[bool, typer.Option("--dry", help="Only read the recipe; compute nothing.")]
-Full = Annotated[bool, typer.Option("--full", help="Keep all settings `steps` and `epochs` as they are.")]
-
 
 @machine_options("device", "precision", "micro_batch", "threads", "store", "cache")
 def audit(
@@ -43,8 +42,8 @@ def audit(
     recipe: RecipeName = DEFAULT_RECIPE,
     sets: Sets = None,
     drops: Drops = None,
-    dry: Dry = False,
-    full: Full = False,
+    dry: Annotated[bool, Option("--dry", help="Only read the recipe; compute nothing.")] = False,
+    full: Annotated[bool, Option("--full", help="Keep all settings `steps` and `epochs` as they are.")] = False,
 ) -> None:
     """Show what each step reads of the held-out rows, test for leaks, and name the paper variants in use.
 
@@ -63,8 +62,7 @@ def audit(
     loaded = load(recipe, sets or (), drops or ())
     steps = step_access(loaded)
     say(f"Audit of {loaded.title}", style="bold")
-    console().print(_readings_table(steps))
-    say("")
+    show(_readings_table(steps), "")
     _print_paper_variants(loaded)
     if undeclared := [reading.name for reading in steps if reading.undeclared]:
         say(f"LEAK: {', '.join(undeclared)} would read more than declared; `run` refuses such a recipe")
@@ -113,8 +111,7 @@ def _print_paper_variants(recipe: Recipe) -> None:
     for use in uses:
         choice = use.variant.choice or use.variant.component
         table.add_row(*(escape(cell) for cell in (use.variant.defect, use.place, choice, use.variant.effect)))
-    console().print(table)
-    say("")
+    show(table, "")
 
 
 def _examine(recipe: Recipe, full: bool, machine: Machine) -> LeakReport:
@@ -149,8 +146,7 @@ def _print_leak_report(leak_report: LeakReport) -> None:
     for verdict in leak_report.verdicts:
         parts = verdict.parts if verdict.outcome != "declared" else ""
         table.add_row(escape(verdict.step), verdict.artifact, parts, _outcome(verdict))
-    say("")
-    console().print(table)
+    show("", table)
     counts = (f"{count:,} of {total:,} {part} targets" for part, (count, total) in leak_report.exchanged.items())
     say(f"exchanged among users: {' and '.join(counts)}; {_BEYOND}")
     for verdict in leak_report.verdicts:

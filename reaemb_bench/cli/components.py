@@ -9,10 +9,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-import typer
 from rich.markup import escape
+from typer import Argument, Option
 
-from reaemb_bench.cli.options import DEFAULT_RECIPE, console, plain_table, say
+from reaemb_bench.cli.options import DEFAULT_RECIPE, plain_table, say, show
 from reaemb_bench.core.errors import RecipeError, UserError
 
 if TYPE_CHECKING:
@@ -36,23 +36,11 @@ def _component_names(incomplete: str) -> list[str]:
     return sorted({name for kind in kinds() for name in names(kind) if name.startswith(incomplete)})
 
 
-KindFilter = Annotated[
-    str | None, typer.Argument(metavar="[KIND]", help="Only components of this kind.", autocompletion=_kind_names)
-]
-ComponentName = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[NAME]",
-        help="A component, a step of the default recipe, or file.py:Class; without it, all kinds.",
-        autocompletion=_component_names,
-    ),
-]
-KindOption = Annotated[
-    str | None, typer.Option("--kind", help="Its kind, if several kinds have this name.", autocompletion=_kind_names)
-]
-
-
-def list_components(kind: KindFilter = None) -> None:
+def list_components(
+    kind: Annotated[
+        str | None, Argument(metavar="[KIND]", help="Only components of this kind.", autocompletion=_kind_names)
+    ] = None,
+) -> None:
     """List the components that a recipe can name, by kind.
 
     Examples:
@@ -67,7 +55,7 @@ def list_components(kind: KindFilter = None) -> None:
     for shown in (kind,) if kind else kinds():
         for name in names(shown):
             table.add_row(shown, name, escape(summary(shown, name)))
-    console().print(table)
+    show(table)
 
 
 def _check_kind(kind: str) -> None:
@@ -78,7 +66,19 @@ def _check_kind(kind: str) -> None:
         raise UserError(f"no kind of component is called '{kind}'.{nearest(kind, kinds())} Known: {', '.join(kinds())}")
 
 
-def describe(name: ComponentName = None, kind: KindOption = None) -> None:
+def describe(
+    name: Annotated[
+        str | None,
+        Argument(
+            metavar="[NAME]",
+            help="A component, a step of the default recipe, or file.py:Class; without it, all kinds.",
+            autocompletion=_component_names,
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None, Option(help="Its kind, if several kinds have this name.", autocompletion=_kind_names)
+    ] = None,
+) -> None:
     """Describe a component: what it does, its settings with type and default; without a name, list the kinds.
 
     Examples:
@@ -96,18 +96,17 @@ def describe(name: ComponentName = None, kind: KindOption = None) -> None:
         table = plain_table("kind", "components", no_wrap=("kind",))
         for shown in (kind,) if kind else kinds():
             table.add_row(shown, ", ".join(names(shown)))
-        console().print(table)
+        show(table)
         return
     component, found_in = _resolve(name, kind)
     for shown in found_in:
         class_ = find(shown, component)
         title = f"[bold]{escape(component)}[/] ({shown}), {escape(f'{class_.__module__}:{class_.__qualname__}')}"
-        console().print(title)
+        show(title)
         say(f"\n{inspect.getdoc(class_) or ''}\n")
         if issubclass(class_, Step):
             say(_artefacts(class_, component))
-        console().print(_settings(class_))
-        say("")
+        show(_settings(class_), "")
 
 
 def _resolve(name: str, kind: str | None) -> tuple[str, list[str]]:
@@ -195,18 +194,17 @@ _NO_FILTER = (
 _FIVE_CORE = """# Users and items with fewer than five interactions are left out, repeatedly until all have five.
 filters = [{ use = "k-core", user_minimum = 5, item_minimum = 5 }]"""
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="FILE", help="The recipe to write.")]
-DataPaths = Annotated[
-    list[Path] | None,
-    typer.Option("--data", metavar="PATH", help="Your files of interactions and items, or their folder."),
-]
-ColumnNames = Annotated[
-    list[str] | None,
-    typer.Option("--column", metavar="ROLE=NAME", help="As for `data check`: what the names do not say."),
-]
 
-
-def init(file: RecipeFile = Path("my_recipe.toml"), data: DataPaths = None, columns: ColumnNames = None) -> None:
+def init(
+    file: Annotated[Path, Argument(metavar="FILE", help="The recipe to write.")] = Path("my_recipe.toml"),
+    data: Annotated[
+        list[Path] | None, Option(metavar="PATH", help="Your files of interactions and items, or their folder.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        Option("--column", metavar="ROLE=NAME", help="As for `data check`: what the names do not say."),
+    ] = None,
+) -> None:
     """Write a commented recipe: ReaEmb on your files, or on MovieLens-100K if you name none.
 
     Examples:
@@ -259,12 +257,12 @@ _SET_WITH = {
 }
 """Kind -> what `--set` takes to put the component into a recipe that has the usual steps."""
 
-NewKind = Annotated[str, typer.Argument(metavar="KIND", help=f"{', '.join(_SET_WITH)}.", autocompletion=_kind_names)]
-NewName = Annotated[str, typer.Argument(metavar="NAME", help="Its name, such as my_loss.")]
-NewFolder = Annotated[Path, typer.Option("--folder", help="Folder of the two files.")]
 
-
-def new(kind: NewKind, name: NewName, folder: NewFolder = Path()) -> None:
+def new(
+    kind: Annotated[str, Argument(metavar="KIND", help=f"{', '.join(_SET_WITH)}.", autocompletion=_kind_names)],
+    name: Annotated[str, Argument(metavar="NAME", help="Its name, such as my_loss.")],
+    folder: Annotated[Path, Option(help="Folder of the two files.")] = Path(),
+) -> None:
     """Write NAME.py with a working component of a kind, and test_NAME.py with its test, to change from there.
 
     Examples:

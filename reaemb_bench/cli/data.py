@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.markup import escape
+from typer import Argument, Option
 
 from reaemb_bench.cli.options import (
     DEFAULT_RECIPE,
@@ -17,8 +17,10 @@ from reaemb_bench.cli.options import (
     Sets,
     console,
     machine_options,
+    open_store,
     plain_table,
     say,
+    show,
 )
 from reaemb_bench.core.errors import UserError
 
@@ -39,23 +41,23 @@ _FACTS = {
 }
 """What the data step notes -> what the table calls it."""
 
-Paths = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="PATH...", help="A file of interactions and one of items, their folder, or a recipe with a `table`."
-    ),
-]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--column",
-        metavar="ROLE=NAME",
-        help="Column of user, item, timestamp, rating, item_key or title; may be repeated.",
-    ),
-]
 
-
-def check(paths: Paths, columns: Columns = None) -> None:
+def check(
+    paths: Annotated[
+        list[Path],
+        Argument(
+            metavar="PATH...", help="A file of interactions and one of items, their folder, or a recipe with a `table`."
+        ),
+    ],
+    columns: Annotated[
+        list[str] | None,
+        Option(
+            "--column",
+            metavar="ROLE=NAME",
+            help="Column of user, item, timestamp, rating, item_key or title; may be repeated.",
+        ),
+    ] = None,
+) -> None:
     """Check files of interactions and items: columns, order, duplicates, ids, texts, sizes; nothing is written.
 
     What may spoil results is marked with an exclamation mark. The settings to paste into a recipe stand at the end.
@@ -67,7 +69,7 @@ def check(paths: Paths, columns: Columns = None) -> None:
     from reaemb_bench.data.check import check_files, named_columns, open_files
 
     files = open_files(paths, named_columns(columns or ()))
-    console().print(_columns_table(files))
+    show(_columns_table(files))
     findings = check_files(files)
     shown = [finding for finding in findings if finding.count]
     table = plain_table("", "about", "what", "count", "share", "such as", right=("count", "share"))
@@ -76,8 +78,7 @@ def check(paths: Paths, columns: Columns = None) -> None:
         share = f"{finding.count / finding.total:.1%}" if finding.total else ""
         examples = escape("; ".join(finding.examples))
         table.add_row(mark, finding.subject, escape(finding.what), f"{finding.count:,}", share, examples)
-    say("")
-    console().print(table)
+    show("", table)
     warnings = sum(finding.warns for finding in shown)
     say(f"\n{len(findings)} checks: {warnings} warn (!), {len(findings) - len(shown)} found nothing")
     say(_source_settings(files))
@@ -171,18 +172,9 @@ def prepare(machine: Machine, recipe: RecipeName = DEFAULT_RECIPE, sets: Sets = 
     table.title, table.title_justify = corpus.name, "left"
     for name, count in rows.items():
         table.add_row(name, count if isinstance(count, str) else f"{count:,}")
-    console().print(table)
+    show(table)
     for line in expected.counted(facts):
         say(line)
-
-
-CardFolder = Annotated[
-    Path | None, typer.Option("--out", help="Folder of the card; by default cards/ and the data's name.")
-]
-Tail = Annotated[
-    int, typer.Option("--tail", min=1, help="Items with fewer training interactions than this are the tail.")
-]
-Short = Annotated[int, typer.Option("--short", min=1, help="Histories of fewer items than this are short.")]
 
 
 @machine_options("store", "cache")
@@ -191,9 +183,9 @@ def describe(
     recipe: RecipeName = DEFAULT_RECIPE,
     sets: Sets = None,
     drops: Drops = None,
-    tail: Tail = 20,
-    short: Short = 10,
-    out: CardFolder = None,
+    tail: Annotated[int, Option(min=1, help="Items with fewer training interactions than this are the tail.")] = 20,
+    short: Annotated[int, Option(min=1, help="Histories of fewer items than this are short.")] = 10,
+    out: Annotated[Path | None, Option(help="Folder of the card; by default cards/ and the data's name.")] = None,
 ) -> None:
     """Run the recipe's data step alone; print and write a data card: figures, long tail, lengths, terms of use.
 
@@ -230,7 +222,7 @@ def describe(
         write(card, folder)
     except OSError as error:
         raise UserError(f"the card cannot be written to {folder} ({error.strerror}); choose another --out") from None
-    console().print(render_terminal(card))
+    show(render_terminal(card))
     say(f"\nwritten to {folder}")
 
 
@@ -239,10 +231,9 @@ def _run_data_step(recipe: Recipe, machine: Machine) -> tuple[Plan, Store]:
     from reaemb_bench.core.artifacts import Corpus
     from reaemb_bench.core.execute import execute
     from reaemb_bench.core.plan import plan
-    from reaemb_bench.core.store import Store
     from reaemb_bench.tracking.terminal import watching
 
-    planned, store = plan(recipe, recipe.seeds[0]), Store(machine.store)
+    planned, store = plan(recipe, recipe.seeds[0]), open_store(machine)
     position = next((position for position, job in enumerate(planned.jobs) if Corpus in job.makes), None)
     if position is None:
         raise UserError("this recipe has no step that makes a Corpus, so there are no data to prepare")

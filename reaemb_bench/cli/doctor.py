@@ -8,8 +8,6 @@ import platform
 import shutil
 import sqlite3
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
+from typer import Option
 
-from reaemb_bench.cli.options import console, machine_options, plain_table
+from reaemb_bench.cli.options import machine_options, plain_table, show
 from reaemb_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,15 +28,18 @@ _TIMEOUT_SECONDS = 5
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 """Files of the drivers of NVIDIA GPUs, of GPUs under WSL, and of AMD GPUs."""
 
-Compute = Annotated[bool, typer.Option("--compute", help="Also import torch and multiply matrices on the device.")]
-
 
 class BrokenError(Exception):
     """A check found something that would stop a run."""
 
 
 @machine_options("device", "store", "cache", "mlflow")
-def doctor(machine: Machine, compute: Compute = False) -> None:
+def doctor(
+    machine: Machine,
+    compute: Annotated[
+        bool, Option("--compute", help="Also import torch and multiply matrices on the device.")
+    ] = False,
+) -> None:
     """Check Python, packages, components, device, disk, cache and MLflow; exit code 1 if something is broken.
 
     Examples:
@@ -62,7 +64,7 @@ def doctor(machine: Machine, compute: Compute = False) -> None:
         except BrokenError as error:
             mark, answer, broken = "[red]broken[/]", str(error), True
         table.add_row(mark, name, escape(answer))
-    console().print(table)
+    show(table)
     if broken:
         raise typer.Exit(1)
 
@@ -155,6 +157,9 @@ def _cache(folder: Path) -> str:
 
 
 def _mlflow(uri: str) -> str:
+    import urllib.error
+    import urllib.request
+
     from reaemb_bench.tracking.addresses import database_file, is_server, page_of, redacted
 
     shown, file = redacted(uri), database_file(uri)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from reaemb_bench.cli.options import (
     COMPUTE,
@@ -18,7 +19,11 @@ from reaemb_bench.cli.options import (
     TablesFile,
     console,
     machine_options,
+    open_store,
     say,
+    show,
+    show_tables,
+    write_file,
 )
 from reaemb_bench.core.errors import RecipeError, UserError
 
@@ -37,50 +42,42 @@ Executor = Literal["processes", "ray"]
 SamplerName = Literal["tpe", "gp", "cmaes", "random", "grid"]
 PrunerName = Literal["median", "hyperband", "none"]
 
-RecipeOrVariants = Annotated[
-    str,
-    typer.Argument(metavar="RECIPE", help="A recipe to vary, or a TOML file that names a recipe and variants of it."),
-]
-VariantDrops = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--drop",
-        metavar="STEP[.PART]",
-        help="A variant without this; commas join what goes together (crrl,llm.reasoner); may be repeated.",
-    ),
-]
-Swaps = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--swap", metavar="STEP.SETTING=VALUE", help="A variant in which this one setting differs; may be repeated."
-    ),
-]
-EachStep = Annotated[
-    bool, typer.Option("--each", help="Also a variant without each step that the recipe can do without.")
-]
-Only = Annotated[
-    list[str] | None,
-    typer.Option("--only", metavar="NAME", help="Of the file's variants, this one; may be repeated."),
-]
-Base = Annotated[str | None, typer.Option("--base", metavar="RECIPE", help="Vary this recipe, not the file's.")]
-BaseSets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="STEP.SETTING=VALUE", help="Change the recipe itself, and so all variants; may be repeated."
-    ),
-]
-
 
 @machine_options(*COMPUTE, "mlflow", "log_models")
 def ablate(
     machine: Machine,
-    recipe: RecipeOrVariants = DEFAULT_RECIPE,
-    drops: VariantDrops = None,
-    swaps: Swaps = None,
-    each: EachStep = False,
-    only: Only = None,
-    base: Base = None,
-    sets: BaseSets = None,
+    recipe: Annotated[
+        str, Argument(metavar="RECIPE", help="A recipe to vary, or a TOML file that names a recipe and variants of it.")
+    ] = DEFAULT_RECIPE,
+    drops: Annotated[
+        list[str] | None,
+        Option(
+            "--drop",
+            metavar="STEP[.PART]",
+            help="A variant without this; commas join what goes together (crrl,llm.reasoner); may be repeated.",
+        ),
+    ] = None,
+    swaps: Annotated[
+        list[str] | None,
+        Option(
+            "--swap", metavar="STEP.SETTING=VALUE", help="A variant in which this one setting differs; may be repeated."
+        ),
+    ] = None,
+    each: Annotated[
+        bool, Option("--each", help="Also a variant without each step that the recipe can do without.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, Option(metavar="NAME", help="Of the file's variants, this one; may be repeated.")
+    ] = None,
+    base: Annotated[str | None, Option(metavar="RECIPE", help="Vary this recipe, not the file's.")] = None,
+    sets: Annotated[
+        list[str] | None,
+        Option(
+            "--set",
+            metavar="STEP.SETTING=VALUE",
+            help="Change the recipe itself, and so all variants; may be repeated.",
+        ),
+    ] = None,
     out: TablesFile = None,
 ) -> None:
     """Run a recipe and variants of it in one store, then show how each variant differs from the recipe.
@@ -94,29 +91,20 @@ def ablate(
     reaemb-bench ablate quickstart --each --out table.tex
     reaemb-bench ablate ablations_base --only "without CRRL"
     """
-    from reaemb_bench.core.store import Store
     from reaemb_bench.experiments.ablate import Asked, ablation_tables, read_ablation, unlike
     from reaemb_bench.experiments.running import Counts, group_results
-    from reaemb_bench.report.render import check_ending, render_terminal, write_tables
 
-    if out is not None:
-        check_ending(out)
     asked = Asked(tuple(drops or ()), tuple(swaps or ()), each, tuple(only or ()), base, tuple(sets or ()))
     ablation = read_ablation(recipe, asked)
-    screen, store, start, counts = console(), Store(machine.store), time.monotonic(), Counts()
+    store, start, counts = open_store(machine), time.monotonic(), Counts()
     _announce(ablation, store)
     runs, reasons = _run_variants(ablation, machine, counts)
     finished = {variant.name: variant for variant in ablation.variants if variant.name not in reasons}
     reasons |= unlike(ablation, store, finished)
     tables = ablation_tables(ablation, store, reasons)
-    for table in tables:
-        say("")
-        screen.print(render_terminal(table))
-    group_results(runs, tables, machine, screen)
+    show_tables(ablation.title, tables, out)
+    group_results(runs, tables, machine, console())
     say(counts.in_words(time.monotonic() - start))
-    if out is not None:
-        write_tables(out, ablation.title, tables)
-        say(f"written to {out}")
     if reasons:
         raise typer.Exit(_FAILED)
 
@@ -135,7 +123,6 @@ def _run_variants(ablation: Ablation, machine: Machine, counts: Counts) -> tuple
     """Run the base, then each variant; the records of what finished, and why the others did not, by name."""
     from reaemb_bench.core.errors import reason_of
     from reaemb_bench.core.runs import Group
-    from reaemb_bench.core.store import Store
     from reaemb_bench.experiments.running import executed
     from reaemb_bench.report.recipe_tables import tables_of
 
@@ -143,7 +130,7 @@ def _run_variants(ablation: Ablation, machine: Machine, counts: Counts) -> tuple
         group = Group("ablation", ablation.base.name)
         with executed(variant.plans, machine, console(), counts, group) as tracking:
             if machine.mlflow:
-                tracking.show(tables_of(variant.plans, Store(machine.store)))
+                tracking.show(tables_of(variant.plans, open_store(machine)))
         return tracking.run
 
     runs, reasons = [run(ablation.base)], {}
@@ -159,22 +146,16 @@ def _run_variants(ablation: Ablation, machine: Machine, counts: Counts) -> tuple
     return runs, reasons
 
 
-SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A TOML file, or the name of a shipped suite.")]
-SuiteSets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PART.SETTING=VALUE", help="Change the suite, such as seeds=[1]; may be repeated."),
-]
-Cells = Annotated[int, typer.Option("--jobs", min=1, help="How many cells are computed at once.")]
-ExecutorName = Annotated[Executor, typer.Option("--executor", help="Processes of this machine, or a Ray cluster.")]
-
-
 @machine_options(*COMPUTE)
 def bench(
     machine: Machine,
-    suite: SuiteName,
-    sets: SuiteSets = None,
-    jobs: Cells = 1,
-    executor: ExecutorName = "processes",
+    suite: Annotated[str, Argument(metavar="SUITE", help="A TOML file, or the name of a shipped suite.")],
+    sets: Annotated[
+        list[str] | None,
+        Option("--set", metavar="PART.SETTING=VALUE", help="Change the suite, such as seeds=[1]; may be repeated."),
+    ] = None,
+    jobs: Annotated[int, Option(min=1, help="How many cells are computed at once.")] = 1,
+    executor: Annotated[Executor, Option(help="Processes of this machine, or a Ray cluster.")] = "processes",
     out: TablesFile = None,
 ) -> None:
     """Run a suite: methods by data sets by recommenders by seeds, all in one store, then print a table each.
@@ -187,66 +168,40 @@ def bench(
     reaemb-bench bench my_suite.toml --set "seeds=[1, 2, 3]" --out table.md
     """
     from reaemb_bench.core.runs import Group
-    from reaemb_bench.core.store import Store
     from reaemb_bench.experiments.bench import compute_cells, remember_cells, suite_tables
     from reaemb_bench.experiments.grid import grid, read_suite
-    from reaemb_bench.report.render import check_ending, render_terminal, write_tables
 
-    if out is not None:
-        check_ending(out)
     loaded = read_suite(suite, sets or ())
-    cells, store, group = grid(loaded), Store(machine.store), Group("bench", Path(suite).stem)
+    cells, store, group = grid(loaded), open_store(machine), Group("bench", Path(suite).stem)
     reasons = compute_cells(cells, machine, jobs, executor, group, say)
     remember_cells(cells, store, group)
     tables = suite_tables(cells, store, reasons)
     say(f"\n{loaded.title}", style="bold")
-    for table in tables:
-        say("")
-        console().print(render_terminal(table))
-    if out is not None:
-        write_tables(out, loaded.title, tables)
-        say(f"\nwritten to {out}")
+    show_tables(loaded.title, tables, out)
     if reasons:
         raise typer.Exit(_FAILED)
-
-
-SpaceFile = Annotated[
-    Path | None,
-    typer.Option("--space", help="TOML file of the search space; by default NAME.search.toml next to the recipe."),
-]
-Trials = Annotated[int | None, typer.Option("--trials", min=1, help="Finished trials that the study is to have.")]
-Processes = Annotated[int, typer.Option("--jobs", min=1, help="Processes on this machine.")]
-Sampler = Annotated[SamplerName | None, typer.Option("--sampler", help="Proposes settings.")]
-Pruner = Annotated[PrunerName | None, typer.Option("--pruner", help="Stops trials by their validation curve.")]
-Objectives = Annotated[
-    list[str] | None,
-    typer.Option("--objective", help="validation/ndcg@10, validation/ndcg@10/tail, minutes, ...; may be repeated."),
-]
-Storage = Annotated[
-    str | None,
-    typer.Option("--storage", help="A database URL, or a journal file; by default STORE/sweeps/NAME.journal."),
-]
-StudyName = Annotated[str | None, typer.Option("--name", help="Name of the study; by default the recipe's.")]
-BestRecipe = Annotated[
-    Path | None, typer.Option("--out", help="The best recipe; by default STORE/sweeps/NAME/best.toml.")
-]
-Timeout = Annotated[float | None, typer.Option("--timeout", min=0.0, help="Seconds after which no new trial starts.")]
 
 
 @machine_options(*COMPUTE, "mlflow")
 def sweep(
     machine: Machine,
     recipe: RecipeName = DEFAULT_RECIPE,
-    space: SpaceFile = None,
-    trials: Trials = None,
-    jobs: Processes = 1,
-    sampler: Sampler = None,
-    pruner: Pruner = None,
-    objective: Objectives = None,
-    storage: Storage = None,
-    name: StudyName = None,
-    out: BestRecipe = None,
-    timeout: Timeout = None,
+    space: Annotated[
+        Path | None, Option(help="TOML file of the search space; by default NAME.search.toml next to the recipe.")
+    ] = None,
+    trials: Annotated[int | None, Option(min=1, help="Finished trials that the study is to have.")] = None,
+    jobs: Annotated[int, Option(min=1, help="Processes on this machine.")] = 1,
+    sampler: Annotated[SamplerName | None, Option(help="Proposes settings.")] = None,
+    pruner: Annotated[PrunerName | None, Option(help="Stops trials by their validation curve.")] = None,
+    objective: Annotated[
+        list[str] | None, Option(help="validation/ndcg@10, validation/ndcg@10/tail, minutes, ...; may be repeated.")
+    ] = None,
+    storage: Annotated[
+        str | None, Option(help="A database URL, or a journal file; by default STORE/sweeps/NAME.journal.")
+    ] = None,
+    name: Annotated[str | None, Option(help="Name of the study; by default the recipe's.")] = None,
+    out: Annotated[Path | None, Option(help="The best recipe; by default STORE/sweeps/NAME/best.toml.")] = None,
+    timeout: Annotated[float | None, Option(min=0.0, help="Seconds after which no new trial starts.")] = None,
     sets: Sets = None,
     drops: Drops = None,
 ) -> None:
@@ -276,14 +231,12 @@ def sweep(
 
 
 def _report_search(search: Sweep, out: Path | None) -> None:
-    from reaemb_bench.core.files import write_atomically
     from reaemb_bench.experiments import sweep_report as report
     from reaemb_bench.experiments.sweep import open_study
     from reaemb_bench.tracking.addresses import redacted
 
-    screen, trials = console(), report.found_in(open_study(search))
-    say("")
-    screen.print(report.trials_table(trials, search))
+    trials = report.found_in(open_study(search))
+    show("", report.trials_table(trials, search))
     for line in report.notes(trials, search):
         say(line)
     if trials.best is None:
@@ -291,18 +244,14 @@ def _report_search(search: Sweep, out: Path | None) -> None:
         raise typer.Exit(_FAILED)
     say(report.curve_line(report.best_so_far(trials), search.settings.objectives[0]))
     if shares := report.importance(trials):
-        say("")
-        screen.print(report.importance_table(shares))
+        show("", report.importance_table(shares))
     else:
         least, complete = report.LEAST_FOR_IMPORTANCE, len(trials.complete)
         say(f"importance of settings: takes {least} complete trials, there are {complete}")
     best, plots = out or search.folder / "best.toml", search.folder / "plots.html"
     recipe = search.whole_recipe(search.searched.named(trials.best.params))
-    for file, text in ((best, recipe.toml()), (plots, report.page(trials, search))):
-        try:
-            write_atomically(file, text.encode())
-        except OSError as error:
-            raise UserError(f"{file} cannot be written ({error.strerror})") from None
+    write_file(best, recipe.toml(), "--out")
+    write_file(plots, report.page(trials, search), "--store")
     say(f"\nplots: {plots}")
     say(f"more of them: optuna-dashboard {redacted(search.storage)}")
     say(f"best recipe, trial {trials.best.number}: {best}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
 from rich import box
 from rich.table import Table
 from rich.text import Text
+from typer import Argument, Option
 
-from reaemb_bench.cli.options import console, machine_options, say
+from reaemb_bench.cli.options import machine_options, open_store, say, show
 
 if TYPE_CHECKING:
     from reaemb_bench.core.machine import Machine
@@ -18,32 +18,29 @@ if TYPE_CHECKING:
 Vectors = Literal["reduced", "encoded", "ranker"]
 Format = Literal["safetensors", "parquet", "npy"]
 
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, the start of one, or a recipe's name.")]
+RunName = Annotated[str, Argument(metavar="RUN", help="Id of a run, the start of one, or a recipe's name.")]
 WhichVectors = Annotated[
     Vectors,
-    typer.Option(
+    Option(
         "--vectors",
         help="reduced: what the recommender was given; encoded: before any reduction; ranker: as the trained "
         "recommender reads them, to be multiplied with a user's state.",
     ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Which of the run's seeds; by default its first.")]
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that is new or empty.")]
-FileFormat = Annotated[Format, typer.Option("--format", help="Format of the vectors.")]
-WithEncoder = Annotated[
-    bool, typer.Option("--encoder/--no-encoder", help="Also write the text encoder, if the run has one.")
-]
+Seed = Annotated[int | None, Option("--seed", help="Which of the run's seeds; by default its first.")]
 
 
 @machine_options("store", "cache")
 def export(
     machine: Machine,
     run: RunName,
-    folder: Folder,
+    folder: Annotated[Path, Argument(metavar="FOLDER", help="A folder that is new or empty.")],
     vectors: WhichVectors = "reduced",
-    form: FileFormat = "safetensors",
+    form: Annotated[Format, Option("--format", help="Format of the vectors.")] = "safetensors",
     seed: Seed = None,
-    encoder: WithEncoder = True,
+    encoder: Annotated[
+        bool, Option("--encoder/--no-encoder", help="Also write the text encoder, if the run has one.")
+    ] = True,
 ) -> None:
     """Write a run's item vectors with ids, its encoder, a card and the recipe into a folder.
 
@@ -52,11 +49,10 @@ def export(
     reaemb-bench export 3f2a9c my_vectors --vectors ranker --format parquet --no-encoder
     """
     from reaemb_bench.core.runs import find
-    from reaemb_bench.core.store import Store
     from reaemb_bench.report.export import export as export_to
 
     machine = machine.model_copy(update={"device": "cpu", "precision": "float32"})
-    card = export_to(find(Store(machine.store), run), machine, folder, vectors, form, seed, encoder=encoder)
+    card = export_to(find(open_store(machine), run), machine, folder, vectors, form, seed, encoder=encoder)
     with_encoder = ", the text encoder" if card.encoder is not None else ""
     written = card.chosen
     say(
@@ -65,22 +61,15 @@ def export(
     )
 
 
-Title = Annotated[str, typer.Argument(metavar="TITLE", help="An item's title, a part of it, or its id.")]
-Count = Annotated[int, typer.Option("--count", min=1, help="How many items to show.")]
-Against = Annotated[
-    str | None, typer.Option("--against", metavar="RUN", help="Another run, shown to the right of this one.")
-]
-
-
 @machine_options("store")
 def neighbors(
     machine: Machine,
     run: RunName,
-    title: Title,
-    count: Count = 10,
+    title: Annotated[str, Argument(metavar="TITLE", help="An item's title, a part of it, or its id.")],
+    count: Annotated[int, Option(min=1, help="How many items to show.")] = 10,
     vectors: WhichVectors = "reduced",
     seed: Seed = None,
-    against: Against = None,
+    against: Annotated[str | None, Option(metavar="RUN", help="Another run, shown to the right of this one.")] = None,
 ) -> None:
     """Show the items whose vectors have the highest cosine with that of an item.
 
@@ -89,11 +78,10 @@ def neighbors(
     reaemb-bench neighbors quickstart "Star Wars" --against reaemb_full --count 5
     """
     from reaemb_bench.core.runs import find
-    from reaemb_bench.core.store import Store
     from reaemb_bench.report.export import run_vectors, seed_position
     from reaemb_bench.report.neighbors import find_item, item_with_id, nearest
 
-    store = Store(machine.store)
+    store = open_store(machine)
     remembered = [find(store, name) for name in (run, against) if name is not None]
     chosen = [run_vectors(each, store, vectors, seed_position(each, seed)) for each in remembered]
     corpus = chosen[0].corpus
@@ -124,4 +112,4 @@ def neighbors(
             counted = f"{int(other.corpus.popularity[item]):,}"
             cells += [f"{near[rank].cosine:.4f}", other.corpus.item_keys[item], other.corpus.titles[item], counted]
         table.add_row(str(rank + 1), *map(Text, cells))
-    console().print(table)
+    show(table)

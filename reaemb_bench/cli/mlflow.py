@@ -11,8 +11,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from reaemb_bench.cli.options import machine_options, say
+from reaemb_bench.cli.options import machine_options, open_store, say
 from reaemb_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,15 +27,15 @@ _HOST = "127.0.0.1"
 _MODEL_TRAINING = "workflowType=machine_learning"
 """MLflow shows runs under "Model training" only, and starts elsewhere unless the address says so."""
 
-RunNames = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[RUN]...", help="Ids of runs, or names of recipes: the newest run of each."),
-]
-All = Annotated[bool, typer.Option("--all", help="All runs that the store remembers.")]
-
 
 @machine_options("store", "mlflow", "log_models")
-def push(machine: Machine, wanted: RunNames = None, everything: All = False) -> None:
+def push(
+    machine: Machine,
+    wanted: Annotated[
+        list[str] | None, Argument(metavar="[RUN]...", help="Ids of runs, or names of recipes: the newest run of each.")
+    ] = None,
+    everything: Annotated[bool, Option("--all", help="All runs that the store remembers.")] = False,
+) -> None:
     """Track runs that were made while MLflow was away; what is already there is left alone.
 
     Nothing is computed. A run that cannot be pushed gets a line that says why, the others continue, and the exit code
@@ -45,13 +46,12 @@ def push(machine: Machine, wanted: RunNames = None, everything: All = False) -> 
     reaemb-bench push --all
     """
     from reaemb_bench.core.runs import find, history
-    from reaemb_bench.core.store import Store
 
     if not machine.mlflow:
         raise UserError("nothing is tracked with an empty --mlflow; name the server or database to push to")
     if bool(wanted) == everything:
         raise UserError("name the runs to push, or say --all")
-    store = Store(machine.store)
+    store = open_store(machine)
     runs = history(store) if everything else list(dict.fromkeys(find(store, name) for name in wanted or ()))
     outcomes = []
     # Oldest first, so that MLflow lists them in the order in which they ran.
@@ -106,11 +106,8 @@ def _plans(run: Run, store: Store) -> list[Plan]:
     return plans
 
 
-Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on this machine.")]
-
-
 @machine_options("mlflow")
-def ui(machine: Machine, port: Port = 5000) -> None:
+def ui(machine: Machine, port: Annotated[int, Option(min=1, max=65535, help="Port on this machine.")] = 5000) -> None:
     """Open MLflow on the runs of this folder, for curves, parameters, tables and comparisons; Ctrl-C ends it.
 
     Examples:

@@ -8,19 +8,20 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-import typer
 from rich.console import Console
 from rich.table import Table
+from typer import Argument, Option
 
 from reaemb_bench.core.errors import RecipeError, UserError
 
 if TYPE_CHECKING:
     from reaemb_bench.core.machine import Machine
     from reaemb_bench.core.store import Store
+    from reaemb_bench.report.table import Table as ResultTable
 
 DEFAULT_RECIPE = "recipes/reaemb_full.toml"
 MetricName = Literal["ndcg", "hr", "mrr"]
@@ -37,63 +38,36 @@ def _recipe_names(incomplete: str) -> list[str]:
 
 
 RecipeName = Annotated[
-    str,
-    typer.Argument(
-        metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.", autocompletion=_recipe_names
-    ),
+    str, Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.", autocompletion=_recipe_names)
 ]
 Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="STEP.SETTING=VALUE", help="Change a setting; may be repeated."),
+    list[str] | None, Option("--set", metavar="STEP.SETTING=VALUE", help="Change a setting; may be repeated.")
 ]
 Drops = Annotated[
-    list[str] | None,
-    typer.Option("--drop", metavar="STEP[.PART]", help="Take out a step or a part of one; may be repeated."),
+    list[str] | None, Option("--drop", metavar="STEP[.PART]", help="Take out a step or a part of one; may be repeated.")
 ]
-TablesFile = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="FILE", help="Also write the tables, as .md, .tex, .html, .json, .csv or .svg."),
-]
-
-
-def _machine_option(name: str, help_text: str, *words: str) -> Any:
-    return typer.Option(*words, envvar=f"{_PREFIX}{name.upper()}", help=help_text, rich_help_panel="Machine")
-
-
-_MACHINE_OPTIONS: dict[str, tuple[Any, Any]] = {
-    "device": (Annotated[str, _machine_option("device", "auto, cpu, cuda, cuda:1 or mps.")], "auto"),
-    "precision": (
-        Annotated[str, _machine_option("precision", "Arithmetic of the language model: auto, float32 or bfloat16.")],
-        "auto",
-    ),
-    "micro_batch": (
-        Annotated[int | None, _machine_option("micro_batch", "Prompts that the language model reads at once.")],
-        None,
-    ),
-    "threads": (Annotated[int | None, _machine_option("threads", "CPU threads of torch.")], None),
-    "deterministic": (
-        Annotated[bool, _machine_option("deterministic", "Make a GPU repeat its bits; slower.", "--deterministic")],
-        False,
-    ),
-    "store": (Annotated[Path | None, _machine_option("store", "Folder of all results.", "--store")], None),
-    "cache": (
-        Annotated[Path | None, _machine_option("cache", "Folder of downloaded data and weights.", "--cache")],
-        None,
-    ),
-    "mlflow": (
-        Annotated[
-            str | None,
-            _machine_option("mlflow", "MLflow tracking URI; an empty string turns tracking off.", "--mlflow"),
-        ],
-        None,
-    ),
-    "log_models": (
-        Annotated[bool, _machine_option("log_models", "Also copy recommenders and vectors to MLflow.", "--log-models")],
-        False,
-    ),
+_MACHINE_OPTIONS: dict[str, tuple[Any, Any, str]] = {
+    "device": (str, "auto", "auto, cpu, cuda, cuda:1 or mps."),
+    "precision": (str, "auto", "Arithmetic of the language model: auto, float32 or bfloat16."),
+    "micro_batch": (int | None, None, "Prompts that the language model reads at once."),
+    "threads": (int | None, None, "CPU threads of torch."),
+    "deterministic": (bool, False, "Make a GPU repeat its bits; slower."),
+    "store": (Path | None, None, "Folder of all results."),
+    "cache": (Path | None, None, "Folder of downloaded data and weights."),
+    "mlflow": (str | None, None, "MLflow tracking URI; an empty string turns tracking off."),
+    "log_models": (bool, False, "Also copy recommenders and vectors to MLflow."),
 }
+"""Name -> type, default and help."""
 COMPUTE = ("device", "precision", "micro_batch", "threads", "deterministic", "store", "cache")
 """Machine options of every verb that computes."""
+
+
+def _with_known_ending(file: Path | None) -> Path | None:
+    from reaemb_bench.report.render import check_ending
+
+    if file is not None:
+        check_ending(file)
+    return file
 
 
 def machine_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -101,28 +75,43 @@ def machine_options(*names: str) -> Callable[[Callable[..., None]], Callable[...
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(verb, localns={"Machine": Any}, include_extras=True)
-        own = [
+        parameters = [
             parameter.replace(annotation=hints[name])
             for name, parameter in inspect.signature(verb).parameters.items()
             if name != "machine"
         ]
-        shared = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-            for name, (annotation, default) in _MACHINE_OPTIONS.items()
-            if name in names
-        ]
+        for name in names:
+            kind, default, text = _MACHINE_OPTIONS[name]
+            word = f"--{name.replace('_', '-')}"
+            option = Option(word, envvar=f"{_PREFIX}{name.upper()}", help=text, rich_help_panel="Machine")
+            parameters.append(
+                inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+                )
+            )
 
         @functools.wraps(verb)
         def with_options(**given: Any) -> None:
             machine = _machine({name: given.pop(name) for name in names})
             verb(**given, machine=machine)
 
-        signature = inspect.Signature([*own, *shared])
+        signature = inspect.Signature(parameters)
         with_options.__signature__ = signature  # type: ignore[attr-defined]
         with_options.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
         return with_options
 
     return decorate
+
+
+TablesFile = Annotated[
+    Path | None,
+    Option(
+        "--out",
+        metavar="FILE",
+        help="Also write the tables, as .md, .tex, .html, .json, .csv or .svg.",
+        callback=_with_known_ending,
+    ),
+]
 
 
 def _machine(given: dict[str, Any]) -> Machine:
@@ -146,13 +135,18 @@ def _machine(given: dict[str, Any]) -> Machine:
     return machine
 
 
-def existing_store(machine: Machine) -> Store:
-    """The store of earlier runs. Raises UserError if there is none."""
+def open_store(machine: Machine) -> Store:
+    """The store of the machine settings, which may not exist yet."""
     from reaemb_bench.core.store import Store
 
+    return Store(machine.store)
+
+
+def existing_store(machine: Machine) -> Store:
+    """The store of earlier runs. Raises UserError if there is none."""
     if not machine.store.is_dir():
         raise UserError(f"there is no store {machine.store}; run a recipe first, or name another with --store")
-    return Store(machine.store)
+    return open_store(machine)
 
 
 def console() -> Console:
@@ -164,6 +158,33 @@ def console() -> Console:
 def say(line: str, style: str | None = None) -> None:
     """Print a line as it is, without markup and without breaking it."""
     console().print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def show(*renderables: Any) -> None:
+    """Print tables and the like."""
+    for renderable in renderables:
+        console().print(renderable)
+
+
+def show_tables(title: str, tables: Sequence[ResultTable], out: Path | None) -> None:
+    """Print tables of results, a blank line between them, and write them to the file `--out`."""
+    from reaemb_bench.report.render import render_terminal, write_tables
+
+    for table in tables:
+        show("", render_terminal(table))
+    if out is not None:
+        write_tables(out, title, tables)
+        say(f"\nwritten to {out}")
+
+
+def write_file(file: Path, text: str, option: str) -> None:
+    """Write a text, whole or not at all. Raises UserError naming the option that chooses another file."""
+    from reaemb_bench.core.files import write_atomically
+
+    try:
+        write_atomically(file, text.encode())
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror}); choose another {option}") from None
 
 
 def plain_table(*headings: str, right: Collection[str] = (), no_wrap: Collection[str] = ()) -> Table:

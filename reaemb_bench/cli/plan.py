@@ -15,10 +15,11 @@ from reaemb_bench.cli.options import (
     RecipeName,
     Sets,
     component_name,
-    console,
     machine_options,
+    open_store,
     plain_table,
     say,
+    show,
 )
 
 if TYPE_CHECKING:
@@ -46,18 +47,16 @@ def plan(machine: Machine, recipe: RecipeName = DEFAULT_RECIPE, sets: Sets = Non
     from reaemb_bench.core.plan import plan as plan_recipe
     from reaemb_bench.core.recipe import load
     from reaemb_bench.core.settings_only import placeholders
-    from reaemb_bench.core.store import Store
 
     with placeholders():
         from reaemb_bench.experiments.memory import estimate, memory_lines
 
-    loaded, store = load(recipe, sets or (), drops or ()), Store(machine.store)
+    loaded, store = load(recipe, sets or (), drops or ()), open_store(machine)
     plans = [plan_recipe(loaded, seed) for seed in loaded.seeds]
     for planned in plans:
         needed = needed_jobs(planned, store)
         say(f"{loaded.title}, seed {planned.seed}: {len(needed)} of {len(planned.jobs)} steps would run", style="bold")
-        console().print(_jobs_table(planned, needed, store))
-        say("")
+        show(_jobs_table(planned, needed, store), "")
     embedder = "the run's" if loaded.embedder_seed is None else str(loaded.embedder_seed)
     say(f"seeds: {', '.join(map(str, loaded.seeds))}; data seed: {loaded.data_seed}; embedder seed: {embedder}")
     for file in sorted(set(_plugin_files({name: step.spec() for name, step in loaded.steps.items()}))):

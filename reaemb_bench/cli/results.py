@@ -9,17 +9,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
 from rich.markup import escape
+from typer import Argument, Option
 
 from reaemb_bench.cli.options import (
     MetricName,
     TablesFile,
-    console,
     existing_store,
     machine_options,
     plain_table,
     say,
+    show,
+    show_tables,
+    write_file,
 )
 from reaemb_bench.core.errors import UserError
 
@@ -70,21 +72,14 @@ def run_from(store: Store, wanted: str) -> Run:
     return next((other for other in history(store) if other.id == run.id), replace(run, finished="", git=""))
 
 
-Limit = Annotated[int, typer.Option("--limit", min=1, help="Show at most this many runs, the newest.")]
-DataName = Annotated[str | None, typer.Option("--data", help="Only runs on this data set.")]
-RunName = Annotated[str | None, typer.Option("--name", help="Only runs of this name.")]
-GroupName = Annotated[str | None, typer.Option("--group", help="Only runs of this ablation, sweep or suite.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON: a list of runs, numbers in full.")]
-
-
 @machine_options("store")
 def history(
     machine: Machine,
-    limit: Limit = 20,
-    data: DataName = None,
-    name: RunName = None,
-    group: GroupName = None,
-    as_json: Json = False,
+    limit: Annotated[int, Option(min=1, help="Show at most this many runs, the newest.")] = 20,
+    data: Annotated[str | None, Option(help="Only runs on this data set.")] = None,
+    name: Annotated[str | None, Option(help="Only runs of this name.")] = None,
+    group: Annotated[str | None, Option(help="Only runs of this ablation, sweep or suite.")] = None,
+    as_json: Annotated[bool, Option("--json", help="Print JSON: a list of runs, numbers in full.")] = False,
 ) -> None:
     """List remembered runs, newest first, with NDCG@10 of all test users and of those with a tail target.
 
@@ -106,7 +101,7 @@ def history(
     elif not matching:
         say("no such run is remembered")
     else:
-        console().print(_history_table(shown))
+        show(_history_table(shown))
         if len(matching) > limit:
             say(f"{limit} of {len(matching)} runs; --limit shows more")
 
@@ -157,19 +152,11 @@ def _history_table(rows: Sequence[tuple[Run, float | None, float | None]]) -> Ta
 
 RunNames = Annotated[
     list[str],
-    typer.Argument(metavar="RUN...", help="Ids, their starts, names of runs, or recipes, on one data set."),
+    Argument(metavar="RUN...", help="Ids, their starts, names of runs, or recipes, on one data set."),
 ]
 Against = Annotated[
-    str | None, typer.Option("--against", metavar="RUN", help="Show how far the others differ from this run.")
+    str | None, Option("--against", metavar="RUN", help="Show how far the others differ from this run.")
 ]
-Bins = Annotated[
-    By | None,
-    typer.Option(
-        "--by", help="Show the metric by popularity of the target, by length of the history, or cold and warm targets."
-    ),
-]
-Metric = Annotated[MetricName, typer.Option("--metric", help="What verdicts, differences and bins are about.")]
-CutOff = Annotated[int, typer.Option("--k", min=1, help="Cut-off of HR and NDCG.")]
 
 
 @machine_options("store")
@@ -177,9 +164,12 @@ def compare(
     machine: Machine,
     runs: RunNames,
     against: Against = None,
-    by: Bins = None,
-    metric: Metric = "ndcg",
-    k: CutOff = 10,
+    by: Annotated[
+        By | None,
+        Option(help="Show the metric by popularity of the target, by length of the history, or cold and warm targets."),
+    ] = None,
+    metric: Annotated[MetricName, Option(help="What verdicts, differences and bins are about.")] = "ndcg",
+    k: Annotated[int, Option(min=1, help="Cut-off of HR and NDCG.")] = 10,
     out: TablesFile = None,
 ) -> None:
     """Show runs of the same data in one table, with the floors, and what differs from what.
@@ -191,10 +181,7 @@ def compare(
     reaemb-bench compare quickstart reaemb_full --by popularity --metric hr --k 20
     """
     from reaemb_bench.report import comparison
-    from reaemb_bench.report.render import check_ending, render_terminal, write_tables
 
-    if out is not None:
-        check_ending(out)
     store = existing_store(machine)
     chosen = [run_from(store, wanted) for wanted in runs]
     reference = None if against is None else run_from(store, against)
@@ -206,23 +193,18 @@ def compare(
     name = next((name for name, run in compared.runs.items() if reference is not None and run.id == reference.id), None)
     title = f"{len(compared.runs)} runs on {chosen[0].data}"
     tables = comparison.tables(compared, title, against=name, by=by, metric=metric, k=k)
-    for table in tables:
-        console().print(render_terminal(table))
-        say("")
-    if out is not None:
-        write_tables(out, title, tables)
-        say(f"written to {out}")
-
-
-Html = Annotated[
-    Path | None,
-    typer.Option("--html", metavar="FILE", help="Write a page with tables and plots that needs no network."),
-]
+    show_tables(title, tables, out)
 
 
 @machine_options("store")
 def report(
-    machine: Machine, runs: RunNames, html: Html = None, out: TablesFile = None, against: Against = None
+    machine: Machine,
+    runs: RunNames,
+    html: Annotated[
+        Path | None, Option(metavar="FILE", help="Write a page with tables and plots that needs no network.")
+    ] = None,
+    out: TablesFile = None,
+    against: Against = None,
 ) -> None:
     """Report remembered runs: tables and curves in words, and as files tables or a page with plots.
 
@@ -232,38 +214,27 @@ def report(
     reaemb-bench report quickstart --html report.html
     reaemb-bench report quickstart reaemb_full --against quickstart --out table.tex
     """
-    from reaemb_bench.core.files import write_atomically
     from reaemb_bench.report import page
-    from reaemb_bench.report.render import check_ending, render_terminal, write_tables
 
-    if out is not None:
-        check_ending(out)
     store = existing_store(machine)
     chosen = [run_from(store, wanted) for wanted in runs]
     reference = None if against is None else run_from(store, against)
     content = page.report(chosen, store, reference)
-    for table in content.tables:
-        console().print(render_terminal(table))
-        say("")
+    show_tables(content.title, content.tables, out)
+    say("")
     for line in page.in_words(content, store):
         say(line)
-    if out is not None:
-        write_tables(out, content.title, content.tables)
-        say(f"written to {out}")
     if html is not None:
-        try:
-            write_atomically(html, page.report_html(chosen, store, reference).encode())
-        except OSError as error:
-            raise UserError(f"{html} cannot be written ({error.strerror}); choose another --html") from None
+        write_file(html, page.report_html(chosen, store, reference), "--html")
         say(f"written to {html}")
 
 
-FirstRun = Annotated[str, typer.Argument(metavar="A", help="Id, its start, name of a run, or recipe.")]
-SecondRun = Annotated[str, typer.Argument(metavar="B", help="The other one.")]
-
-
 @machine_options("store")
-def diff(machine: Machine, first: FirstRun, second: SecondRun) -> None:
+def diff(
+    machine: Machine,
+    first: Annotated[str, Argument(metavar="A", help="Id, its start, name of a run, or recipe.")],
+    second: Annotated[str, Argument(metavar="B", help="The other one.")],
+) -> None:
     """Show which settings, results, versions and metrics differ between two runs.
 
     Examples:
@@ -289,7 +260,7 @@ def diff(machine: Machine, first: FirstRun, second: SecondRun) -> None:
     for pair in pairs:
         keys = ["—" if key is None else key[:_KEY_CHARACTERS] for key in (pair.first, pair.second)]
         table.add_row(escape(pair.step), *keys, "[dim]the same[/]" if pair.same else escape(runs.reasons(pair, store)))
-    console().print(table)
+    show(table)
     for change, steps in runs.changed_versions(pairs, store).items():
         say(f"{change} ({', '.join(steps)})")
     _print_metrics(before, after, store)
@@ -321,6 +292,6 @@ def _print_metrics(before: Run, after: Run, store: Store) -> None:
 
 def _print_or_say(table: Table, if_empty: str) -> None:
     if table.row_count:
-        console().print(table)
+        show(table)
     else:
         say(if_empty)

@@ -5,22 +5,23 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from reaemb_bench.cli.options import COMPUTE, DEFAULT_RECIPE, Drops, RecipeName, Sets, console, machine_options, say
+from reaemb_bench.cli.options import (
+    COMPUTE,
+    DEFAULT_RECIPE,
+    Drops,
+    RecipeName,
+    Sets,
+    console,
+    machine_options,
+    open_store,
+    say,
+    show_tables,
+)
 
 if TYPE_CHECKING:
     from reaemb_bench.core.machine import Machine
-
-ProcessTimeout = Annotated[
-    float,
-    typer.Option(
-        envvar="REAEMB_BENCH_PROCESS_TIMEOUT",
-        min=1.0,
-        help="Under torchrun: seconds without an answer after which another process counts as lost.",
-        rich_help_panel="Machine",
-    ),
-]
 
 
 @machine_options(*COMPUTE, "mlflow", "log_models")
@@ -29,7 +30,15 @@ def run(
     recipe: RecipeName = DEFAULT_RECIPE,
     sets: Sets = None,
     drops: Drops = None,
-    process_timeout: ProcessTimeout = 600.0,
+    process_timeout: Annotated[
+        float,
+        Option(
+            envvar="REAEMB_BENCH_PROCESS_TIMEOUT",
+            min=1.0,
+            help="Under torchrun: seconds without an answer after which another process counts as lost.",
+            rich_help_panel="Machine",
+        ),
+    ] = 600.0,
 ) -> None:
     """Run a recipe: every step whose result is not in the store yet, for each seed, then print the table.
 
@@ -44,11 +53,9 @@ def run(
     from reaemb_bench.core.execute import execute
     from reaemb_bench.core.plan import plan
     from reaemb_bench.core.recipe import load, locate
-    from reaemb_bench.core.store import Store
     from reaemb_bench.experiments.running import Counts, executed
     from reaemb_bench.report.expected import changes, read_expected
     from reaemb_bench.report.recipe_tables import tables_of
-    from reaemb_bench.report.render import render_terminal
 
     loaded = load(recipe, sets or (), drops or ())
     # Read before anything runs, so that a mistake in the file costs no results.
@@ -57,12 +64,11 @@ def run(
     with process_group(machine, process_timeout) as local:
         if not is_first():
             for planned in plans:
-                execute(planned, Store(local.store), local, lambda event: None)
+                execute(planned, open_store(local), local, lambda event: None)
             return
-        screen, start, counts = console(), time.monotonic(), Counts()
-        with executed(plans, local, screen, counts) as tracking:
-            tables = tables_of(plans, Store(local.store), expected)
-            for table in tables:
-                screen.print(render_terminal(table))
+        start, counts = time.monotonic(), Counts()
+        with executed(plans, local, console(), counts) as tracking:
+            tables = tables_of(plans, open_store(local), expected)
+            show_tables(loaded.title, tables, None)
             tracking.show(tables)
         say(counts.in_words(time.monotonic() - start))

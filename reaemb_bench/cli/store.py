@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.tree import Tree
+from typer import Argument, Option
 
-from reaemb_bench.cli.options import component_name, console, existing_store, machine_options, plain_table, say
+from reaemb_bench.cli.options import component_name, existing_store, machine_options, plain_table, say, show
 from reaemb_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _DAY = 86_400.0
 _KEY_CHARACTERS = 12
-
-KeyStart = Annotated[str, typer.Argument(metavar="KEY", help="A key, or its start.")]
 
 
 @machine_options("store")
@@ -43,13 +41,13 @@ def ls(machine: Machine) -> None:
     table = _results_table("runs")
     for stored in results:
         table.add_row(*_cells(stored, now), str(len(stored.runs)))
-    console().print(table)
+    show(table)
     unused = [stored for stored in results if not stored.runs]
     say(f"{_counted(len(results), 'result')}, {_size(results)}; {len(unused)} unused, {_size(unused)}")
 
 
 @machine_options("store")
-def why(machine: Machine, key: KeyStart) -> None:
+def why(machine: Machine, key: Annotated[str, Argument(metavar="KEY", help="A key, or its start.")]) -> None:
     """Say what a result was made from: settings, seed, inputs and theirs, versions; and which runs use it.
 
     Examples:
@@ -80,7 +78,7 @@ def why(machine: Machine, key: KeyStart) -> None:
     say("\nMade from", style="bold")
     tree = Tree(f"{escape(str(manifest['step']))} {whole[:_KEY_CHARACTERS]}", highlight=False)
     _add_inputs(tree, store, manifest, set())
-    console().print(tree)
+    show(tree)
     if similar := _most_similar(store, whole, manifest, results.values()):
         say(f"\n{similar}")
 
@@ -90,7 +88,7 @@ def _print_pairs(values: Mapping[str, Any]) -> None:
     table.show_header = False
     for name, value in values.items():
         table.add_row(escape(name), escape(str(value)))
-    console().print(table)
+    show(table)
 
 
 def _add_inputs(tree: Tree, store: Store, manifest: Mapping[str, Any], shown: set[str]) -> None:
@@ -121,30 +119,20 @@ def _most_similar(store: Store, key: str, manifest: Mapping[str, Any], results: 
     return f"most similar to {nearest[:_KEY_CHARACTERS]}, from which it differs by {'; '.join(changes[nearest])}"
 
 
-OlderThan = Annotated[
-    float | None,
-    typer.Option("--older-than", metavar="DAYS", min=0, help="Unused results stay that long. [default: 1]"),
-]
-KeepLast = Annotated[
-    int | None, typer.Option("--keep-last", metavar="N", min=0, help="Forget all but the newest N runs first.")
-]
-Forget = Annotated[
-    list[str] | None, typer.Option("--forget", metavar="RUN", help="Forget this run first; may be repeated.")
-]
-All = Annotated[
-    bool, typer.Option("--all", help="Delete unused results of any age, even while a process computes in this store.")
-]
-Yes = Annotated[bool, typer.Option("--yes", help="Delete; without it the command only says what it would delete.")]
-
-
 @machine_options("store")
 def gc(
     machine: Machine,
-    older_than: OlderThan = None,
-    keep_last: KeepLast = None,
-    forget: Forget = None,
-    everything: All = False,
-    yes: Yes = False,
+    older_than: Annotated[
+        float | None, Option(metavar="DAYS", min=0, help="Unused results stay that long. [default: 1]")
+    ] = None,
+    keep_last: Annotated[int | None, Option(metavar="N", min=0, help="Forget all but the newest N runs first.")] = None,
+    forget: Annotated[list[str] | None, Option(metavar="RUN", help="Forget this run first; may be repeated.")] = None,
+    everything: Annotated[
+        bool, Option("--all", help="Delete unused results of any age, even while a process computes in this store.")
+    ] = False,
+    yes: Annotated[
+        bool, Option("--yes", help="Delete; without it the command only says what it would delete.")
+    ] = False,
 ) -> None:
     """Delete results that no remembered run needs and what interrupted processes left; without --yes only say so.
 
@@ -191,7 +179,7 @@ def _print_garbage(garbage: Garbage, now: float) -> None:
         cells = [key, "", "", decimal(piece.size), ""] if piece.stored is None else _cells(piece.stored, now)
         table.add_row(*cells, piece.what)
     if garbage.pieces:
-        console().print(table)
+        show(table)
     counts = Counter(piece.what for piece in garbage.pieces)
     say(", ".join(_counted(count, what) for what, count in counts.items()) or "nothing to delete")
     for reason, count in garbage.kept.items():

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor, nn
 
 Whose = Literal["item", "user"]
-Numbers = Sequence[int] | npt.NDArray[np.integer]
+Numbers: TypeAlias = "Sequence[int] | npt.NDArray[np.integer]"
 
 
 class UserError(Exception):
@@ -82,7 +82,7 @@ class NotFiniteError(UserError):
 
 def check_finite(what: str, value: float, where: str, numbers: Numbers = (), whose: Whose = "item") -> None:
     """Raise NotFiniteError if `value` is NaN or infinite; what: its name, such as `loss`."""
-    if not np.isfinite(value):
+    if not math.isfinite(value):
         raise NotFiniteError(f"the {what} is {value}", numbers, where=where, whose=whose)
 
 
@@ -91,6 +91,8 @@ def check_rows(what: str, values: npt.NDArray[np.floating], first: int = 0, *, c
 
     what: of an item, such as `vector`. first: number of the first row.
     """
+    import numpy as np
+
     if np.isfinite(values).all():
         return
     bad = first + np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
