@@ -3,7 +3,7 @@
 encoder.json          specs of backbone, reasoner and pooling, the template, the temperature, names of the adapters
 reasoner.safetensors  weights of the reasoner's network, if it has one
 backbone/             weights and tokenizer of a backbone that was made here, else empty
-adapter/, adapter-2/  LoRA adapters in peft's format, to be merged in this order
+adapter/, adapter-2/  LoRA adapters in peft's format, to be added in this order
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import build
 from reaemb_bench.encoder.kinds import AnyBackbone, AnyPooling, AnyReasoner, Backbone, Pooling, Reasoner
-from reaemb_bench.encoder.language_model import Loaded, add_thought_token, embedding_rms, quiet
+from reaemb_bench.encoder.language_model import Loaded, add_thought_token, embedding_rms
+from reaemb_bench.encoder.lora import load_adapters
 from reaemb_bench.encoder.template import PREFIX, SYSTEM_PROMPT, Template
 from reaemb_bench.encoder.thought_model import ThoughtModel
 
@@ -134,7 +135,7 @@ def with_adapter(
     _copy(encoder, folder)
     parts = read_parts(encoder)
     name = "adapter" if not parts.adapters else f"adapter-{len(parts.adapters) + 1}"
-    adapter.save_pretrained(folder / name, save_embedding_layers=False)
+    adapter.save_pretrained(folder / name, save_embedding_layers=False, selected_adapters=["default"])
     # The files shall depend on the adapter alone: peft writes the model's location, and sets in random order.
     (folder / name / "README.md").unlink(missing_ok=True)
     file = folder / name / "adapter_config.json"
@@ -145,17 +146,17 @@ def with_adapter(
     return write_encoder(folder, trained, {} if model.reasoner is None else model.reasoner.state_dict())
 
 
-def open_encoder(encoder: Encoder, machine: Machine, *, merge: bool = True) -> ThoughtModel:
+def open_encoder(encoder: Encoder, machine: Machine, *, merge: bool | None = None) -> ThoughtModel:
     """The model in an encoder folder, in eval mode and without any parameter that requires gradient.
 
-    merge: add the last adapter to the weights, as all adapters before it always are; False keeps it separate.
+    merge: whether adapters are added to the weights; None does so in float32. In bfloat16 adding rounds most of an
+    adapter away, so adapters stay separate there, and the model computes exactly as it did in training.
     """
     parts = read_parts(encoder)
     loaded = parts.backbone.load(encoder.folder / BACKBONE, machine)
     model = assemble(parts, loaded)
-    for number, name in enumerate(parts.adapters, 1):
-        last = number == len(parts.adapters)
-        _apply_adapter(model, encoder.folder / name, merge=merge or not last)
+    merge = machine.torch_dtype() == torch.float32 if merge is None else merge
+    load_adapters(model, [encoder.folder / name for name in parts.adapters], merge=merge)
     if model.reasoner is not None:
         model.reasoner.load_state_dict(load_file(encoder.folder / REASONER))
         model.reasoner.to(model.device)
@@ -181,15 +182,6 @@ def assemble(parts: Parts, loaded: Loaded) -> ThoughtModel:
         thought_scale=parts.reasoner.thought_scale(rms),
         bidirectional=loaded.bidirectional,
     )
-
-
-def _apply_adapter(model: ThoughtModel, folder: Path, *, merge: bool) -> None:
-    # It takes two seconds to import.
-    from peft import PeftModel
-
-    with quiet():
-        adapted = PeftModel.from_pretrained(model.causal_lm, folder)
-        model.causal_lm = adapted.merge_and_unload() if merge else adapted.get_base_model()
 
 
 def _copy(encoder: Encoder, folder: Path) -> None:

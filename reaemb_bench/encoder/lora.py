@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
+from torch import nn
 
 from reaemb_bench.core.component import Randomness, Step
 from reaemb_bench.core.distributed import rank
@@ -43,7 +46,10 @@ class LoraSettings(TuneSettings):
 
 
 def add_lora(model: ThoughtModel, settings: LoraSettings) -> Any:
-    """Puts fresh LoRA adapters into the model's blocks, in place; returns the peft model that can save them."""
+    """Puts fresh LoRA adapters into the model's blocks, in place; returns the peft model that can save them.
+
+    Adapters that are already there stay in use, frozen.
+    """
     # It takes two seconds to import.
     from peft import LoraConfig, get_peft_model
 
@@ -53,11 +59,44 @@ def add_lora(model: ThoughtModel, settings: LoraSettings) -> Any:
         lora_dropout=settings.lora_dropout,
         target_modules=list(settings.lora_targets),
     )
+    frozen = list(getattr(model.causal_lm, "peft_config", {}))
     try:
         with quiet():
-            return get_peft_model(model.causal_lm, config)
+            adapted = get_peft_model(model.causal_lm, config)
     except ValueError as error:
         raise UserError(f"lora_targets: {error}".splitlines()[0]) from None
+    _use_adapters(model, frozen, ["default"])
+    return adapted
+
+
+def load_adapters(model: ThoughtModel, folders: Sequence[Path], *, merge: bool) -> None:
+    """Puts saved LoRA adapters into the model's blocks, in place, frozen; merge: adds them to the weights instead."""
+    if not folders:
+        return
+    # It takes two seconds to import.
+    from peft import PeftModel
+
+    with quiet():
+        for folder in folders:
+            adapted = PeftModel.from_pretrained(
+                model.causal_lm, folder, adapter_name=folder.name, torch_device=str(model.device)
+            )
+            model.causal_lm = adapted.merge_and_unload() if merge else adapted.get_base_model()
+    if not merge:
+        _use_adapters(model, [folder.name for folder in folders], [])
+
+
+def _use_adapters(model: ThoughtModel, frozen: list[str], trained: list[str]) -> None:
+    from peft.tuners.lora import LoraLayer
+
+    for module in model.causal_lm.modules():
+        if isinstance(module, LoraLayer):
+            module.set_adapter([*frozen, *trained])
+            for name in frozen:
+                if name in module.lora_A:
+                    module.lora_dropout[name] = nn.Identity()
+                    module.lora_A[name].requires_grad_(False)
+                    module.lora_B[name].requires_grad_(False)
 
 
 def step_seed(seed: int, number: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import build
-from reaemb_bench.encoder.folder import open_encoder, read_parts
+from reaemb_bench.encoder.folder import open_encoder, read_parts, with_adapter
 from reaemb_bench.encoder.lrcl import ContrastiveLearner, batches, two_views, view_pairs
 from tests.helpers.encoders import context, corpus, encoder
 
@@ -137,6 +137,24 @@ def test_a_merged_adapter_gives_the_same_vectors(tmp_path):
     tokens = merged.tokens(merged.tokenize(corpus().texts[:4]))
     torch.testing.assert_close(merged.embed(tokens), beside.embed(tokens), atol=2e-5, rtol=1e-5)
     assert not any(parameter.requires_grad for parameter in beside.parameters())
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_in_half_precision_an_opened_encoder_is_the_one_that_was_trained(tmp_path, stages):
+    half = Machine(device="cpu", precision="bfloat16")
+    made = encoder(tmp_path / "llm")
+    for stage in range(stages):
+        model = open_encoder(made, half)
+        learner = ContrastiveLearner(build("step", {"use": "contrast", "steps": 8, "learning_rate": 5e-3}), model, 8)
+        model.train()
+        for number in range(1, 9):
+            learner.step(number, view_pairs(corpus(), range(8), 0.4, number, 0))
+        made = with_adapter(made, tmp_path / f"lrcl-{stage}", model, learner.adapter, 1.0)
+    tokens = model.tokens(model.tokenize(corpus().texts))
+    trained = model.eval().requires_grad_(False).embed(tokens)
+    assert torch.equal(open_encoder(made, half).embed(tokens), trained)
+    # Merging rounds the adapter to the weights' precision.
+    assert not torch.equal(open_encoder(made, half, merge=True).embed(tokens), trained)
 
 
 def test_a_second_training_goes_on_from_the_first(tmp_path):
