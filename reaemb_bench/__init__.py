@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         ValidationTargets,
         Vectors,
     )
-    from reaemb_bench.core.component import Component, Context, DataAccess, Progress, Randomness, Step
+    from reaemb_bench.core.component import Component, Context, DataAccess, NotHashed, Progress, Randomness, Step
     from reaemb_bench.core.errors import UserError
     from reaemb_bench.core.machine import Machine
     from reaemb_bench.core.registry import Pick
@@ -50,6 +50,7 @@ __all__ = [
     "Floors",
     "Interactions",
     "Machine",
+    "NotHashed",
     "Pick",
     "Progress",
     "Randomness",

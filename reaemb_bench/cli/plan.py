@@ -88,7 +88,7 @@ def _jobs_table(planned: Plan, needed: frozenset[str], store: Store) -> Table:
 
 def _earlier_identities(store: Store) -> dict[str, list[Mapping[str, Any]]]:
     """By step, what decided each of its results in the store, as flat tables."""
-    from reaemb_bench.core.runs import flatten
+    from reaemb_bench.core.plan import flatten
     from reaemb_bench.core.store import MANIFEST
 
     earlier: dict[str, list[Mapping[str, Any]]] = {}
@@ -106,7 +106,7 @@ def _why_needed(
     job: Job, needed: frozenset[str], step_names: Mapping[str, str], earlier: list[Mapping[str, Any]]
 ) -> str:
     """How a job differs from the most similar result of its step, in one clause."""
-    from reaemb_bench.core.runs import differences, flatten
+    from reaemb_bench.core.plan import differences, flatten
 
     inputs = [key for _, key in job.inputs.values()]
     changing = ", ".join(dict.fromkeys(step_names[key] for key in inputs if key in needed))

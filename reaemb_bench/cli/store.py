@@ -54,7 +54,7 @@ def why(machine: Machine, key: Annotated[str, Argument(metavar="KEY", help="A ke
     reaemb-bench store why 3f2a9c41
     """
     from reaemb_bench.core.inventory import inventory, key_from
-    from reaemb_bench.core.runs import flatten
+    from reaemb_bench.core.plan import flatten
     from reaemb_bench.tracking.terminal import in_words
 
     store = existing_store(machine)
@@ -108,7 +108,7 @@ def _add_inputs(tree: Tree, store: Store, manifest: Mapping[str, Any], shown: se
 
 def _most_similar(store: Store, key: str, manifest: Mapping[str, Any], results: Iterable[Stored]) -> str:
     """How the result differs from the most similar other one of its step; empty if it is the only one."""
-    from reaemb_bench.core.runs import differences, flatten
+    from reaemb_bench.core.plan import differences, flatten
 
     identity = flatten(manifest["identity"])
     others = [stored.key for stored in results if stored.step == manifest["step"] and stored.key != key]

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, field_validator
 
+from reaemb_bench.core.files import contents_of
 from reaemb_bench.core.machine import Machine
 
 DataAccess = Literal["training", "validation", "test"]
@@ -49,18 +50,21 @@ class Component(BaseModel):
 
     def spec(self) -> dict[str, Any]:
         """The recipe table that builds this component again, every default written out."""
-        return {"use": self.use, **_plain(self, lambda part: part.spec())}
+        return {"use": self.use, **_plain(self, lambda part: part.spec(), str)}
 
     def identity(self) -> dict[str, Any]:
-        """What decides this component's results, as plain JSON: name, version, settings, and code of plug-in files."""
+        """What decides this component's results, as plain JSON: name, version, settings, and code of plug-in files.
+
+        A path stands for the contents of the file or folder that it names, unless its field is marked `NotHashed`.
+        """
         # A plug-in file is known by its text, not by the folder in which it lies.
         use = Path(self.use).name if self._code else self.use
-        settings = _plain(self, lambda part: part.identity())
+        settings = _plain(self, lambda part: part.identity(), contents_of)
         code = {"code": self._code} if self._code else {}
         return {"use": use, "version": type(self).version, **settings, **self.fingerprint(), **code}
 
     def fingerprint(self) -> dict[str, Any]:
-        """State outside the settings that decides the results, such as the sha256 of a file that is read."""
+        """State outside the settings that decides the results, such as the version of a file that is fetched."""
         return {}
 
 
@@ -78,21 +82,35 @@ class Step(Component):
     process 0 alone writes, and its result is kept. Any other step runs in process 0 alone."""
 
 
-def _plain(model: BaseModel, of_component: Callable[[Component], dict[str, Any]]) -> dict[str, Any]:
-    """The settings of a model as plain JSON; components inside it become what `of_component` returns."""
+def _plain(
+    model: BaseModel, of_component: Callable[[Component], dict[str, Any]], of_path: Callable[[Path], Any]
+) -> dict[str, Any]:
+    """The settings of a model as plain JSON, with components and paths as the two functions give them."""
 
-    def plain(value: Any) -> Any:
+    def plain(value: Any, hashed: bool) -> Any:
         if isinstance(value, Component):
             return of_component(value)
         if isinstance(value, BaseModel):
-            return _plain(value, of_component)
+            return _plain(value, of_component, of_path)
         if isinstance(value, Mapping):
-            return {str(key): plain(part) for key, part in value.items()}
+            return {str(key): plain(part, hashed) for key, part in value.items()}
         if isinstance(value, list | tuple):
-            return [plain(part) for part in value]
-        return str(value) if isinstance(value, Path) else value
+            return [plain(part, hashed) for part in value]
+        if isinstance(value, Path):
+            return of_path(value) if hashed else str(value)
+        return value
 
-    return {name: plain(getattr(model, name)) for name in type(model).model_fields}
+    return {
+        name: plain(getattr(model, name), not any(isinstance(marker, NotHashed) for marker in field.metadata))
+        for name, field in type(model).model_fields.items()
+    }
+
+
+@dataclass(frozen=True)
+class NotHashed:
+    """Field marker of a path whose text enters the key, and not the contents of the file or folder that it names."""
+
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from reaemb_bench.core.machine import (
     repeatable,
     versions,
 )
-from reaemb_bench.core.plan import Job, Plan, needed_jobs
+from reaemb_bench.core.plan import Job, Plan, check_unchanged, needed_jobs
 from reaemb_bench.core.store import PROGRESS_FILE, Store, save_checksummed
 from reaemb_bench.core.vector_facts import vector_facts
 
@@ -134,6 +134,7 @@ def _disk_errors_named(job: Job, store: Store) -> AbstractContextManager[None]:
 
 def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
     """Run one step and put its artefacts, its curve and its manifest into the store."""
+    check_unchanged(job)
     inputs = _inputs(job, store)
     facts: dict[str, float | int | str] = {}
     curve: list[str] = []
@@ -157,6 +158,7 @@ def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
     with _culprits_named(job, inputs):
         for vectors in (artifact for artifact in artifacts if isinstance(artifact, Vectors)):
             facts.update(vector_facts(vectors))
+    check_unchanged(job)
     with store.writing(job.key) as draft:
         for artifact in artifacts:
             folder = draft / type(artifact).__name__.lower()

@@ -41,14 +41,36 @@ def sha256_of(file: Path) -> str:
 
 
 def cached_sha256(file: Path) -> str:
-    """Hex sha256 of a file's bytes, read once a process while its size and time of change stay the same."""
+    """Hex sha256 of a file's bytes, read once a process while its inode, size and times of change stay the same."""
     state = file.stat()
-    return _sha256_of_state(file.resolve(), state.st_size, state.st_mtime_ns)
+    return _sha256_of_state(file.resolve(), (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
 
 
 @cache
-def _sha256_of_state(file: Path, size: int, changed: int) -> str:  # noqa: ARG001 - they tell one state from the next
+def _sha256_of_state(file: Path, state: tuple[int, ...]) -> str:  # noqa: ARG001 - it tells one state from the next
     return sha256_of(file)
+
+
+def contents_of(path: Path) -> dict[str, Any]:
+    """What a file or folder holds, for a key: the sha256 of the file, or of each visible file below the folder.
+
+    A path without anything there gives its name: a plan needs no data. Raises UserError if a file cannot be read.
+    """
+    path = path.expanduser()
+    try:
+        if is_file(path):
+            return {"sha256": cached_sha256(path)}
+        if path.is_dir():
+            return {file.relative_to(path).as_posix(): cached_sha256(file) for file in visible_files(path)}
+    except OSError as error:
+        raise UserError(f"{error.filename or path} cannot be read ({error.strerror}); make it readable") from None
+    return {"missing": str(path)}
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """All files below a folder, sorted, without those whose name, or whose folder's name, starts with a dot."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return sorted(file for file in files if not any(part[0] == "." for part in file.relative_to(folder).parts))
 
 
 def file_digests(files: Mapping[str, Path]) -> dict[str, str]:

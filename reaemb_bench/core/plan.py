@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from reaemb_bench.core.artifacts import Artifact, TestTargets, ValidationTargets
 from reaemb_bench.core.component import Context, Step
-from reaemb_bench.core.errors import RecipeError
+from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.recipe import Recipe
 from reaemb_bench.core.store import Store
 
@@ -129,6 +129,20 @@ def derive_seed(seed: int, name: str) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
+def check_unchanged(job: Job) -> None:
+    """Raise UserError naming the settings of a job whose files were changed after it was planned."""
+    before, now = flatten(job.identity["step"]), flatten(job.step.identity())
+    changed = sorted(name for name in {**before, **now} if before.get(name) != now.get(name))
+    if not changed:
+        return
+    paths = flatten(job.step.spec())
+    known = {path.removesuffix("_sha256").removesuffix(".sha256").removesuffix(".missing"): path for path in changed}
+    settings = ", ".join(f"{name} ({paths[name]})" if name in paths else name for name in known)
+    raise UserError(
+        f"step '{job.name}': {settings} was changed after this run was planned; run again to use it as it is"
+    )
+
+
 def needed_jobs(planned: Plan, store: Store) -> frozenset[str]:
     """Keys of the jobs that must run: absent results on which a last step, or another such job, depends."""
     consumed = {key for job in planned.jobs for _, key in job.inputs.values()}
@@ -137,3 +151,34 @@ def needed_jobs(planned: Plan, store: Store) -> frozenset[str]:
         if job.key in wanted and not store.has(job.key):
             wanted.update(key for _, key in job.inputs.values())
     return frozenset(key for key in wanted if not store.has(key))
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What differs between two flat tables, as `rate: 0.1 → 0.2`; `step.` is left out."""
+    texts = []
+    for path in sorted({*before, *after}):
+        if before.get(path) == after.get(path):
+            continue
+        name = path.removeprefix("step.")
+        if name == "code":
+            texts.append("the plug-in file was edited")
+        elif path not in before:
+            texts.append(f"{name} is new")
+        elif path not in after:
+            texts.append(f"{name} is gone")
+        else:
+            old, new = (text if len(text) <= 24 else f"{text[:23]}…" for text in (str(before[path]), str(after[path])))
+            texts.append(f"{name}: {old} → {new}")
+    return texts
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested tables and lists as `a.b.0.c` -> value."""
+    if isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
+        value = dict(enumerate(value))
+    elif not isinstance(value, Mapping):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for name, part in value.items():
+        flat |= flatten(part, f"{prefix}.{name}" if prefix else str(name))
+    return flat

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from reaemb_bench.core.artifacts import Corpus, Floors, Ranks
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import checksummed_json, read_checksummed, write_atomically
 from reaemb_bench.core.machine import git_state
-from reaemb_bench.core.plan import Plan
+from reaemb_bench.core.plan import Plan, differences, flatten
 from reaemb_bench.core.registry import nearest
 from reaemb_bench.core.store import Store
 
@@ -238,34 +238,3 @@ def changed_versions(pairs: list[Pair], store: Store) -> dict[str, list[str]]:
         for change in differences(before, after):
             steps.setdefault(change, []).append(pair.step)
     return steps
-
-
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What differs between two flat tables, as `rate: 0.1 → 0.2`; `step.` is left out."""
-    texts = []
-    for path in sorted({*before, *after}):
-        if before.get(path) == after.get(path):
-            continue
-        name = path.removeprefix("step.")
-        if name == "code":
-            texts.append("the plug-in file was edited")
-        elif path not in before:
-            texts.append(f"{name} is new")
-        elif path not in after:
-            texts.append(f"{name} is gone")
-        else:
-            old, new = (text if len(text) <= 24 else f"{text[:23]}…" for text in (str(before[path]), str(after[path])))
-            texts.append(f"{name}: {old} → {new}")
-    return texts
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested tables and lists as `a.b.0.c` -> value."""
-    if isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
-        value = dict(enumerate(value))
-    elif not isinstance(value, Mapping):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for name, part in value.items():
-        flat |= flatten(part, f"{prefix}.{name}" if prefix else str(name))
-    return flat

@@ -20,8 +20,8 @@ from typing import Any, Literal
 import reaemb_bench
 from reaemb_bench.core.artifacts import Corpus, Ranker, Ranks, Vectors
 from reaemb_bench.core.execute import Event, Finished, Planned, Progressed, Started
-from reaemb_bench.core.plan import Job, Plan
-from reaemb_bench.core.runs import Group, Run, as_run, flatten
+from reaemb_bench.core.plan import Job, Plan, flatten
+from reaemb_bench.core.runs import Group, Run, as_run
 from reaemb_bench.core.store import Store
 from reaemb_bench.tracking.addresses import database_file, redacted
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reaemb_bench.core.plan import plan
+from reaemb_bench.core.plan import flatten, plan
 from reaemb_bench.core.recipe import load
-from reaemb_bench.core.runs import as_run, flatten
+from reaemb_bench.core.runs import as_run
 from reaemb_bench.core.store import Store
 from reaemb_bench.tracking.addresses import page_of, redacted
 from reaemb_bench.tracking.mlflow import clean, experiment_name, shown_metrics, tags_of

@@ -10,11 +10,11 @@ import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field as Setting
 
-from reaemb_bench.core.component import Component
+from reaemb_bench.core.component import Component, NotHashed
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import is_file, sha256_of, write_atomically
 from reaemb_bench.core.machine import Machine
@@ -23,6 +23,7 @@ from reaemb_bench.data.interactions import About, Attributes, Interactions, Remo
 from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines
 from reaemb_bench.data.tables import read_delimited
 
+_OF_RELEASE = NotHashed("fingerprint hashes the two files in it that are read")
 _INSTRUCTION = "The movie has the following attributes:"
 _CITATION = (
     "F. Maxwell Harper and Joseph A. Konstan (2015). The MovieLens Datasets: History and Context. "
@@ -176,7 +177,7 @@ class MovieLensFiles(Component):
     layout: ClassVar[Layout]
     about: ClassVar[About]
 
-    path: Path
+    path: Annotated[Path, _OF_RELEASE]
     """Folder that holds the files of ratings and of movies, or the zip file in which they are published."""
     malformed_limit: int = Setting(default=MALFORMED_LIMIT, ge=0)
     """Malformed lines that are tolerated in each file; they are counted and left out."""
@@ -205,7 +206,7 @@ class MovieLens1M(MovieLensFiles):
         "https://grouplens.org/datasets/movielens/1m/", _LICENCE.format("no redistribution"), _CITATION
     )
 
-    path: Path = Path("data/ml-1m")
+    path: Annotated[Path, _OF_RELEASE] = Path("data/ml-1m")
     """Folder with ratings.dat and movies.dat, or the zip file that holds them."""
 
 
@@ -222,7 +223,7 @@ class MovieLens20M(MovieLensFiles):
         _CITATION,
     )
 
-    path: Path = Path("data/ml-20m")
+    path: Annotated[Path, _OF_RELEASE] = Path("data/ml-20m")
     """Folder with ratings.csv and movies.csv, or the zip file that holds them."""
 
 
@@ -240,7 +241,7 @@ class MovieLens32M(MovieLensFiles):
         _CITATION,
     )
 
-    path: Path = Path("data/ml-32m")
+    path: Annotated[Path, _OF_RELEASE] = Path("data/ml-32m")
     """Folder with ratings.csv and movies.csv, or the zip file that holds them."""
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import polars
 from pydantic import Field as Setting
 
-from reaemb_bench.core.component import Component
+from reaemb_bench.core.component import Component, NotHashed
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import file_digests, is_file
 from reaemb_bench.core.machine import Machine
@@ -38,7 +38,7 @@ class Atomic(Component):
         ),
     )
 
-    path: Path
+    path: Annotated[Path, NotHashed("fingerprint hashes the two files in it that are read")]
     """The file NAME.inter, beside which NAME.item lies, or a folder that holds one such pair."""
     name: str = ""
     """Name of the data set in tables; empty takes NAME."""
