@@ -9,7 +9,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,3 +108,16 @@ def written(result: dict[str, Any], file: Path | None) -> str:
         unfinished.write_text(text + "\n", encoding="utf-8")
         unfinished.replace(file)
     return text
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+    """A Markdown table whose first `left` columns are aligned to the left."""
+    lines = [headings, ["---"] * left + ["---:"] * (len(headings) - left), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def where(facts: dict[str, Any]) -> str:
+    """One line about the machine, for below a table."""
+    return (
+        f"{facts['processor']}, {facts['threads']} of {facts['cores']} cores, torch {facts['torch']}, {facts['date']}"
+    )

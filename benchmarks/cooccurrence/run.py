@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from benchmarks.measuring import clocked, limit_threads, machine, peak, written
+from benchmarks.measuring import clocked, limit_threads, machine, peak, table, written
 
 if TYPE_CHECKING:
     from reaemb_bench.core.artifacts import Sequences
@@ -174,34 +174,37 @@ def seconds(work: Callable[[], T]) -> tuple[T, float]:
 
 def markdown(result: Measured) -> str:
     """Both tables and the machine."""
-    games, large, where = result["games"], result["large"], result["machine"]
-    plain, ours = games["plain"], games["ours"]
-    counting, drawing, rejecting = plain.values()
-    lines = [
-        f"{games['users']:,} users, {games['items']:,} items, {games['interactions']:,} interactions:",
-        "",
-        "| | counting (s) | lists (s) | both (s) | ours is faster |",
-        "|---|---|---|---|---|",
-        row("plain loop, sets of strangers", counting, drawing, games["times_faster"]),
-        row("plain loop, rejection", counting, rejecting, games["times_faster_than_rejection"]),
-        row("ours", ours["counting_seconds"], ours["drawing_seconds"], None),
-        "",
-        f"{large['users']:,} users, {large['items']:,} items, {large['interactions']:,} interactions:",
-        "",
-        "| | pairs of items | counting (s) | lists (s) | peak memory (10^9 bytes) |",
-        "|---|---|---|---|---|",
+    games, large, facts = result["games"], result["large"], result["machine"]
+    counting, drawing, rejecting = games["plain"].values()
+    timings = {
+        "plain loop, sets of strangers": (counting, drawing, f"{games['times_faster']:.0f} times"),
+        "plain loop, rejection": (counting, rejecting, f"{games['times_faster_than_rejection']:.0f} times"),
+        "ours": (*games["ours"].values(), ""),
+    }
+    rows = [[name, f"{a:.2f}", f"{b:.2f}", f"{a + b:.2f}", times] for name, (a, b, times) in timings.items()]
+    components = [
+        [
+            name,
+            f"{size['pairs']:,}",
+            f"{size['counting_seconds']:.1f}",
+            f"{size['drawing_seconds']:.1f}",
+            f"{size['peak_bytes'] / 1e9:.1f}",
+        ]
+        for name, size in large["components"].items()
     ]
-    for name, size in large["components"].items():
-        took = f"{size['counting_seconds']:.1f} | {size['drawing_seconds']:.1f} | {size['peak_bytes'] / 1e9:.1f}"
-        lines.append(f"| {name} | {size['pairs']:,} | {took} |")
-    machine_line = f"{where['processor']}, 1 of {where['cores']} cores, processor seconds, {where['date']}"
-    return "\n".join([*lines, "", machine_line])
-
-
-def row(name: str, counting: float, drawing: float, faster: float | None) -> str:
-    """One line of the first table."""
-    times = "" if faster is None else f"{faster:.0f} times"
-    return f"| {name} | {counting:.2f} | {drawing:.2f} | {counting + drawing:.2f} | {times} |"
+    return "\n".join(
+        [
+            f"{games['users']:,} users, {games['items']:,} items, {games['interactions']:,} interactions:",
+            "",
+            table(("", "counting (s)", "lists (s)", "both (s)", "ours is faster"), rows),
+            "",
+            f"{large['users']:,} users, {large['items']:,} items, {large['interactions']:,} interactions:",
+            "",
+            table(("", "pairs of items", "counting (s)", "lists (s)", "peak memory (10^9 bytes)"), components),
+            "",
+            f"{facts['processor']}, 1 of {facts['cores']} cores, processor seconds, {facts['date']}",
+        ]
+    )
 
 
 if __name__ == "__main__":

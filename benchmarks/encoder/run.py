@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from benchmarks.measuring import clocked, limit_threads, machine, written
+from benchmarks.measuring import clocked, limit_threads, machine, table, where, written
 
 if TYPE_CHECKING:
     from benchmarks.encoder.models import Name
@@ -63,10 +63,7 @@ def main() -> None:
             for stage in options.stages:
                 result["rows"].append(row(stage, name, corpus, device, options))
                 written(result, options.out)
-    if options.markdown:
-        print(*markdown(result), sep="\n")
-    else:
-        show(result)
+    print(markdown(result))
 
 
 def arguments() -> argparse.Namespace:
@@ -92,7 +89,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of both ways")
     parser.add_argument("--repeats", type=int, default=3, help="times that both ways run")
     parser.add_argument("--out", type=Path, default=RESULTS / "encoder.json")
-    parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     return parser.parse_args()
 
 
@@ -134,7 +130,7 @@ def pair(stage: Stage, name: Name, corpus: Corpus, device: Machine, options: arg
     from reaemb_bench.encoder.poolings import Mean, Thought
     from reaemb_bench.rl.policies import Gaussian, TokenLogprobPaper
 
-    # Behind a mean over all tokens, random thoughts change rewards by little more than rounding does.
+    # With a mean over all tokens, random thoughts change rewards by little more than rounding does.
     pooling = Thought() if stage.startswith("crrl") else Mean()
     thought_model = model(name, corpus, device, options.layers if name != "tiny" else None, options.vocabulary, pooling)
     if stage == "encode":
@@ -234,45 +230,21 @@ def cells(row: Measured) -> list[str]:
     ]
 
 
-def notes(result: Measured) -> Iterator[str]:
-    """What the table's reader must know."""
-    where, settings = result["machine"], result["settings"]
-    blocks = settings["layers"] or "all"
+def markdown(result: Measured) -> str:
+    """The table, and what its reader must know."""
+    facts, settings = result["machine"], result["settings"]
     values = max(row["apart"]["values"] for row in result["rows"])
     gradients = max(row["apart"]["gradients"] or 0 for row in result["rows"])
-    yield f"median of {settings['repeats']}; {blocks} blocks (tiny: 2); {settings['precision']}; G = 8, N = 10"
-    yield f"in float32 both ways agree: values within {values:.0e}, gradients within {gradients:.0e} of their norm"
-    yield (
-        f"{where['device']}: {where['processor']}, {where['threads']} of {where['cores']} cores, "
-        f"torch {where['torch']}, {where['date']}"
+    return "\n".join(
+        [
+            table(HEADINGS, map(cells, result["rows"]), left=3),
+            "",
+            f"Median of {settings['repeats']}; {settings['layers'] or 'all'} blocks (tiny: 2); G = 8, N = 10; "
+            f"{settings['precision']}.",
+            f"In float32 both ways agree: values within {values:.0e}, gradients within {gradients:.0e} of their norm.",
+            f"{facts['device']}: {where(facts)}.",
+        ]
     )
-
-
-def markdown(result: Measured) -> Iterator[str]:
-    """The table and its notes."""
-    yield "| " + " | ".join(HEADINGS) + " |"
-    yield "|" + "---|" * 3 + "---:|" * (len(HEADINGS) - 3)
-    for row in result["rows"]:
-        yield "| " + " | ".join(cells(row)) + " |"
-    yield ""
-    yield "; ".join(notes(result)) + "."
-
-
-def show(result: Measured) -> None:
-    """The table on the terminal."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for column, heading in enumerate(HEADINGS):
-        grid.add_column(heading, justify="left" if column < 3 else "right", no_wrap=True)
-    for row in result["rows"]:
-        grid.add_row(*cells(row))
-    console = Console()
-    console.width = max(console.width, 130)
-    console.print(grid)
-    console.print(*notes(result), sep="\n", highlight=False)
 
 
 if __name__ == "__main__":

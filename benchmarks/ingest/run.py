@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import machine, written
+from benchmarks.measuring import machine, table, written
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parents[1] / "results"
@@ -43,7 +43,7 @@ def main() -> None:
         "rows": rows,
     }
     written(result, options.out)
-    show(result)
+    print(markdown(result))
 
 
 def arguments() -> argparse.Namespace:
@@ -106,21 +106,25 @@ def one(folder: Path, side: str, threads: int) -> Measured:
     return measured
 
 
-def show(result: Measured) -> None:
-    """The table in Markdown, with how many times more the plain loop takes."""
+def markdown(result: Measured) -> str:
+    """The table, with how many times more the plain loop takes."""
     plain, size = result["rows"][0], result["rows"][0]["made"]
-    print("| side | threads | wall, s | | CPU, s | | peak, GB | |\n|---|---:|---:|---:|---:|---:|---:|---:|")
+    rows = []
     for row in result["rows"]:
         cells = [row["side"], str(row["threads"])]
         for name, form, unit in (("wall_seconds", ".1f", 1), ("cpu_seconds", ".1f", 1), ("peak_bytes", ".2f", 1e9)):
             cells += [format(row[name] / unit, form), "" if row is plain else f"{plain[name] / row[name]:.1f}x"]
-        print(f"| {' | '.join(cells)} |")
-    data, where = result["data"], result["machine"]
-    print(
-        f"\n{data['reviews']:,} reviews ({data['reviews_bytes'] / 1e9:.2f} GB) of {data['items']:,} items "
-        f"({data['metadata_bytes'] / 1e9:.2f} GB) to {size['interactions']:,} interactions of {size['users']:,} users "
-        f"with {size['items']:,} items; {where['processor']}, {where['cores']} cores, polars {where['polars']}, "
-        f"{where['date']}"
+        rows.append(cells)
+    data, facts = result["data"], result["machine"]
+    return "\n".join(
+        [
+            table(("side", "threads", "wall, s", "", "CPU, s", "", "peak, GB", ""), rows),
+            "",
+            f"{data['reviews']:,} reviews ({data['reviews_bytes'] / 1e9:.2f} GB) of {data['items']:,} items "
+            f"({data['metadata_bytes'] / 1e9:.2f} GB) to {size['interactions']:,} interactions of {size['users']:,} "
+            f"users with {size['items']:,} items; {facts['processor']}, {facts['cores']} cores, "
+            f"polars {facts['polars']}, {facts['date']}",
+        ]
     )
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measuring import MIB, limit_threads, machine, written
+from benchmarks.measuring import MIB, limit_threads, machine, table, where, written
 from benchmarks.recommenders.plain_networks import HEADS, Head
 
 if TYPE_CHECKING:
@@ -36,11 +36,15 @@ def main() -> None:
     limit_threads(options.threads)
     import torch
 
-    from benchmarks.recommenders.data import simulated, table
+    from benchmarks.recommenders import data as sources
     from benchmarks.recommenders.plain import Settings
 
     torch.set_num_threads(options.threads)
-    data = table(options.data) if options.data else simulated(options.users, options.items, options.mean_length)
+    data = (
+        sources.table(options.data)
+        if options.data
+        else sources.simulated(options.users, options.items, options.mean_length)
+    )
     settings = Settings(max_length=options.max_length, batch_size=options.batch_size, dropout=options.dropout)
     rows = timed(data, settings, options)
     if options.memory:
@@ -52,7 +56,7 @@ def main() -> None:
         "rows": rows,
     }
     written(result, options.out)
-    show(result)
+    print(markdown(result))
 
 
 def arguments() -> argparse.Namespace:
@@ -137,28 +141,19 @@ def remember(rows: list[Measured], data: Prepared, options: argparse.Namespace) 
             row["memory_bytes"] = json.loads(said)
 
 
-def show(result: Measured) -> None:
-    """The table, with how many times more the plain loop takes."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
+def markdown(result: Measured) -> str:
+    """The table, with how many times more the plain loop takes, and what its reader must know."""
     from benchmarks.recommenders.sides import NAMES
 
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    grid.add_column("head", vertical="bottom", no_wrap=True)
-    grid.add_column("", no_wrap=True)
-    for heading in ("epoch\nseconds", "evaluation\nseconds", "training\nMiB", "evaluation\nMiB"):
-        grid.add_column(heading, justify="right", no_wrap=True)
-        grid.add_column("", justify="right", no_wrap=True)
+    rows = []
     for row in result["rows"]:
         against = next(plain for plain in result["rows"] if (plain["head"], plain["side"]) == (row["head"], "plain"))
-        cells = [cell for pair in zip(numbers(row), numbers(against), strict=True) for cell in compared(*pair)]
-        grid.add_row(row["head"], NAMES[row["side"]], *cells, end_section=row["side"] == "sound")
-    console = Console()
-    console.width = max(console.width, 120)
-    console.print(grid)
-    console.print(*notes(result), sep="\n", highlight=False)
+        numbers_of_both = zip(numbers(row), numbers(against), strict=True)
+        rows.append([row["head"], NAMES[row["side"]], *(cell for both in numbers_of_both for cell in compared(*both))])
+    headings = ["head", "side"]
+    for heading in ("epoch, s", "evaluation, s", "training, MiB", "evaluation, MiB"):
+        headings += [heading, ""]
+    return "\n".join([table(headings, rows, left=2), "", *notes(result)])
 
 
 def numbers(row: Measured) -> list[float | None]:
@@ -181,7 +176,7 @@ def compared(value: float | None, plain: float | None) -> tuple[str, str]:
 
 def notes(result: Measured) -> Iterator[str]:
     """What the table's reader must know."""
-    data, where, settings = result["data"], result["machine"], result["settings"]
+    data, settings = result["data"], result["settings"]
     plain = [row for row in result["rows"] if row["side"] == "plain"]
     epoch = ", ".join(f"{row['head']} {row['epoch']['share_run']:.0%}" for row in plain)
     users = plain[0]["evaluation"]["share_run"]
@@ -195,7 +190,7 @@ def notes(result: Measured) -> Iterator[str]:
     )
     yield f"plain loop: extrapolated from {epoch} of an epoch and {users:.0%} of the users; 101 candidates each"
     yield "ours: whole epochs, set-up included; all users, each against the whole catalogue"
-    yield f"{where['processor']}, {where['threads']} of {where['cores']} cores, torch {where['torch']}, {where['date']}"
+    yield where(result["machine"])
 
 
 def _said(pair: tuple[Timed, Timed]) -> str:

@@ -13,7 +13,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import MIB, clocked, forget_peak, limit_threads, machine, peak, resident, written
+from benchmarks.measuring import (
+    MIB,
+    clocked,
+    forget_peak,
+    limit_threads,
+    machine,
+    peak,
+    resident,
+    table,
+    where,
+    written,
+)
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parents[1] / "results"
@@ -41,7 +52,7 @@ def main() -> None:
         "items": series(by_items, options),
     }
     written(result, options.out)
-    show(result)
+    print(markdown(result))
 
 
 def arguments() -> argparse.Namespace:
@@ -129,33 +140,17 @@ def one(interactions: int, items: int, options: argparse.Namespace) -> Measured:
     }
 
 
-def show(result: Measured) -> None:
+def markdown(result: Measured) -> str:
     """Both series as one table."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("interactions", "items"):
-        grid.add_column(heading, justify="right", vertical="bottom", no_wrap=True)
-    grid.add_column("loss", vertical="bottom", no_wrap=True)
-    for heading in ("epoch\nseconds", "evaluation\nseconds", "training\nMiB", "evaluation\nMiB"):
-        grid.add_column(heading, justify="right", no_wrap=True)
-    for rows in (result["interactions"], result["items"]):
-        for index, row in enumerate(rows):
-            grid.add_row(*cells(row), end_section=index == len(rows) - 1)
-    console = Console()
-    console.width = max(console.width, 100)
-    console.print(grid)
-    where = result["machine"]
-    console.print(
-        f"{result['settings']['head']}, {result['settings']['batch_size']} users a batch; set-up included;",
-        "evaluation extrapolated where the result file says so",
-        highlight=False,
-    )
-    console.print(
-        f"{where['processor']}, {result['threads']} of {where['cores']} cores, torch {where['torch']}, {where['date']}",
-        highlight=False,
+    headings = ("interactions", "items", "loss", "epoch, s", "evaluation, s", "training, MiB", "evaluation, MiB")
+    return "\n".join(
+        [
+            table(headings, map(cells, [*result["interactions"], *result["items"]])),
+            "",
+            f"{result['settings']['head']}, {result['settings']['batch_size']} users a batch; set-up included; "
+            "evaluation extrapolated if the result file says so",
+            where({**result["machine"], "threads": result["threads"]}),
+        ]
     )
 
 

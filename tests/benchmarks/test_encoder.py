@@ -91,6 +91,6 @@ def test_the_table_is_told_in_markdown_from_the_result() -> None:
         "settings": {"repeats": 3, "layers": None, "precision": "float32"},
         "rows": [{**row, "plain": side, "ours": {"wall_seconds": 0.25, "flops": 10**9}}],
     }
-    table = "\n".join(run.markdown(json.loads(json.dumps(result))))
+    table = run.markdown(json.loads(json.dumps(result)))
     assert "| shop | tiny | encode | 6 | 1.00 | 0.250 | 4.0x | 10.0 | 1.00 | 10.0x |" in table
     assert "1 of 2 cores" in table
