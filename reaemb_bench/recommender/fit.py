@@ -1,4 +1,4 @@
-"""Negatives for a batch at once."""
+"""Train a sequential recommender on the training sequences, stopped early by the validation targets."""
 
 from __future__ import annotations
 
@@ -24,43 +24,15 @@ from reaemb_bench.recommender.kinds import AnyHead, AnyItemTable, AnyObjective, 
 from reaemb_bench.recommender.packing import pack
 from reaemb_bench.recommender.score import NetworkScorer
 
+Penalty = Callable[[nn.Module, Tensor, Int64], Tensor]
+"""From the network, all item vectors (items, hidden) and a batch's user numbers to a scalar that is added to its loss.
+"""
 
-@dataclass(frozen=True)
-class NegativeSampler:
-    """Draws uniform items that a user never touched.
-
-    codes: sorted user · items + item of every distinct pair; touched: distinct items of each user, (users,).
-    """
-
-    items: int
-    codes: Int64
-    touched: Int64
-
-    @classmethod
-    def from_sequences(cls, sequences: Sequences, items: int) -> NegativeSampler:
-        """Prepare for the users of `sequences`."""
-        codes = np.unique(sequences.owners * items + sequences.items)
-        touched = np.bincount(codes // items, minlength=sequences.users)
-        # A search may end behind the last pair; no pair has this code.
-        return cls(items, np.append(codes, np.iinfo(np.int64).max), touched)
-
-    def draw(self, owners: Int64, count: int, generator: np.random.Generator) -> Int64:
-        """(positions, count) items that the owner of each position never touched.
-
-        A user who touched every item gets uniform ones, for there is no other choice.
-        """
-        drawn = generator.integers(self.items, size=(len(owners), count))
-        rows = np.flatnonzero(self.touched[owners] < self.items)
-        while len(rows):
-            wanted = owners[rows, None] * self.items + drawn[rows]
-            found = self.codes[np.searchsorted(self.codes, wanted)] == wanted
-            again = found.any(axis=1)
-            rows, found = rows[again], found[again]
-            drawn[rows] = np.where(found, generator.integers(self.items, size=found.shape), drawn[rows])
-        return drawn
-
-
-# Train a sequential recommender on the training sequences, stopped early by the validation targets.
+CUTOFF = 10
+_FUSED_ADAM = ("cpu", "cuda")
+"""Devices on which one kernel updates all parameters."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""glibc's settings, from malloc.h."""
 
 
 class TrainSettings(Step):
@@ -74,11 +46,11 @@ class TrainSettings(Step):
     objective: AnyObjective = "cross-entropy"  # type: ignore[assignment]
     """The training loss."""
     batch_size: int = Field(default=128, ge=1)
-    """Users a step."""
+    """Users per step."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Adam's learning rate."""
     decay: bool = False
-    """Whether the learning rate falls along a line, to 0 behind the last of `epochs`."""
+    """Whether the learning rate falls linearly, to 0 after the last of `epochs`."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Adam's L2 penalty."""
     epochs: int = Field(default=200, ge=1)
@@ -95,7 +67,6 @@ class Train(TrainSettings):
 
     def run(self, corpus: Corpus, validation_targets: ValidationTargets, vectors: Vectors, context: Context) -> Ranker:
         """The recommender at its best epoch."""
-
         return fit(corpus, validation_targets, vectors.values, self.items, self, context)
 
 
@@ -107,21 +78,7 @@ class TrainIds(TrainSettings):
 
     def run(self, corpus: Corpus, validation_targets: ValidationTargets, context: Context) -> Ranker:
         """The recommender at its best epoch."""
-
         return fit(corpus, validation_targets, None, self.items, self, context)
-
-
-# Fit a recommender: batches, loss, validation, early stopping.
-
-
-Penalty = Callable[[nn.Module, Tensor, Int64], Tensor]
-"""Of the network, all item vectors (items, hidden) and a batch's user numbers: what its loss grows by."""
-
-CUTOFF = 10
-FUSED_ADAM = ("cpu", "cuda")
-"""Devices on which one kernel updates all parameters."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Names of glibc's settings in malloc.h."""
 
 
 def fit(
@@ -133,9 +90,9 @@ def fit(
     context: Context,
     penalty: Penalty | None = None,
 ) -> Ranker:
-    """Train until validation NDCG@10 has not risen for `patience` epochs; the best epoch's weights, as a Ranker.
+    """Train until validation NDCG@10 has not risen for `patience` epochs; returns the best epoch's weights.
 
-    penalty: what else a batch is to obey, beside the objective.
+    penalty: a further term of each batch's loss.
     """
     device = context.machine.torch_device()
     rows = np.flatnonzero(corpus.training.lengths > 1)
@@ -143,56 +100,47 @@ def fit(
         raise UserError("no user has two training interactions to learn an order from; loosen prepare.filters")
     if not len(validation_targets.users):
         raise UserError("no user has a validation target, by which training is stopped; choose another prepare.split")
-    with torch.random.fork_rng(devices=[]), flushed_denormals(), freed_memory_kept():
+    with torch.random.fork_rng(devices=[]), _denormals_flushed(), _freed_memory_kept():
         torch.manual_seed(context.seed)
         network = settings.head.build(items.build(corpus.items, settings.head.hidden, vectors)).to(device)
         loss = training_loss(network, corpus, settings, np.random.default_rng(context.seed), device, penalty)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         context.note({"trained_parameters": sum(parameter.numel() for parameter in trained)})
         optimiser = torch.optim.Adam(
-            trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type in FUSED_ADAM
+            trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type in _FUSED_ADAM
         )
 
-        def batches(epoch: int) -> list[Int64]:
-            # Seeded by epoch, so that a run can be picked up at any epoch.
-            order = np.random.default_rng([context.seed, epoch]).permutation(rows)
-            return np.split(order, range(settings.batch_size, len(order), settings.batch_size))
+        def learn(epoch: int) -> dict[str, float]:
+            network.train()
+            order = np.random.default_rng([context.seed, epoch - 1]).permutation(rows)
+            batches = np.split(order, range(settings.batch_size, len(order), settings.batch_size))
+            total = 0.0
+            for step, users in enumerate(batches, 1 + (epoch - 1) * len(batches)):
+                optimiser.zero_grad(set_to_none=True)
+                batch_loss = loss(users)
+                batch_loss.backward()  # type: ignore[no-untyped-call]
+                share = 1 - (step - 1) / (settings.epochs * len(batches)) if settings.decay else 1.0
+                total += update(
+                    optimiser,
+                    batch_loss,
+                    f"step {step} (epoch {epoch})",
+                    users,
+                    whose="user",
+                    learning_rate=settings.learning_rate * share,
+                )
+            validation = validation_ndcg(settings.head, network, corpus, validation_targets)
+            return {"loss": total / len(batches), f"validation/ndcg@{CUTOFF}": validation}
 
-        best = _fit_epochs(network, optimiser, batches, loss, corpus, validation_targets, settings, context)
-    tensors = {name: tensor.cpu().numpy() for name, tensor in best.items()}
-    return Ranker(head=settings.head.spec(), tensors=tensors)
-
-
-@contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Has glibc keep freed blocks below 1 GiB for the next request, and give them back at the end.
-
-    By default each large tensor goes back to the system at once, and the next one costs a page fault every 4 KiB.
-    Where the C library is another, nothing happens.
-    """
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if library is None or not hasattr(library, "mallopt"):
-        yield
-        return
-    library.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-    library.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
-    try:
-        yield
-    finally:
-        # The highest values that glibc chooses by itself.
-        library.mallopt(_M_MMAP_THRESHOLD, 1 << 25)
-        library.mallopt(_M_TRIM_THRESHOLD, 1 << 26)
-        library.malloc_trim(0)
-
-
-@contextmanager
-def flushed_denormals() -> Iterator[None]:
-    """Treats numbers below 1e-38 as zeros: a softmax over a catalogue makes many, and each costs many cycles."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
+        best, best_value, best_epoch = _snapshot(network), -1.0, 0
+        for epoch, values in training(settings.epochs, learn):
+            context.report(Progress(epoch, settings.epochs, "epochs", values))
+            value = values[f"validation/ndcg@{CUTOFF}"]
+            if value > best_value:
+                best, best_value, best_epoch = _snapshot(network), value, epoch
+            if epoch - best_epoch >= settings.patience:
+                break
+    context.note({"best_epoch": best_epoch, "best_validation_ndcg": best_value})
+    return Ranker(head=settings.head.spec(), tensors={name: tensor.cpu().numpy() for name, tensor in best.items()})
 
 
 def training_loss(
@@ -203,67 +151,61 @@ def training_loss(
     device: torch.device,
     penalty: Penalty | None = None,
 ) -> Callable[[Int64], Tensor]:
-    """The loss of a batch of user numbers: what the head asks of their training sequences."""
+    """The loss of a batch of user numbers, on the head's examples of their training sequences."""
     head, objective = settings.head, settings.objective
-    untouched = NegativeSampler.from_sequences(corpus.training, corpus.items) if objective.negatives else None
+    sampler = NegativeSampler.from_sequences(corpus.training, corpus.items) if objective.negatives else None
     read = np.minimum(corpus.training.lengths, head.max_length + 1)
 
     def loss(users: Int64) -> Tensor:
         # Neighbours of similar length share a grid in attention.
         users = users[np.argsort(read[users], kind="stable")]
-        asked = head.training_examples(corpus.training.select(users), corpus.items, generator)
+        examples = head.training_examples(corpus.training.select(users), corpus.items, generator)
         table = network.table()  # type: ignore[operator]
-        packed = pack(asked.inputs, head.max_length, device)
-        outputs = network(packed, table, torch.from_numpy(asked.indices).to(device))
+        packed = pack(examples.inputs, head.max_length, device)
+        outputs = network(packed, table, torch.from_numpy(examples.indices).to(device))
         negatives = None
-        if untouched is not None:
-            drawn = untouched.draw(users[asked.rows], objective.negatives, generator)
+        if sampler is not None:
+            drawn = sampler.draw(users[examples.rows], objective.negatives, generator)
             negatives = torch.from_numpy(drawn).to(device)
-        value = objective.loss(outputs, torch.from_numpy(asked.targets).to(device), table, negatives)
-        if penalty is not None:
-            value = value + penalty(network, table, users)
-        return value
+        value = objective.loss(outputs, torch.from_numpy(examples.targets).to(device), table, negatives)
+        return value if penalty is None else value + penalty(network, table, users)
 
     return loss
 
 
-def _fit_epochs(
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    batches: Callable[[int], list[Int64]],
-    loss: Callable[[Int64], Tensor],
-    corpus: Corpus,
-    validation_targets: ValidationTargets,
-    settings: TrainSettings,
-    context: Context,
-) -> dict[str, Tensor]:
-    """The network's state after the epoch with the best validation NDCG@10."""
+@dataclass(frozen=True)
+class NegativeSampler:
+    """Draws uniform items that a user never touched.
 
-    def learn(epoch: int) -> dict[str, float]:
-        network.train()
-        parts, total = batches(epoch - 1), 0.0
-        for step, users in enumerate(parts, 1 + (epoch - 1) * len(parts)):
-            rate = settings.learning_rate * (1 - (step - 1) / (settings.epochs * len(parts)))
-            optimiser.zero_grad(set_to_none=True)
-            value = loss(users)
-            value.backward()  # type: ignore[no-untyped-call]
-            where = f"step {step} (epoch {epoch})"
-            total += update(
-                optimiser, value, where, users, whose="user", learning_rate=rate if settings.decay else None
-            )
-        ndcg_now = validation_ndcg(settings.head, network, corpus, validation_targets)
-        return {"loss": total / len(parts), f"validation/ndcg@{CUTOFF}": ndcg_now}
+    codes: sorted user * items + item of every distinct pair; touched: distinct items of each user, (users,).
+    """
 
-    best, best_value, best_epoch = _snapshot(network), -1.0, 0
-    for epoch, values in training(settings.epochs, learn):
-        context.report(Progress(epoch, settings.epochs, "epochs", values))
-        value = values[f"validation/ndcg@{CUTOFF}"]
-        if value > best_value:
-            best, best_value, best_epoch = _snapshot(network), value, epoch
-        if epoch - best_epoch >= settings.patience:
-            break
-    context.note({"best_epoch": best_epoch, "best_validation_ndcg": best_value})
-    return best
+    items: int
+    codes: Int64
+    touched: Int64
+
+    @classmethod
+    def from_sequences(cls, sequences: Sequences, items: int) -> NegativeSampler:
+        """The sampler for the users of `sequences`."""
+        codes = np.unique(sequences.owners * items + sequences.items)
+        touched = np.bincount(codes // items, minlength=sequences.users)
+        # A search may end after the last pair; no pair has this code.
+        return cls(items, np.append(codes, np.iinfo(np.int64).max), touched)
+
+    def draw(self, owners: Int64, count: int, generator: np.random.Generator) -> Int64:
+        """(positions, count) items that the owner of each position never touched.
+
+        A user who touched every item gets uniform ones, because no others are left.
+        """
+        drawn = generator.integers(self.items, size=(len(owners), count))
+        rows = np.flatnonzero(self.touched[owners] < self.items)
+        while len(rows):
+            codes = owners[rows, None] * self.items + drawn[rows]
+            touched = self.codes[np.searchsorted(self.codes, codes)] == codes
+            redraw = touched.any(axis=1)
+            rows, touched = rows[redraw], touched[redraw]
+            drawn[rows] = np.where(touched, generator.integers(self.items, size=touched.shape), drawn[rows])
+        return drawn
 
 
 def validation_ndcg(head: Head, network: nn.Module, corpus: Corpus, validation_targets: ValidationTargets) -> float:
@@ -287,3 +229,35 @@ def _snapshot(network: nn.Module) -> dict[str, Tensor]:
     with torch.no_grad():
         vectors = network.table().detach().clone()  # type: ignore[operator]
     return {**{name: tensor.clone() for name, tensor in network.state_dict().items()}, "vectors": vectors}
+
+
+@contextmanager
+def _freed_memory_kept() -> Iterator[None]:
+    """Makes glibc keep freed blocks below 1 GiB for the next request, and give them back at the end.
+
+    By default each large tensor goes back to the system at once, and the next one costs a page fault every 4 KiB.
+    With another C library nothing happens.
+    """
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is None or not hasattr(library, "mallopt"):
+        yield
+        return
+    library.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    library.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+    try:
+        yield
+    finally:
+        # The highest values that glibc chooses by itself.
+        library.mallopt(_M_MMAP_THRESHOLD, 1 << 25)
+        library.mallopt(_M_TRIM_THRESHOLD, 1 << 26)
+        library.malloc_trim(0)
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Treats numbers below 1e-38 as zeros: a softmax over a catalogue makes many, and each costs many cycles."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
