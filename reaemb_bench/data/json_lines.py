@@ -60,15 +60,14 @@ def read_json_lines(
     start = 1
     for block, raw in prefetched(map(parsed, blocks(file))):
         height = block.count(b"\n")
-        lines = block.split(b"\n")
         if raw is None or raw.height != height:
             frame = polars.DataFrame(schema={_PLACE: polars.UInt32, **schema})
-            doubtful = [place for place, line in enumerate(lines) if line.strip()]
+            doubtful = [place for place, line in enumerate(block.split(b"\n")) if line.strip()]
         else:
             frame = raw.with_columns(**_conversions(fields)).with_row_index(_PLACE).cast({_PLACE: polars.UInt32})
             doubtful = frame.select(polars.any_horizontal(*_doubts(fields, raw))).to_series().arg_true().to_list()
         if doubtful:
-            again = polars.DataFrame(one_by_one(doubtful, lines), schema=frame.schema, orient="row")
+            again = polars.DataFrame(one_by_one(doubtful, block.split(b"\n")), schema=frame.schema, orient="row")
             frame = polars.concat([frame.filter(~polars.col(_PLACE).is_in(doubtful)), again]).sort(_PLACE)
         start += height
         if frame.height:

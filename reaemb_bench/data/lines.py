@@ -43,16 +43,18 @@ class Field:
     def called(self) -> str:
         """What error messages call a value of this field."""
         if self.unit:
-            return f"time after March 1973 in {'seconds' if self.unit == 's' else self.unit}"
+            return f"time in {'seconds' if self.unit == 's' else self.unit} after 1970"
         names = {"whole": "whole number", "texts": "list of texts", "json": "JSON value", "decimal": "number"}
         return names.get(self.kind, self.kind) if self.kind != "date" else f"date of the form {self.form} after 1970"
 
     @property
     def bounds(self) -> tuple[int, int] | None:
         """The earliest and the latest plausible time; None if the field is not a time."""
-        if self.kind == "date":
-            return 1, LAST_SECOND
-        return (FIRST_SECOND * PER_SECOND[self.unit], LAST_SECOND * PER_SECOND[self.unit]) if self.unit else None
+        unit = "s" if self.kind == "date" else self.unit
+        if unit is None:
+            return None
+        # Numbers of seconds are too small for any finer unit; in seconds they may be as small as they like.
+        return 1 if unit == "s" else FIRST_SECOND * PER_SECOND[unit], LAST_SECOND * PER_SECOND[unit]
 
 
 @dataclass

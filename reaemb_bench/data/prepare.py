@@ -13,11 +13,14 @@ import polars
 from pydantic import Field
 
 from reaemb_bench.core.artifacts import Corpus, Int32, Int64, Sequences, TestTargets, ValidationTargets
-from reaemb_bench.core.component import Context, Randomness, Step
+from reaemb_bench.core.component import Component, Context, Randomness, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.data.interactions import Interactions, SplitInteractions
 from reaemb_bench.data.kinds import AnyPrompt, AnySource, AnySplit, ManyFilters, Prompt
 from reaemb_bench.data.negative_sampling import draw_unknown
+
+_LARGE, _MANY = 0.5, 0.1
+"""Shares of what a filter takes or training never reads, and of items without text, above which a warning is due."""
 
 
 class Prepare(Step):
@@ -40,8 +43,14 @@ class Prepare(Step):
     def run(self, context: Context) -> tuple[Corpus, ValidationTargets, TestTargets]:
         """Returns all that later steps work on. Raises UserError if filters leave nothing to learn or to judge."""
         data = self.source.read(context.machine)
+        warnings = {}
         for filter_ in self.filters:
+            before = data.frame.height
             data = filter_.apply(data)
+            if before - data.frame.height > _LARGE * before:
+                name = cast("Component", filter_).use
+                taken = f"{before - data.frame.height:,} of {before:,} interactions"
+                warnings[f"filter {name}"] = f"the filter {name} took {taken}; loosen it if that is too many"
         if data.frame.is_empty():
             removed = "; ".join(f"{reason} removed {gone}" for reason, gone in data.removed.items() if any(gone))
             raise UserError(
@@ -53,6 +62,22 @@ class Prepare(Step):
         corpus, validation, test, texts = assemble(data, split, self.prompt, self.sampled_candidates, context.seed)
         cold = int((corpus.popularity[test.targets] == 0).sum())
         untrained = corpus.training.lengths == 0
+        ties = _ties(data, split)
+        if ties["tied_test_targets"]:
+            warnings["ties"] = (
+                f"{ties['tied_test_targets']:,} of {len(test.users):,} test targets share their time with another "
+                "interaction of their user: which of these is the target was drawn at random; see `data check`"
+            )
+        if texts["items_without_text"] > _MANY * corpus.items:
+            warnings["texts"] = (
+                f"{texts['items_without_text']:,} of {corpus.items:,} items have no text and are called by their "
+                "keys: compare the keys of the two files, and the names of the attributes"
+            )
+        for what, unread in (("items", corpus.popularity == 0), ("users", untrained)):
+            if unread.mean() > _LARGE:
+                warnings[f"untrained {what}"] = (
+                    f"{int(unread.sum()):,} of {len(unread):,} {what} have no training interaction"
+                )
         context.note(
             {
                 "users": corpus.users,
@@ -67,11 +92,22 @@ class Prepare(Step):
                 "test_users_without_history": len(set(split.after["user"].unique()) - set(split.test["user"])),
                 "sampled_candidates": test.candidates.shape[1],
                 **texts,
+                **ties,
+                **{f"warning: {about}": text for about, text in warnings.items()},
                 **{f"removed: {reason}": str(gone) for reason, gone in data.removed.items()},
                 "sha256": fingerprint(corpus, validation, test),
             }
         )
         return corpus, validation, test
+
+
+def _ties(data: Interactions, split: SplitInteractions) -> dict[str, int]:
+    """How many interactions share their time with another of their user, and how many of the targets do."""
+    same = ["user", "timestamp"]
+    tied = data.frame.select(same).filter(polars.len().over(same) > 1)
+    targets = {"validation": split.validation, "test": split.test}
+    counts = {f"tied_{name}_targets": part.join(tied, on=same, how="semi").height for name, part in targets.items()}
+    return {"tied_interactions": tied.height, **counts}
 
 
 def assemble(

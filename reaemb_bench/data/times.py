@@ -98,9 +98,10 @@ def _numbers(series: polars.Series, file: Path) -> tuple[polars.Series, Unit]:
     if series.dtype.is_decimal():
         series = series.cast(polars.String)
     numbers = series.cast(polars.Float64, strict=False)
-    # Texts such as 1.4e9 are whole, too. Larger floats of a text may have lost digits.
-    exact = (numbers == numbers.floor()) & (numbers.abs() < (2**63 if series.dtype.is_float() else 2**53))
-    whole = numbers.set(~exact, None).cast(polars.Int64, strict=False)
+    lossy = series.dtype == polars.String and numbers.n_unique() < series.n_unique()
+    # Texts such as 1.4e9 are whole, too, if no digits of theirs were lost.
+    exact = (numbers == numbers.floor()) & (numbers.abs() < 2**63)
+    whole = numbers.set(~exact | lossy, None).cast(polars.Int64, strict=False)
     if not series.dtype.is_float():
         whole = series.cast(polars.Int64, strict=False).fill_null(whole)
     wanted = "a time; give whole seconds, positions, or dates like 2024-05-31"
@@ -111,22 +112,23 @@ def _numbers(series: polars.Series, file: Path) -> tuple[polars.Series, Unit]:
         wanted = f"in the unit of {series[numbers.arg_max() or 0]}; give all times in one unit, and no row without one"
         refuse_first(series, numbers < FIRST_SECOND * PER_SECOND[unit], file, wanted)
     if whole.null_count():
-        whole, unit = _fractions(series, numbers, unit, file)
+        whole, unit = _fractions(series, numbers, unit, lossy, file)
     return whole, unit or "position"
 
 
 def _fractions(
-    series: polars.Series, numbers: polars.Series, unit: TimeUnit | None, file: Path
+    series: polars.Series, numbers: polars.Series, unit: TimeUnit | None, lossy: bool, file: Path
 ) -> tuple[polars.Series, TimeUnit | None]:
     """Returns numbers with fractions in the coarsest unit in which they differ; positions as ranks if none does."""
     steps = range(_UNITS.index(unit) if unit else 0, len(_UNITS))
     distinct = numbers.n_unique()
-    if series.dtype == polars.String and distinct < series.n_unique():
+    if lossy:
         # Floats do not hold all digits of the text.
         exact = {text: Decimal(text) for text in series.unique()}
         rank = {value: place for place, value in enumerate(sorted(set(exact.values())))}
         if unit is None:
-            return series.replace_strict({text: rank[value] for text, value in exact.items()}, None), None
+            ranks = {text: rank[value] for text, value in exact.items()}
+            return series.replace_strict(ranks, return_dtype=polars.Int64), None
         for step in steps:
             scaled = {text: value.scaleb(3 * (step - steps[0])) for text, value in exact.items()}
             if all(value == int(value) < 2**63 for value in scaled.values()):

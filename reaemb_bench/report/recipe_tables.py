@@ -68,6 +68,7 @@ def health_notes(plans: Sequence[Plan], store: Store) -> list[str]:
 
 
 def _signs(step: str, facts: Mapping[str, Any]) -> Iterator[str]:
+    yield from (str(text) for name, text in facts.items() if name.startswith("warning: "))
     if facts.keys() >= {"mean_cosine", "effective_dimensions", "width"}:
         cosine, dimensions, width = facts["mean_cosine"], facts["effective_dimensions"], facts["width"]
         if cosine > HIGHEST_COSINE or (width >= LEAST_WIDTH and dimensions < LEAST_DIMENSIONS):

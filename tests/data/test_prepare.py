@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,7 @@ def test_items_without_text_are_called_by_their_key(tmp_path: Path) -> None:
     assert corpus.texts[:3] == ("title is item0", "title is Thing", "title is item2")
     assert corpus.titles[:3] == ("item0", "Thing", "item2")
     assert facts["items_without_text"] == facts["items_without_title"] == 39
+    assert facts["warning: texts"].startswith("39 of 40 items have no text and are called by their keys")
 
 
 def test_short_users_only_train(tmp_path: Path) -> None:
@@ -142,6 +144,25 @@ def test_filters_are_counted_by_name() -> None:
     facts = prepare(source="simulated", filters=["drop-users-of-rare-items", {"use": "k-core", "item_minimum": 30}])[3]
     assert facts["removed: drop-users-of-rare-items"] == "nothing"
     assert facts["removed: k-core"] == "1,742 interactions, 79 users, 82 items"
+
+
+def test_a_filter_that_takes_more_than_half_is_said() -> None:
+    some = prepare(source="simulated", filters=[{"use": "k-core", "user_minimum": 6, "item_minimum": 1}])[3]
+    most = prepare(source="simulated", filters=[{"use": "k-core", "user_minimum": 20, "item_minimum": 1}])[3]
+    assert not [name for name in some if name.startswith("warning: ")]
+    assert re.fullmatch(
+        r"the filter k-core took 2,\d+ of 3,\d+ interactions; loosen it if that is too many",
+        most["warning: filter k-core"],
+    )
+
+
+def test_users_and_items_that_training_never_reads_are_said(tmp_path: Path) -> None:
+    frame = polars.DataFrame(
+        {"user": [*"aabbcc"] + ["d"] * 4, "item": [f"item{item}" for item in range(10)], "timestamp": range(10)}
+    ).with_columns(timestamp=polars.Series([10**9 + 10**6 * row for row in (0, 9, 8, 9, 8, 9, 1, 2, 3, 9)]))
+    split = {"use": "temporal", "validation_from": 0.4, "test_from": 0.5}
+    facts = prepare(**shop(tmp_path, frame), split=split)[3]
+    assert facts["warning: untrained items"] == "6 of 10 items have no training interaction"
 
 
 @pytest.mark.parametrize("items", [12, 400])
