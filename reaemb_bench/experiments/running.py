@@ -92,7 +92,8 @@ class Tracking:
 
     def show(self, tables: Sequence[Table]) -> None:
         """Logs the metrics of each seed's ranks, the tables and the report."""
-        if not self.trackers or self._plans[0].job_of(Ranks) is None:
+        tracked = any(tracker.outcome == "tracked" for tracker in self.trackers)
+        if not tracked or self._plans[0].job_of(Ranks) is None:
             return
         from reaemb_bench.evaluation.summary import summarise
 

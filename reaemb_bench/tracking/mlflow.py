@@ -6,16 +6,24 @@ line. Results that are tracked already are not logged twice, and a finished run 
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
 import logging
 import os
 import re
+import ssl
+import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal
+
+from filelock import FileLock
 
 import reaemb_bench
 from reaemb_bench.core.artifacts import Corpus, Ranker, Ranks, Vectors
@@ -23,7 +31,7 @@ from reaemb_bench.core.execute import Event, Finished, Planned, Progressed, Star
 from reaemb_bench.core.plan import Job, Plan, flatten
 from reaemb_bench.core.runs import Group, Run, as_run
 from reaemb_bench.core.store import Store
-from reaemb_bench.tracking.addresses import database_file, redacted
+from reaemb_bench.tracking.addresses import database_file, is_server, page_of, redacted
 
 Outcome = Literal["waiting", "tracked", "known", "failed"]
 
@@ -39,8 +47,8 @@ PARENT_TAG = "mlflow.parentRunId"
 DESCRIPTION_TAG = "mlflow.note.content"
 """MLflow shows its value, which is Markdown, above a run."""
 QUIET = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     # MLflow sets its level while it is imported, alembic while it creates the tables: both read this.
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -57,6 +65,9 @@ _PARAMS_PER_CALL = 100
 _METRICS_PER_CALL = 1000
 _SECONDS_BETWEEN_FLUSHES = 10.0
 _SECONDS_AWAY = 300.0
+_SECONDS_TO_ANSWER = 2
+_SECONDS_TO_CREATE_TABLES = 120
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 _failed_at: dict[str, float] = {}
 
@@ -348,7 +359,8 @@ def tags_of(planned: Plan, run: Run, store: Store, group: Group | None) -> dict[
 
 
 def connect(uri: str) -> Any:
-    """Returns an MLflow client that logs no noise and does not hang for minutes if no server answers."""
+    """Returns an MLflow client that logs no noise. Raises within seconds if nothing answers at the address."""
+    ready = _is_ready(uri)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient
@@ -357,7 +369,82 @@ def connect(uri: str) -> Any:
         logging.getLogger(name).setLevel(logging.WARNING)
     # It warns of each attempt, but a server that is away may cost one line.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    return MlflowClient(tracking_uri=uri)
+    lock = _tables_lock(uri)
+    # Asked after the tables, which may be half of those of a process that creates them and holds the lock.
+    if ready and not lock.exists():
+        return MlflowClient(tracking_uri=uri)
+    with FileLock(lock, timeout=_SECONDS_TO_CREATE_TABLES):
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+        lock.unlink(missing_ok=True)
+    return client
+
+
+def _is_ready(uri: str) -> bool:
+    """Returns whether the first run need not create tables there.
+
+    Raises what the driver raises, or TimeoutError, if nothing answers: MLflow itself would try again for minutes.
+    """
+    answers: list[bool | Exception] = []
+
+    def ask() -> None:
+        try:
+            answers.append(_server_answers(uri) if is_server(uri) else _has_tables(uri))
+        except Exception as error:  # noqa: BLE001 - raised again by the thread that asked
+            answers.append(error)
+
+    # In a thread, because not every driver and no name server can be given a time limit.
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_SECONDS_TO_ANSWER + 1)
+    if not answers:
+        raise TimeoutError(f"no answer within {_SECONDS_TO_ANSWER + 1} s")
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return answers[0]
+
+
+def _server_answers(uri: str) -> bool:
+    page = f"{page_of(uri).rstrip('/')}/health"
+    try:
+        with urllib.request.urlopen(page, timeout=_SECONDS_TO_ANSWER):  # noqa: S310 - http or https, as is_server says
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except urllib.error.URLError as error:
+        # MLflow may have been told to trust this server.
+        if isinstance(error.reason, ssl.SSLError):
+            return True
+        raise
+
+
+def _has_tables(uri: str) -> bool:
+    if not uri.startswith(_DATABASES):
+        return True
+    from sqlalchemy import create_engine, inspect
+    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.pool import NullPool
+
+    if (file := database_file(uri)) is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    limit = {"timeout" if file is not None or uri.startswith("mssql") else "connect_timeout": _SECONDS_TO_ANSWER}
+    try:
+        return (
+            "alembic_version" in inspect(create_engine(uri, poolclass=NullPool, connect_args=limit)).get_table_names()
+        )
+    except OperationalError as error:
+        # Of SQLite, by a process that creates the tables.
+        if "database is locked" in str(error):
+            return False
+        raise
+
+
+def _tables_lock(uri: str) -> Path:
+    """Returns the lock of the process that creates the tables; the file is there only while that goes on."""
+    if (file := database_file(uri)) is not None:
+        return file.with_name(f"{file.name}.lock")
+    name = hashlib.sha256(f"{getpass.getuser()} {uri}".encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"reaemb-bench-{name}.lock"
 
 
 def is_away(uri: str) -> bool:
