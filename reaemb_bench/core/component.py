@@ -32,7 +32,7 @@ class Component(BaseModel):
     """Raised whenever the same settings would give other numbers; part of the store key."""
 
     _use: str = PrivateAttr(default="")
-    _code: str = PrivateAttr(default="")
+    _code: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("*")
     @classmethod
@@ -53,12 +53,12 @@ class Component(BaseModel):
         return {"use": self.use, **_plain(self, lambda part: part.spec(), str)}
 
     def identity(self) -> dict[str, Any]:
-        """What decides this component's results, as plain JSON: name, version, settings, and code of plug-in files.
+        """What decides this component's results, as plain JSON: name, version, settings, and the code of plug-ins.
 
         A path stands for the contents of the file or folder that it names, unless its field is marked `NotHashed`.
         """
         # A plug-in file is known by its text, not by the folder in which it lies.
-        use = Path(self.use).name if self._code else self.use
+        use = Path(self.use).name if ".py:" in self.use else self.use
         settings = _plain(self, lambda part: part.identity(), contents_of)
         code = {"code": self._code} if self._code else {}
         return {"use": use, "version": type(self).version, **settings, **self.fingerprint(), **code}

@@ -160,8 +160,8 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
         if before.get(path) == after.get(path):
             continue
         name = path.removeprefix("step.")
-        if name == "code":
-            texts.append("the plug-in file was edited")
+        if "code" in name.split(".") and path in before and path in after:
+            texts.append(f"{name.rpartition('code.')[2]} was edited")
         elif path not in before:
             texts.append(f"{name} is new")
         elif path not in after:

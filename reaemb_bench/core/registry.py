@@ -6,17 +6,13 @@ Nothing is imported before it is asked for.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
 import inspect
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, ValidationError
@@ -25,7 +21,8 @@ from pydantic_core import core_schema
 from reaemb_bench.catalogue import CATALOGUE, PROTOCOLS
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import RecipeError, UserError
-from reaemb_bench.core.files import is_file, real_path
+from reaemb_bench.core.files import real_path
+from reaemb_bench.core.plugins import load_plugin, module_code
 from reaemb_bench.core.settings_only import placeholders
 
 
@@ -79,7 +76,7 @@ def find(kind: str, name: str) -> type[Component]:
             raise RecipeError(f"{kind} '{name}' cannot be imported from {known[name]}: {error}") from error
     elif ".py:" in name:
         file, _, attribute = name.rpartition(":")
-        plugin = _plugin(Path(real_path(Path(file))))
+        plugin = load_plugin(Path(real_path(Path(file)))).module
         component = getattr(plugin, attribute, None)
         if component is None:
             hint = nearest(attribute, vars(plugin))
@@ -96,24 +93,6 @@ def find(kind: str, name: str) -> type[Component]:
             if not callable(getattr(component, method, None)):
                 raise RecipeError(f"{name} is not a {kind}: it lacks the method '{method}'; add it, or name another")
     return component
-
-
-@cache
-def _plugin(file: Path) -> ModuleType:
-    if not is_file(file):
-        raise RecipeError(f"there is no file {file}; give its path relative to the recipe")
-    name = f"reaemb_bench_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise RecipeError(f"{file} cannot be imported as Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise RecipeError(f"{file} fails on import: {type(error).__name__}: {error}; correct it there") from error
-    return module
 
 
 def build(kind: str, value: Any) -> Component:
@@ -138,9 +117,18 @@ def build(kind: str, value: Any) -> Component:
     except ValidationError as error:
         raise settings_error(error, component_class.model_fields) from None
     component._use = name
-    if ".py:" in name and name not in names(kind):
-        component._code = hashlib.sha256(Path(name.rpartition(":")[0]).read_bytes()).hexdigest()
+    if name not in CATALOGUE[kind]:
+        component._code = _code_of(kind, name)
     return component
+
+
+def _code_of(kind: str, name: str) -> dict[str, str]:
+    """What a plug-in's code is: sha256 by file or module, and the version of the distribution that declares it."""
+    if name not in names(kind):
+        return dict(load_plugin(Path(real_path(Path(name.rpartition(":")[0])))).code)
+    entry = next(entry for entry in importlib.metadata.entry_points(group=f"reaemb_bench.{kind}") if entry.name == name)
+    version = {f"version of {entry.dist.name}": entry.dist.version} if entry.dist is not None else {}
+    return {**module_code(entry.module), **version}
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ def test_other_code_and_other_versions_are_told(
 ) -> None:
     key = next(result.key for result in find(store, "poor").results[0] if result.step == "rank")
     manifest = store.manifest(key)
-    manifest["identity"]["step"] |= {"code": "0" * 64, "mean": 4.0}
+    (plugin,) = manifest["identity"]["step"]["code"]
+    manifest["identity"]["step"] |= {"code": {plugin: "0" * 64}, "mean": 4.0}
     manifest["versions"]["numpy"] = "1.0"
     read = Store.manifest
     monkeypatch.setattr(Store, "manifest", lambda self, wanted: manifest if wanted == key else read(self, wanted))
@@ -68,7 +69,7 @@ def test_other_code_and_other_versions_are_told(
     assert said.code == 0, said.err
     shown = said.out
     (rank,) = [words for words in _part(shown, "Results") if words[0] == "rank"]
-    assert " ".join(rank[3:]) == "the plug-in file was edited"
+    assert " ".join(rank[3:]) == f"{plugin} was edited"
     assert "→ 1.0 (rank)" in next(line for line in shown.splitlines() if line.startswith("numpy: "))
 
 

@@ -1,0 +1,185 @@
+"""Plug-in code: files that recipes name, the local modules that they import, and the sha256 of all of it.
+
+A plug-in may import the modules next to it. Those, and any other module that is not installed, decide results as the
+plug-in itself does, so their sha256 is part of the key too.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import reaemb_bench
+from reaemb_bench.core.errors import RecipeError
+from reaemb_bench.core.files import cached_sha256, is_file
+
+_INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+_OWN = Path(reaemb_bench.__file__).parent
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An imported plug-in file. code: name of the file or of a local module -> the sha256 that was imported."""
+
+    module: ModuleType
+    files: Mapping[str, Path]
+    code: Mapping[str, str]
+
+
+_plugins: dict[Path, Plugin] = {}
+_neighbours: dict[str, tuple[Path, str]] = {}
+_trusted: ContextVar[frozenset[str] | None] = ContextVar("trusted", default=None)
+
+
+@contextmanager
+def only_stored_code(identities: Iterable[Any]) -> Iterator[None]:
+    """A block in which plug-ins are imported only if their code is that of results with these identities.
+
+    For what a stored record names: a record must not cause code to run that its user never ran.
+    """
+    token = _trusted.set(frozenset(digest for identity in identities for digest in _digests(identity)))
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
+def _digests(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        yield from (value["code"].values() if isinstance(value.get("code"), Mapping) else ())
+    for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        yield from _digests(part)
+
+
+def load_plugin(file: Path) -> Plugin:
+    """The imported plug-in file; imported again if it, or a module next to it, was changed since.
+
+    Raises RecipeError if the file is missing, fails, or is not what a stored result was computed with.
+    """
+    if not is_file(file):
+        raise RecipeError(f"there is no file {file}; give its path relative to the recipe")
+    nearby = {file.name: file, **_local_imports(file, "", file.parent)}
+    trusted = _trusted.get()
+    for path in nearby.values():
+        if trusted is not None and cached_sha256(path) not in trusted:
+            raise RecipeError(
+                f"{path} is not imported: a stored result names it, and its sha256 is not the one of that result; "
+                "put the file back as it was, or run the recipe again"
+            )
+    known = _plugins.get(file)
+    if known is not None and all(cached_sha256(path) == known.code[name] for name, path in known.files.items()):
+        return known
+    digest = hashlib.sha256(f"{file}/{cached_sha256(file)}".encode()).hexdigest()
+    module_name = f"reaemb_bench_plugin_{digest[:12]}"
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    if spec is None or spec.loader is None:
+        raise RecipeError(f"{file} cannot be imported as Python")
+    module = importlib.util.module_from_spec(spec)
+    neighbours = {name: (path, cached_sha256(path)) for name, path in nearby.items() if name != file.name}
+    _make_way_for(neighbours)
+    sys.modules[module_name] = module
+    sys.path.insert(0, str(file.parent))
+    importlib.invalidate_caches()
+    # Byte code is known by second and size alone: an edit at once after another would run as the code before it.
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec.loader.exec_module(module)
+        # An import inside a function finds it among the imported modules later on.
+        for name in neighbours:
+            importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        del sys.modules[module_name]
+        raise RecipeError(f"{file} fails on import: {type(error).__name__}: {error}; correct it there") from error
+    finally:
+        sys.path.remove(str(file.parent))
+        sys.dont_write_bytecode = writes_bytecode
+    _neighbours.update(neighbours)
+    files = {file.name: file, **_local_imports(file, "", file.parent)}
+    _plugins[file] = Plugin(module, files, {name: cached_sha256(path) for name, path in files.items()})
+    return _plugins[file]
+
+
+def _make_way_for(neighbours: Mapping[str, tuple[Path, str]]) -> None:
+    """Forget modules of these names if another plug-in, or this one before an edit of any of them, imported them."""
+    if all(_neighbours.get(name) == wanted for name, wanted in neighbours.items()):
+        return
+    for name, (file, _) in neighbours.items():
+        if name in _neighbours:
+            sys.modules.pop(name, None)
+        elif name in sys.modules and getattr(sys.modules[name], "__file__", None) != str(file):
+            raise RecipeError(f"{file} has the name of a module that is in use, {name}; rename the file")
+
+
+def module_code(name: str) -> dict[str, str]:
+    """Module -> sha256 of an imported module, of those of its package that it imports, and of other local ones."""
+    file = Path(str(sys.modules[name].__file__))
+    files = {name: file, **_local_imports(file, name, None)}
+    return {module: cached_sha256(path) for module, path in files.items()}
+
+
+def _local_imports(file: Path, name: str, folder: Path | None) -> dict[str, Path]:
+    """Module -> file of all modules that a file imports, at any depth, and that are not installed.
+
+    name: the file's own module, whose package counts as local. folder: in which modules are found first.
+    """
+    found: dict[str, Path] = {}
+    waiting = [(file, name)]
+    while waiting:
+        importer, importer_name = waiting.pop()
+        for wanted in _imported_names(importer, importer_name):
+            if wanted in found or wanted == name:
+                continue
+            path = _file_next_to(folder, wanted) or _imported_file(wanted, name)
+            if path is not None and path != file:
+                found[wanted] = path
+                waiting.append((path, wanted))
+    return dict(sorted(found.items()))
+
+
+def _imported_names(file: Path, name: str) -> set[str]:
+    """The modules, and their parents, that a file imports anywhere, and names in them that may be modules."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        # The import says what is wrong with it.
+        return set()
+    names: set[str] = set()
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *filter(None, [node.module])])
+            names.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
+    return {".".join(parts[:end]) for parts in (each.split(".") for each in names) for end in range(1, len(parts) + 1)}
+
+
+def _file_next_to(folder: Path | None, name: str) -> Path | None:
+    if folder is None or not name:
+        return None
+    path = folder.joinpath(*name.split("."))
+    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if is_file(file)), None)
+
+
+def _imported_file(name: str, top: str) -> Path | None:
+    """The Python file of an imported module that is local: not installed, or of the same package as `top`."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None or not file.endswith(".py"):
+        return None
+    path = Path(file)
+    if path.is_relative_to(_OWN):
+        return None
+    same_package = bool(top) and name.partition(".")[0] == top.partition(".")[0]
+    return path if same_package or not any(path.is_relative_to(folder) for folder in _INSTALLED) else None
