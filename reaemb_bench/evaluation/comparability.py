@@ -36,11 +36,12 @@ def protocol_differences(first: Ranks, other: Ranks) -> tuple[str, ...]:
 
 
 def check_comparable(named: Mapping[str, Sequence[Ranks]]) -> frozenset[str]:
-    """The names whose candidate sample is not the first's, so that no table may hold their sampled metrics.
+    """The names whose candidate sample is not the first one, so that no table may hold their sampled metrics.
 
     named: the ranks of each method's seeds. Raises UserError if anything else differs between methods or seeds.
     """
     everything = [(name, ranks) for name, seeds in named.items() for ranks in seeds]
+    sampled = next((ranks for _, ranks in everything if (ranks.sampled_better >= 0).any()), None)
     other_sample = set()
     for name, ranks in everything[1:]:
         first_name, first = everything[0]
@@ -51,6 +52,6 @@ def check_comparable(named: Mapping[str, Sequence[Ranks]]) -> frozenset[str]:
                 f"{between} have different {' and '.join(differing)}, so no table can hold both; "
                 "run them on the same data with the same split"
             )
-        if differing:
+        if sampled is not None and SAMPLE in protocol_differences(sampled, ranks):
             other_sample.add(name)
     return frozenset(other_sample)

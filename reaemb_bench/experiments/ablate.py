@@ -14,9 +14,11 @@ from reaemb_bench.core.execute import fetch
 from reaemb_bench.core.recipe import Raw, Recipe, load, locate, parse_set, read_toml
 from reaemb_bench.core.registry import nearest, settings_error
 from reaemb_bench.core.store import Store
+from reaemb_bench.evaluation.comparability import check_comparable
 from reaemb_bench.experiments.variants import Edits, Variant, check_paths, edited, paths_in, planned_variant
 from reaemb_bench.report.differences import differences_table
-from reaemb_bench.report.results import check_comparable, results_table
+from reaemb_bench.report.origins import origin_notes, plan_manifests
+from reaemb_bench.report.results import results_table
 from reaemb_bench.report.table import Table
 
 
@@ -172,11 +174,11 @@ def _changed(base: Recipe, name: str, tables: Raw, drops: Sequence[str] = (), wh
 
 def unlike(ablation: Ablation, store: Store, finished: Mapping[str, Variant]) -> dict[str, str]:
     """Returns why variants that were computed cannot be compared with the base: other users or targets are ranked."""
-    base = _ranks(ablation.base, store)[0]
+    base = _ranks(ablation.base, store)
     reasons = {}
     for name, variant in finished.items():
         try:
-            check_comparable([base, *_ranks(variant, store)])
+            check_comparable({ablation.base.name: base, name: _ranks(variant, store)})
         except UserError as error:
             reasons[name] = str(error)
     return reasons
@@ -200,7 +202,8 @@ def ablation_tables(ablation: Ablation, store: Store, reasons: Mapping[str, str]
         leaking=leaks,
         compared=False,
     )
-    notes = [f"{variant.name}: {variant.why}" for variant in shown if variant.why]
+    notes = origin_notes({variant.name: plan_manifests(variant.plans, store) for variant in shown})
+    notes += [f"{variant.name}: {variant.why}" for variant in shown if variant.why]
     notes += [f"not shown: {name}: it changes nothing in this base" for name in ablation.equal]
     notes += [f"missing: {name}: {reason}" for name, reason in reasons.items()]
     table = replace(table, notes=(*table.notes, *notes))

@@ -27,7 +27,8 @@ from reaemb_bench.experiments.grid import Cell, Grid, Task
 from reaemb_bench.experiments.pool import Answer, Message, Say, portable, processes, ray_cluster
 from reaemb_bench.experiments.variants import judge
 from reaemb_bench.report import table as report
-from reaemb_bench.report.results import K, against_best, check_comparable, row_of, seeds_note, sentence, users_notes
+from reaemb_bench.report.origins import origin_notes, plan_manifests
+from reaemb_bench.report.results import K, against_best, check_rows, row_of, seeds_note, sentence, users_notes
 from reaemb_bench.report.table import LEAK, SIGNIFICANT, Column, Row, Table, mark_best, mark_second
 from reaemb_bench.tracking.terminal import Lines, in_words
 
@@ -210,8 +211,8 @@ def _table(title: str, cells: Sequence[Cell], floors_plan: Plan, store: Store, r
         for name, plans in finished.items()
     }
     everything = [*(each for seeds in ranks.values() for each in seeds), *by_floor.values()]
-    check_comparable(everything)
     ranked = {name: seeds for name, seeds in ranks.items() if seeds}
+    check_rows(ranked, floors)
     compared = against_best(ranked, by_floor, [cell.name for cell in cells if cell.proposed], K)
     winners = {comparison.first for comparison in compared if comparison.shown and comparison.difference > 0}
 
@@ -235,6 +236,7 @@ def _table(title: str, cells: Sequence[Cell], floors_plan: Plan, store: Store, r
     notes = users_notes(everything[0], TAIL, SHORT) if everything and len(everything[0].users) else []
     notes += seeds_note([len(seeds) for seeds in ranked.values()], None)
     notes += _embedder_notes(cells)
+    notes += origin_notes({name: plan_manifests(plans, store) for name, plans in finished.items() if plans})
     notes += [_STAR_NOTE, *map(sentence, compared)] if compared else []
     notes += [_COSTS_NOTE]
     if own := [cell.name for cell in cells if cell.head and not cell.takes_head]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from reaemb_bench.core.artifacts import Floors, Ranks, TestTargets
 from reaemb_bench.core.errors import UserError
@@ -14,7 +12,8 @@ from reaemb_bench.core.runs import Run, artifact_of, floors_of, ranks_of
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.metrics import MetricName
 from reaemb_bench.report.differences import differences_table
-from reaemb_bench.report.results import By, K, bins_table, check_comparable, results_table
+from reaemb_bench.report.origins import origin_notes, run_manifests
+from reaemb_bench.report.results import By, K, bins_table, check_rows, results_table
 from reaemb_bench.report.table import Table
 
 
@@ -22,13 +21,15 @@ from reaemb_bench.report.table import Table
 class Compared:
     """Runs of the same targets, by the names of their rows, and the ranks of their seeds.
 
-    floors: of the first run that has some. sampled: candidates stored for each user, if known.
+    floors: of the first run that has some. sampled: candidates stored for each user, if known. notes: which data the
+    runs are of, and whether they mix precisions or devices.
     """
 
     runs: Mapping[str, Run]
     ranks: Mapping[str, tuple[Ranks, ...]]
     floors: Floors | None
     sampled: int | None
+    notes: tuple[str, ...]
 
     @property
     def leaking(self) -> list[str]:
@@ -50,17 +51,11 @@ def read(runs: Sequence[Run], store: Store) -> Compared:
                 "compare runs on the same data"
             )
     ranks = {name: ranks_of(run, store) for name, run in named.items()}
-    for name, seeds in ranks.items():
-        try:
-            check_comparable([ranks[first][0], seeds[0]])
-        except UserError as error:
-            raise UserError(f"{first} and {name}: {error}") from None
-        for part in ("popularity", "history", "catalogue"):
-            if not np.array_equal(getattr(ranks[first][0], part), getattr(seeds[0], part)):
-                raise UserError(f"{first} and {name} were not trained on the same interactions: no table holds both")
-    floors = [found for run in named.values() if (found := floors_of(run, store)) is not None]
-    sampled = [count for run in named.values() if (count := sampled_candidates(run, store)) is not None]
-    return Compared(named, ranks, next(iter(floors), None), next(iter(sampled), None))
+    floors = next((found for run in named.values() if (found := floors_of(run, store)) is not None), None)
+    unlike = check_rows(ranks, floors)
+    counts = [sampled_candidates(run, store) for name, run in named.items() if name not in unlike]
+    notes = origin_notes({name: run_manifests(run, store) for name, run in named.items()})
+    return Compared(named, ranks, floors, next((count for count in counts if count is not None), None), tuple(notes))
 
 
 def labels(runs: Sequence[Run]) -> dict[str, Run]:
@@ -101,7 +96,7 @@ def tables(
         metric=metric,
         compared=against is None,
     )
-    made = [results]
+    made = [replace(results, notes=(*results.notes, *compared.notes))]
     if against is not None:
         heading = f"Differences from {against}"
         made.append(differences_table(heading, compared.ranks, against, metric=metric, k=k, leaks=compared.leaking))

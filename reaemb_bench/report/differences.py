@@ -12,7 +12,7 @@ from reaemb_bench.core.registry import nearest
 from reaemb_bench.evaluation.groups import SHORT, TAIL, Mask, user_groups
 from reaemb_bench.evaluation.metrics import MetricName, metric_function, metric_heading
 from reaemb_bench.evaluation.significance import ALPHA, POWER, Comparison, MethodValues, compare, method_values
-from reaemb_bench.report.results import K, check_comparable, ranks_in, summary_cells
+from reaemb_bench.report.results import K, check_rows, summary_cells
 from reaemb_bench.report.table import LEAK, Cell, Column, Row, Table, number
 
 _PARTS = ("", "tail", "head")
@@ -39,7 +39,7 @@ def differences_table(
     """
     if against not in named:
         raise UserError(f"no method is called '{against}'.{nearest(against, named)} Known: {', '.join(named)}")
-    check_comparable(ranks_in(named, None))
+    check_rows(named, None)
     heading, reference = metric_heading(metric, k), named[against][0]
     by_group = user_groups(reference.popularity, reference.history, tail, SHORT)
     members = {part: by_group[part] if part else np.ones(len(reference.users), dtype=np.bool_) for part in _PARTS}

@@ -33,6 +33,7 @@ from reaemb_bench.data.interactions import About
 from reaemb_bench.encoder.backbones.bidirectional import Bidirectional
 from reaemb_bench.encoder.backbones.causal_lm import CausalLM
 from reaemb_bench.report.comparison import sampled_candidates
+from reaemb_bench.report.origins import data_fingerprint, run_manifests
 from reaemb_bench.report.render import render_markdown
 from reaemb_bench.report.results import results_table
 from reaemb_bench.report.table import Table
@@ -99,6 +100,7 @@ class Card:
     terms: Mapping[str, str]
     results: Table | None
     versions: Mapping[str, str]
+    data_sha256: str
 
 
 def export(
@@ -135,6 +137,7 @@ def export(
             terms=_about(run).terms(),
             results=_results(run, store),
             versions=store.manifest(chosen.key)["versions"],
+            data_sha256=data_fingerprint(run_manifests(run, store)),
         )
         (draft / "README.md").write_text(render_card(card, folder.resolve().name, form), encoding="utf-8")
         recipe = draft / "recipe.toml"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from reaemb_bench.core.artifacts import Corpus, Encoder, Floors, Ranks, Vectors
 from reaemb_bench.core.runs import Run, artifact_of
@@ -14,6 +13,7 @@ from reaemb_bench.evaluation.metrics import ndcg
 from reaemb_bench.report import comparison, plots
 from reaemb_bench.report.comparison import Compared
 from reaemb_bench.report.html import Block, Facts, Listing, Paragraph, page
+from reaemb_bench.report.origins import Manifest, data_fingerprint, run_manifests
 from reaemb_bench.report.plots import Plot, Point
 from reaemb_bench.report.results import K, lists_table, users_notes
 from reaemb_bench.report.table import LEAK, Cell, Column, Row, Table
@@ -24,6 +24,7 @@ _COSTS = {
     "trained_parameters": Column("parameters", "trained", cost=True),
     "tokens": Column("tokens", cost=True),
 }
+_MACHINE = ("precision", "threads", "deterministic")
 _WITHOUT_COST = {kind.__name__ for kind in (Corpus, Ranks, Floors)}
 _NO_BASE = (
     "no map from before tuning: give a run of the same recipe without its tuning steps too "
@@ -146,41 +147,39 @@ def _vector_maps(made: Compared, store: Store) -> Plot | None:
 
 def _what_was_run(named: Mapping[str, Run], store: Store) -> Facts:
     runs = list(named.values())
-    manifests = [_manifests(run, store) for run in runs]
+    manifests = [run_manifests(run, store) for run in runs]
     packages = dict.fromkeys(name for of_run in manifests for manifest in of_run for name in manifest["versions"])
 
     def joined(texts: Iterable[str]) -> str:
         """Each of them once: steps may have been computed with different ones."""
         return ", ".join(dict.fromkeys(filter(None, texts)))
 
+    def circumstance(manifest: Manifest, name: str) -> str:
+        return str(manifest.get("machine", {}).get(name, ""))
+
+    def device(manifest: Manifest) -> str:
+        unnamed = "CUDA" if manifest["peak_memory_of"] == "cuda" else "no CUDA"
+        return circumstance(manifest, "device").removesuffix(" (cpu)") or unnamed
+
     rows = [
         ("title", [run.title for run in runs]),
         ("id", [run.id for run in runs]),
         ("part of", [f"{run.kind} {run.group}".strip() for run in runs]),
         ("data", [run.data for run in runs]),
+        ("sha256 of the data", [data_fingerprint(of_run) or "unknown" for of_run in manifests]),
         ("seeds", [", ".join(map(str, run.seeds)) for run in runs]),
         ("steps", [", ".join(result.step for result in run.results[0]) for run in runs]),
         ("looks at held-out data on purpose", [", ".join(run.leaks) or "no step" for run in runs]),
         ("finished", [run.finished for run in runs]),
         ("git", [run.git or "none" for run in runs]),
-        (
-            "device",
-            [
-                joined("CUDA" if manifest["peak_memory_of"] == "cuda" else "no CUDA" for manifest in of_run)
-                for of_run in manifests
-            ],
-        ),
+        ("device", [joined(map(device, of_run)) for of_run in manifests]),
+        *((name, [joined(circumstance(each, name) for each in of_run) for of_run in manifests]) for name in _MACHINE),
     ]
     rows += [
         (name, [joined(str(manifest["versions"].get(name, "")) for manifest in of_run) for of_run in manifests])
         for name in packages
     ]
     return Facts("What was run", list(named), rows)
-
-
-def _manifests(run: Run, store: Store) -> list[Mapping[str, Any]]:
-    keys = dict.fromkeys(result.key for seed in run.results for result in seed)
-    return [store.manifest(key) for key in keys if store.has(key)]
 
 
 def _steps(name: str, run: Run, store: Store) -> Table:

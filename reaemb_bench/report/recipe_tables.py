@@ -11,6 +11,7 @@ from reaemb_bench.core.execute import facts_of, fetch, fetch_all
 from reaemb_bench.core.plan import Plan
 from reaemb_bench.core.store import Store
 from reaemb_bench.report.expected import Expected
+from reaemb_bench.report.origins import origin_notes, plan_manifests
 from reaemb_bench.report.table import Table, number
 
 NOTHING = Expected(())
@@ -49,7 +50,8 @@ def tables_of(plans: Sequence[Plan], results: Store, expected: Expected = NOTHIN
         embedder_seed=recipe.embedder_seed,
     )
     table = expected.noted(table, len(next(iter(by_plan[0].values())).users), facts_of(first, results, Corpus))
-    table = replace(table, notes=(*table.notes, *health_notes(plans, results)))
+    origins = origin_notes({recipe.name: plan_manifests(plans, results)})
+    table = replace(table, notes=(*table.notes, *origins, *health_notes(plans, results)))
     lists = lists_table(named, floors)
     return [table] if lists is None else [table, lists]
 

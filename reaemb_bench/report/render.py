@@ -19,7 +19,7 @@ from rich.text import Text
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import write_atomically
 from reaemb_bench.report.html import page
-from reaemb_bench.report.table import LEAK, MISSING, SIGNIFICANT, Cell, Column, Markup, Row, Table, row_texts
+from reaemb_bench.report.table import LEAK, MISSING, SIGNIFICANT, UNLIKE, Cell, Column, Markup, Row, Table, row_texts
 
 _SVG_COLUMNS = 80
 _SVG_FONT = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)
@@ -40,6 +40,7 @@ _LATEX = {
     "→": r"$\rightarrow$",
     "—": "---",
     "…": r"\dots{}",
+    UNLIKE: r"$\neq$",
 }
 
 

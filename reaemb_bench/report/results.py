@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Literal
@@ -10,12 +11,12 @@ from typing import Literal
 import numpy as np
 
 from reaemb_bench.core.artifacts import Floors, Ranks
-from reaemb_bench.core.errors import UserError
+from reaemb_bench.evaluation.comparability import check_comparable
 from reaemb_bench.evaluation.groups import SHORT, TAIL, Mask, quantile_bins, user_groups
 from reaemb_bench.evaluation.metrics import Metric, MetricName, metric_function, metric_heading, ndcg
 from reaemb_bench.evaluation.significance import Comparison, MethodValues, compare, method_values
 from reaemb_bench.evaluation.summary import Spread, over_seeds, summarise
-from reaemb_bench.report.table import LEAK, Cell, Column, Row, Table, mark_best, number, signed
+from reaemb_bench.report.table import LEAK, UNLIKE, Cell, Column, Row, Table, mark_best, number, signed
 
 K = 10
 By = Literal["popularity", "history", "cold"]
@@ -56,10 +57,11 @@ def results_table(
     tail, short: thresholds of the groups, see `reaemb_bench.evaluation.groups`. sampled: candidates stored for each
     user, if known. embedder_seed: the embedder's seed, if all seeds share one. k: cut-off of the columns. metric: what
     the verdicts are about; compared: whether there are any.
+    A row whose stored candidates are others than the first row's has marked, empty cells instead of sampled metrics.
     Raises UserError if the methods did not rank the same targets of the same users.
     """
     everything = ranks_in(named, floors)
-    check_comparable(everything)
+    other_sample = check_rows(named, floors)
     marked = {name for name in named if leaks and (leaking is None or name in leaking)}
     candidates = "sampled" if sampled is None else f"sampled-{sampled}"
     columns = {
@@ -70,8 +72,15 @@ def results_table(
         f"sampled/hr@{k}": Column(f"HR@{k}", candidates),
         f"sampled/ndcg@{k}": Column(f"NDCG@{k}", candidates),
     }
-    rows = method_rows(named, floors, lambda seeds: summary_cells(seeds, columns, tail, short, k), marked)
+    rows = [
+        _without_sample(row, columns) if _key(row) in other_sample else row
+        for row in method_rows(named, floors, lambda seeds: summary_cells(seeds, columns, tail, short, k), marked)
+    ]
     notes = _notes(everything[0], tail, short, sampled) if everything else []
+    if any(cell.unlike for row in rows for cell in row.cells):
+        notes.append(
+            f"{UNLIKE} ranked against other stored candidates than the other rows, so not comparable with them"
+        )
     notes += seeds_note([len(seeds) for seeds in named.values()], embedder_seed)
     if compared:
         shown = {f"{name} {LEAK}" if name in marked else name: seeds for name, seeds in named.items()}
@@ -110,9 +119,8 @@ def bins_table(
     leaks: names of methods that looked at held-out data on purpose.
     Raises UserError if the methods did not rank the same targets of the same users.
     """
-    everything = ranks_in(named, floors)
-    check_comparable(everything)
-    bins = _bins(everything[0], by)
+    check_rows(named, floors)
+    bins = _bins(ranks_in(named, floors)[0], by)
 
     def cells(seeds: Sequence[Ranks]) -> list[Cell]:
         spread = by_bin(seeds, metric_function(metric, k), bins)
@@ -196,12 +204,26 @@ def ranks_in(named: Mapping[str, Sequence[Ranks]], floors: Floors | None) -> lis
     return [*(ranks for seeds in named.values() for ranks in seeds), *by_floor.values()]
 
 
-def check_comparable(everything: Sequence[Ranks]) -> None:
-    """Raises UserError if not all ranks are of the same targets of the same users."""
-    for ranks in everything[1:]:
-        first = everything[0]
-        if not (np.array_equal(ranks.users, first.users) and np.array_equal(ranks.targets, first.targets)):
-            raise UserError("these results rank different users or targets, so they cannot stand in one table")
+def check_rows(named: Mapping[str, Sequence[Ranks]], floors: Floors | None) -> frozenset[str]:
+    """The rows whose stored candidates are others than the first row's, floors as `floor NAME`.
+
+    Raises UserError if anything else that numbers depend on differs between rows.
+    """
+    by_floor = floors.by_name if floors is not None else {}
+    return check_comparable({**named, **{f"floor {name}": [ranks] for name, ranks in by_floor.items()}})
+
+
+def _key(row: Row) -> str:
+    """The name of a row in `check_rows`."""
+    return f"floor {row.name}" if row.floor else row.name
+
+
+def _without_sample(row: Row, columns: Collection[str]) -> Row:
+    cells = [
+        Cell(None, unlike=not cell.missing) if name.startswith("sampled/") else cell
+        for name, cell in zip(columns, row.cells, strict=True)
+    ]
+    return replace(row, cells=tuple(cells))
 
 
 # Notes below tables.

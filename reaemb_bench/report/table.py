@@ -12,6 +12,8 @@ LEAK = "†"
 """Follows the name of a method that saw held-out data on purpose."""
 SIGNIFICANT = "*"
 """Follows a number that beats the best baseline."""
+UNLIKE = "≠"
+"""Stands in the place of a number that cannot be compared with the others of its column."""
 _SUFFIXES = ("", "k", "M", "G", "T")
 
 
@@ -46,6 +48,7 @@ class Cell:
 
     sd: standard deviation over seeds. best, second: the highest of its column and the next. significant: a test shows
     that it beats the best baseline. interval: lower and upper bound. verdict: what a test says of it, in a word or two.
+    unlike: there is a number, but it cannot be compared with the others of its column.
     """
 
     value: float | None
@@ -55,6 +58,7 @@ class Cell:
     significant: bool = False
     interval: tuple[float, float] | None = None
     verdict: str = ""
+    unlike: bool = False
 
     @property
     def missing(self) -> bool:
@@ -105,7 +109,7 @@ class Markup:
 def cell_text(column: Column, cell: Cell, markup: Markup) -> str:
     """Everything a cell says, in one format's markup."""
     if cell.value is None:
-        return markup.missing
+        return markup.missing + (markup.text(UNLIKE) if cell.unlike else "")
 
     def shown(value: float) -> str:
         return markup.text(column.shown(value))

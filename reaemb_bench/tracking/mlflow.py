@@ -237,7 +237,9 @@ class Tracker:
         corpus = Corpus.load(folder)
         counts = {"users": corpus.users, "items": corpus.items, "training_interactions": len(corpus.training.items)}
         source = json.dumps({"uri": folder.resolve().as_uri()})
-        dataset = Dataset(corpus.name or job.name, job.key, "local", source, profile=json.dumps(counts))
+        # MLflow takes digests of up to 36 characters.
+        digest = str(self._store.manifest(job.key)["facts"].get("sha256", job.key))[:36]
+        dataset = Dataset(corpus.name or job.name, digest, "local", source, profile=json.dumps(counts))
         self._client.log_inputs(self._run, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
     def _log_params(self, run: str, params: Mapping[str, Any]) -> None:

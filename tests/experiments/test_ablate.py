@@ -179,7 +179,9 @@ def test_a_variant_that_judges_other_users_is_missing(command: Command, toys: Pa
     said = command("ablate", "toy.toml", "--swap", "rank.every=2", "--out", "t.json")
     assert said.code == 1
     assert list(table("t.json")) == ["toy"]
-    assert any(note.startswith("missing: rank.every=2: these results rank different users") for note in notes("t.json"))
+    assert any(
+        note.startswith("missing: rank.every=2: toy and rank.every=2 have different users") for note in notes("t.json")
+    )
 
 
 REFUSED = {

@@ -153,8 +153,8 @@ def test_a_recipe_whose_results_are_in_the_store_is_a_run(store: Store, command:
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        ("[prepare]\nusers = 190\n", "good and other: these results rank different users or targets"),
-        ("[rank]\noffset = 1\n", "good and other were not trained on the same interactions"),
+        ("[prepare]\nusers = 190\n", "good and other have different users or targets"),
+        ("[rank]\noffset = 1\n", "good and other have different training data"),
     ],
 )
 def test_runs_on_other_data_are_refused(store: Store, command: Command, tmp_path: Path, edit: str, said: str) -> None:

@@ -159,7 +159,7 @@ def test_the_smallest_detectable_difference_stands_below() -> None:
 def test_an_unknown_reference_and_other_users_are_refused() -> None:
     with pytest.raises(UserError, match=r"no method is called 'bas'\. Did you mean 'base'"):
         differences_table("", NAMED, "bas")
-    with pytest.raises(UserError, match="different users"):
+    with pytest.raises(UserError, match="different users or targets"):
         differences_table("", {"a": BASE, "b": [ranks(places(1)[:50])]}, "a")
 
 

@@ -231,7 +231,7 @@ def _write_data(folder: Path, name: str) -> Path:
             for item in range(10)
         ]
     else:
-        lines = [f"{user}::{item}::4::{900 + place}" for user, item, place in rows]
+        lines = [f"{user}::{item}::4::{978_300_900 + place}" for user, item, place in rows]
         texts = [f'{item}::"Red" Pen: {item}, A (1995)::Pens|Red' for item in range(10)]
     files = ("interactions.csv", "items.jsonl") if name.startswith("beauty") else ("ratings.dat", "movies.dat")
     for file, content in zip(files, (lines, texts), strict=True):

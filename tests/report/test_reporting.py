@@ -170,7 +170,7 @@ def test_without_candidates_the_sampled_columns_are_missing() -> None:
 
 
 def test_results_of_other_users_are_no_rows_of_the_same_table() -> None:
-    with pytest.raises(UserError, match="rank different users"):
+    with pytest.raises(UserError, match="different users or targets"):
         results_table("Toys", {"a": [ranks([1, 2, 3, 4])], "b": [ranks([1, 2, 3])]}, None, [])
 
 
