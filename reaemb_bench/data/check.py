@@ -15,7 +15,8 @@ from reaemb_bench.core.recipe import load
 from reaemb_bench.core.registry import nearest
 from reaemb_bench.data.prepare import Prepare
 from reaemb_bench.data.sources.table import Table
-from reaemb_bench.data.tables import SUFFIXES, TableFile, as_text, keys, read_table
+from reaemb_bench.data.tables import SUFFIXES, TableFile, keys, read_table
+from reaemb_bench.data.text import as_text, attribute_text
 from reaemb_bench.data.times import whole_times
 
 ROLES: dict[str, tuple[str, ...]] = {
@@ -333,7 +334,10 @@ def _texts(settings: Mapping[str, Any], table: TableFile, item_keys: polars.Seri
     if not columns:
         yield Finding("texts", "no column looks like a text: items are called by their keys", len(rows))
         return
-    texts = polars.DataFrame({column: [_flat(row.get(column)) for row in rows] for column in columns})
+    names = {column: "title" if column == settings["title"] else column for column in columns}
+    texts = polars.DataFrame(
+        {column: [_joined(attribute_text(name, row.get(column))) for row in rows] for column, name in names.items()}
+    )
     for column in columns:
         empty = item_keys.filter(texts[column] == "")
         yield _finding("texts", f"items whose '{column}' is empty", empty, len(rows), warns=column == settings["title"])
@@ -345,7 +349,9 @@ def _texts(settings: Mapping[str, Any], table: TableFile, item_keys: polars.Seri
     what = "items whose whole text another has too: no text embedding can tell them apart"
     examples = whole.filter(alike).unique(maintain_order=True).to_list()
     yield _finding("texts", what, item_keys.filter(alike), len(rows), examples=examples)
-    yield _finding("texts", "items with HTML in their text", item_keys.filter(whole.str.contains(_CODE)), len(rows))
+    raw = polars.Series([" ".join(str(row.get(column)) for column in columns) for row in rows], dtype=polars.String)
+    marked = item_keys.filter(raw.str.contains(_CODE))
+    yield _finding("texts", "items with HTML in their text, which is taken out", marked, len(rows), warns=False)
     longest = whole.str.len_chars().arg_max() or 0
     what = "characters of the longest text; prompt.value_length cuts each value"
     example = f"{short(item_keys[longest])}: {short(whole[longest])}"
@@ -355,10 +361,5 @@ def _texts(settings: Mapping[str, Any], table: TableFile, item_keys: polars.Seri
     yield _finding("texts", what, late, len(table.columns), warns=bool({*late} & {*settings["attributes"]}))
 
 
-def _flat(value: object) -> str:
-    """A cell as one text, lists joined."""
-    if isinstance(value, list | tuple):
-        return ", ".join(filter(None, map(_flat, value)))
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_flat(part)}" for key, part in value.items() if part is not None)
-    return as_text(value)
+def _joined(text: str | list[str]) -> str:
+    return text if isinstance(text, str) else ", ".join(text)

@@ -38,6 +38,7 @@ def read_json_lines(
     """
     parse = parse_json_or_literal if literals else parse_json
     types = {"whole": polars.Int64(), "number": polars.Float64(), "texts": polars.List(polars.String)}
+    types["parts"] = types["texts"]
     raw_schema = {name: types.get(field.kind, polars.String()) for name, field in fields.items()}
     schema = {**raw_schema, **{name: polars.Int64() for name, field in fields.items() if field.kind == "date"}}
 
@@ -78,7 +79,7 @@ def _conversions(fields: Mapping[str, Field]) -> dict[str, polars.Expr]:
     """Expressions that make of a column as polars reads it what its field asks for."""
     conversions = {}
     for name, field in fields.items():
-        if field.kind == "texts":
+        if field.kind in ("texts", "parts"):
             conversions[name] = polars.col(name).list.drop_nulls()
         elif field.kind == "date":
             moment = polars.col(name).str.to_datetime(field.form, time_unit="us", strict=False)
@@ -97,7 +98,7 @@ def _doubts(fields: Mapping[str, Field], raw: polars.DataFrame) -> Iterator[pola
             yield ~column.is_between(*field.bounds).fill_null(True)
         if field.kind in ("text", "json"):
             yield column.str.contains(_NOT_TEXT).fill_null(False)
-        elif field.kind == "texts":
+        elif field.kind in ("texts", "parts"):
             yield column.list.eval(polars.element().str.contains(_NOT_TEXT)).list.any().fill_null(False)
         elif field.kind == "date":
             yield column.is_null() & polars.lit(raw[name].is_not_null())
@@ -170,11 +171,11 @@ def _text(value: object) -> str | None:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _texts(value: object) -> list[str] | None:
+def _texts(value: object, one: Callable[[object], str | None] = _text) -> list[str] | None:
     if not isinstance(value, list | tuple):
-        text = _text(value)
+        text = one(value)
         return None if text is None else [text]
-    parts = [_texts(part) for part in value if part is not None]
+    parts = [_texts(part, one) for part in value if part is not None]
     return None if None in parts else [text for part in parts for text in part or ()]
 
 
@@ -207,6 +208,7 @@ def _json(value: object) -> str | None:
 _CONVERSIONS: dict[str, Callable[[object], object]] = {
     "text": _text,
     "texts": _texts,
+    "parts": lambda value: _texts(value, _json),
     "whole": _whole,
     "number": _number,
     "json": _json,

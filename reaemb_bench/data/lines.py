@@ -28,13 +28,14 @@ class Field:
     """A field to read from each line.
 
     kind: text (a number becomes its digits), texts (a list; one text becomes a list, lists within lists are opened),
+    parts (the same, and objects are kept as JSON text),
     whole (an integer), number (finite), decimal (a finite number as text, so that it keeps all its digits), date (text
     of the form `form`, read as whole seconds since 1970 in UTC), or json (anything; lists and objects are kept as JSON
     text). required: a line without it, or with null, is malformed.
     unit: of a whole number that is a time; a line with an implausible time is malformed.
     """
 
-    kind: Literal["text", "texts", "whole", "number", "decimal", "date", "json"]
+    kind: Literal["text", "texts", "parts", "whole", "number", "decimal", "date", "json"]
     required: bool = False
     unit: TimeUnit | None = None
     form: str = "%Y-%m-%d %H:%M:%S"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from reaemb_bench.core.files import is_file
 from reaemb_bench.core.registry import nearest
 from reaemb_bench.data.json_lines import parse_json
 from reaemb_bench.data.lines import BadLines, Field, blocks, lines, prefetched
+from reaemb_bench.data.text import as_text
 from reaemb_bench.data.times import refuse_first
 
 _LINE, _NUMBER, _MORE, _FAULT = "\nline", "\nnumber", "\nmore", "\nfault"
@@ -183,13 +183,6 @@ def _read_json_table(file: Path) -> TableFile:
             wanted = 'each line must be a JSON object in UTF-8, such as {"item_id": 1}'
             raise UserError(f"{file}, line {number}: {reason}; {wanted}; correct that line") from None
     return TableFile(file, tuple(dict.fromkeys(name for row in rows for name in row)), rows)
-
-
-def as_text(value: object) -> str:
-    """Returns a scalar as text, empty for null and NaN; whole floats lose the ".0" that only a program gave them."""
-    if isinstance(value, float):
-        return "" if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
-    return "" if value is None else str(value).strip()
 
 
 def keys(series: polars.Series) -> polars.Series:

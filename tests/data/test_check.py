@@ -71,8 +71,8 @@ def shop(tmp_path: Path) -> Path:
         "texts items whose 'brand' is empty 4 80.0% b2; 007; new",
         "! texts items without any text, which are called by their keys 1 20.0% 007",
         "! texts items whose whole text another has too: no text embedding can tell them apart 2 40.0% Cup",
-        "! texts items with HTML in their text 1 20.0% a1",
-        "texts characters of the longest text; prompt.value_length cuts each value 25 a1: Tea <b>green</b> Leafwell",
+        "texts items with HTML in their text, which is taken out 1 20.0% a1",
+        "texts characters of the longest text; prompt.value_length cuts each value 18 a1: Tea green Leafwell",
         "texts columns that only the future knew, to be kept out of prompts 1 20.0% review_count",
     ],
 )
@@ -108,7 +108,7 @@ def test_the_settings_to_paste_read_the_files_as_they_were_checked(command: Comm
     }
     data = build("source", settings).read(Machine())  # type: ignore[attr-defined]
     assert data.frame.height == 7
-    assert data.items["a1"] == {"title": "Tea <b>green</b>", "brand": ["Leafwell"]}
+    assert data.items["a1"] == {"title": "Tea green", "brand": ["Leafwell"]}
     raw = {"steps": ["prepare"], "prepare": {"source": settings}}
     assert from_raw(raw, "mine").steps["prepare"].spec()["source"]["user"] == "Customer"
 

@@ -49,7 +49,7 @@ def test_shelved_books_are_read_as_they_are_published() -> None:
         (CAT, "102", 1330794004, 4.0),
     ]
     names = ("title", "authors", "series", "publisher", "publication_year", "shelves", "description")
-    lamp = "A lamp that never goes out; a village that wants to know why.\nWith maps."
+    lamp = "A lamp that never goes out; a village that wants to know why. With maps."
     shelves = ["fairy-tales", "owned", "picture-books"]
     illustrated = ["Ida Brandt", "Tomás Rey"]
     books = {

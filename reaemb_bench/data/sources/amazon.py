@@ -10,7 +10,7 @@ from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import About, Attributes, Interactions
 from reaemb_bench.data.lines import Field
 from reaemb_bench.data.sources.reviews import Form, Line, ReviewFiles, read_reviews
-from reaemb_bench.data.text import plain_text
+from reaemb_bench.data.text import one_text, plain_text
 
 _FEATURES = 4
 _INSTRUCTION = "The item has the following attributes:"
@@ -19,7 +19,9 @@ _LICENCE = "published for research; no licence stated, citation asked for"
 
 
 def _fields(texts: str, lists: str) -> dict[str, Field]:
-    return {name: Field("text") for name in texts.split()} | {name: Field("texts") for name in lists.split()}
+    """Fields of the metadata: the title, further ones that may hold anything, and lists."""
+    anything, parts = dict.fromkeys(texts.split(), Field("json")), dict.fromkeys(lists.split(), Field("parts"))
+    return {"title": Field("text"), **anything, **parts}
 
 
 class Amazon2023(ReviewFiles):
@@ -44,7 +46,7 @@ class Amazon2023(ReviewFiles):
             rating="rating",
             moment=Field("whole", required=True, unit="ms"),
             key="parent_asin",
-            fields=_fields("title main_category price store", "categories features description"),
+            fields=_fields("main_category price store", "categories features description"),
             attributes=_attributes_2023,
             instruction=_INSTRUCTION,
         )
@@ -96,7 +98,7 @@ def _older_form(attributes: Callable[[Line], Attributes], lists: str, literals: 
         rating="overall",
         moment=Field("whole", required=True, unit="s"),
         key="asin",
-        fields=_fields("title price brand", lists),
+        fields=_fields("price brand", lists),
         attributes=attributes,
         instruction=_INSTRUCTION,
         literals=literals,
@@ -106,9 +108,9 @@ def _older_form(attributes: Callable[[Line], Attributes], lists: str, literals: 
 def _attributes_2023(line: Line) -> Attributes:
     return {
         "title": plain_text(line["title"]),
-        "category": _categories(plain_text(line["main_category"]), line["categories"]),
+        "category": _categories(one_text(line["main_category"]), line["categories"]),
         "price": _price(line["price"]),
-        "store": plain_text(line["store"]),
+        "store": one_text(line["store"]),
         "features": _features(line["features"]),
         "description": _description(line["description"]),
     }
@@ -119,7 +121,7 @@ def _attributes_2018(line: Line) -> Attributes:
         "title": "" if "getTime" in (line["title"] or "") else plain_text(line["title"]),
         "category": _categories("", line["category"] or line["categories"]),
         "price": _price(line["price"]),
-        "brand": plain_text(line["brand"]),
+        "brand": one_text(line["brand"]),
         "features": _features(line["feature"]),
         "description": _description(line["description"]),
     }
@@ -130,7 +132,7 @@ def _attributes_2014(line: Line) -> Attributes:
         "title": plain_text(line["title"]),
         "category": _categories("", line["categories"] or line["category"]),
         "price": _price(line["price"]),
-        "brand": plain_text(line["brand"]),
+        "brand": one_text(line["brand"]),
         "description": _description(line["description"]),
     }
 
@@ -138,24 +140,24 @@ def _attributes_2014(line: Line) -> Attributes:
 def _categories(main: str, others: Iterable[str] | None) -> list[str]:
     """The main category, then the others, each once in whatever capitals."""
     names: dict[str, str] = {}
-    for name in (main, *map(plain_text, others or ())):
+    for name in (main, *map(one_text, others or ())):
         names.setdefault(name.lower(), name)
     return [name for name in names.values() if name]
 
 
 def _features(features: Iterable[str] | None) -> list[str]:
     """The first four that differ, each without what follows " - "."""
-    short = (plain_text(feature).split(" - ")[0].strip() for feature in features or ())
+    short = (one_text(feature).split(" - ")[0].strip() for feature in features or ())
     return [*dict.fromkeys(filter(None, short))][:_FEATURES]
 
 
 def _description(paragraphs: Iterable[str] | None) -> str:
     """The first sentence of the first paragraph that has text."""
-    first = next((text for text in map(plain_text, paragraphs or ()) if text), "")
+    first = next((text for text in map(one_text, paragraphs or ()) if text), "")
     return _SENTENCES.split(first, maxsplit=1)[0]
 
 
 def _price(price: str | None) -> str:
-    """The price where it is one: it starts with digits, perhaps after a currency's sign."""
-    text = plain_text(price)
-    return text if re.match(r"\D{0,3}\d", text) else ""
+    """The price if it is one: it starts with digits, perhaps after a currency's sign, or with a name and a colon."""
+    text = one_text(price)
+    return text if re.match(r"(?:\w+: [^{}]*)?\D{0,3}\d", text) else ""

@@ -16,15 +16,16 @@ from reaemb_bench.data.interactions import About, Attributes, Interactions
 from reaemb_bench.data.json_lines import read_json_lines
 from reaemb_bench.data.lines import BadLines, Field
 from reaemb_bench.data.sources.reviews import Form, Line, ReviewFiles, read_reviews
+from reaemb_bench.data.text import one_text, plain_text
 
 _FIELDS = {
     "title": Field("text"),
     "authors": Field("json"),
-    "series": Field("texts"),
-    "publisher": Field("text"),
-    "publication_year": Field("text"),
+    "series": Field("parts"),
+    "publisher": Field("json"),
+    "publication_year": Field("json"),
     "popular_shelves": Field("json"),
-    "description": Field("text"),
+    "description": Field("json"),
 }
 _OF_EVERY_READER = ("to-read", "currently-reading", "read")
 """Shelves that say nothing about a book."""
@@ -78,13 +79,13 @@ class Goodreads(ReviewFiles):
             authors = _named(line["authors"], "author_id")
             shelves = [name for name in _named(line["popular_shelves"], "name") if name not in _OF_EVERY_READER]
             return {
-                "title": line["title"] or "",
-                "authors": [names.get(author, author) for author in authors],
-                "series": line["series"] or [],
-                "publisher": line["publisher"] or "",
-                "publication_year": line["publication_year"] or "",
+                "title": plain_text(line["title"]),
+                "authors": [plain_text(names.get(author, author)) for author in authors],
+                "series": [*map(one_text, line["series"] or ())],
+                "publisher": one_text(line["publisher"]),
+                "publication_year": one_text(line["publication_year"]),
                 "shelves": shelves[: self.shelves],
-                "description": line["description"] or "",
+                "description": plain_text(line["description"]),
             }
 
         form = Form(
@@ -110,4 +111,4 @@ def _named(text: str | None, name: str) -> list[str]:
     except ValueError:
         # A text that merely begins like a list.
         objects = []
-    return [str(content[name]) for content in objects if isinstance(content, dict) and content.get(name)]
+    return [plain_text(str(content[name])) for content in objects if isinstance(content, dict) and content.get(name)]

@@ -22,6 +22,7 @@ from reaemb_bench.data.download import fingerprint, released, wheel_member
 from reaemb_bench.data.interactions import About, Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines
 from reaemb_bench.data.tables import read_delimited
+from reaemb_bench.data.text import plain_text
 
 _OF_RELEASE = NotHashed("fingerprint hashes the two files in it that are read")
 _INSTRUCTION = "The movie has the following attributes:"
@@ -47,10 +48,11 @@ Movies = dict[str, Attributes]
 
 def movie(title: str, genres: Iterable[str], year: str = "") -> Attributes:
     """Returns title, year and genres of a movie; the year may stand in brackets in the catalogue's title."""
+    title = plain_text(title)
     if match := _YEAR.search(title):
         title, year = match.groups()
     return {
-        "title": natural_title(title.strip()),
+        "title": natural_title(title),
         "year": year,
         "genres": [genre for genre in genres if genre not in _NO_GENRE],
     }

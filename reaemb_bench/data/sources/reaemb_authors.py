@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from reaemb_bench.data.interactions import SCHEMA, About, Attributes, Interactio
 from reaemb_bench.data.json_lines import read_json_lines
 from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines
 from reaemb_bench.data.sources.yelp import FROM_THE_FUTURE
+from reaemb_bench.data.text import plain_text
 
 _INSTRUCTION = "The item has the following attributes:"
 _PAIR = re.compile(rb"\s*([1-9][0-9]*)\s+([1-9][0-9]*)\s*")
@@ -31,6 +33,7 @@ class ReaEmbAuthors(Component):
     prompts, where each value is already cut at 100 characters; an item without one that others have has it empty.
     """
 
+    version: ClassVar[int] = 2
     about: ClassVar[About] = About(
         "https://github.com/mingyao-huang/ReaEmb",
         "no licence stated; made of Amazon Reviews 2023 and the Yelp Open Dataset, whose terms hold",
@@ -134,11 +137,12 @@ def _attributes(prompt: str) -> dict[str, str]:
     """The attributes of a prompt without its instruction; a business's name is its title."""
     attributes: dict[str, str] = {}
     last = ""
-    for part in prompt.rpartition("\n")[2].split(";"):
+    # Entities end in the character that separates attributes.
+    for part in html.unescape(prompt.rpartition("\n")[2]).split(";"):
         if match := re.match(r"\s*(\S+) is(?=\s|$)", part):
             last = "title" if match[1] == "name" else match[1]
             attributes[last] = part[match.end() :].strip()
         elif last and part.strip():
             attributes[last] += f". {part.strip()}"
     # What was empty was written as the word none.
-    return {name: "" if value.strip(", ") == "none" else value for name, value in attributes.items()}
+    return {name: "" if value.strip(", ") == "none" else plain_text(value) for name, value in attributes.items()}

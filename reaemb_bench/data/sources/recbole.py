@@ -16,7 +16,8 @@ from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import SCHEMA, About, Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines
 from reaemb_bench.data.sources.table import OptionalColumn, attribute_labels
-from reaemb_bench.data.tables import TableFile, as_text, read_delimited
+from reaemb_bench.data.tables import TableFile, read_delimited
+from reaemb_bench.data.text import as_text, plain_text, readable
 from reaemb_bench.data.times import Unit, whole_times
 
 _TYPES = ("token", "token_seq", "float", "float_seq")
@@ -29,6 +30,7 @@ class Atomic(Component):
     their interactions and are called by their key.
     """
 
+    version: ClassVar[int] = 2
     about: ClassVar[About] = About(
         home="https://recbole.io/dataset_list.html",
         licence="that of the data set which was brought into this form",
@@ -146,12 +148,14 @@ class Atomic(Component):
 
     def _value(self, column: str, kind: str, cell: str) -> str | list[str]:
         """A cell as its type asks for. Raises ValueError if a number is none."""
-        if kind == "token" or column == self.title or column in self.texts:
-            return cell
+        if column == self.title or column in self.texts:
+            return plain_text(cell)
+        if kind == "token":
+            return readable(cell)
         if kind == "float":
             return _number(cell, column) if cell else ""
         parts = [part.strip() for part in cell.split(self.sequence_separator) if part.strip()]
-        return parts if kind == "token_seq" else [_number(part, column) for part in parts]
+        return [*map(plain_text, parts)] if kind == "token_seq" else [_number(part, column) for part in parts]
 
 
 def _types(file: Path) -> dict[str, str]:

@@ -24,6 +24,7 @@ Line = dict[str, Any]
 class ReviewFiles(Component):
     """The settings of sources that read one file of reviews and one of the reviewed items."""
 
+    version: ClassVar[int] = 2
     about: ClassVar[About] = About()
 
     reviews: Path

@@ -13,7 +13,8 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import file_digests, real_path
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import SCHEMA, Attributes, Interactions, Removed, without_duplicates
-from reaemb_bench.data.tables import Format, TableFile, as_text, keys, numbers, read_table
+from reaemb_bench.data.tables import Format, TableFile, keys, numbers, read_table
+from reaemb_bench.data.text import as_text, attribute_text
 from reaemb_bench.data.times import Unit, whole_times
 
 OptionalColumn = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
@@ -119,7 +120,7 @@ class Table(Component):
         items: dict[str, Attributes] = {}
         rows = descriptions.rows()
         for row in rows:
-            attributes = {label: _readable(row.get(column)) for label, column in labels.items()}
+            attributes = {label: attribute_text(label, row.get(column)) for label, column in labels.items()}
             items.setdefault(as_text(row.get(self.item_key)), attributes)
         repeated = len(rows) - len(items)
         items.pop("", None)
@@ -132,17 +133,3 @@ def attribute_labels(title: str, attributes: tuple[str, ...]) -> dict[str, str]:
         raise UserError(f"source.attributes has two titles, '{title}' and 'title'; set source.title to 'title'")
     columns = attributes if title in attributes else (title, *attributes)
     return {"title" if column == title else column: column for column in columns if column}
-
-
-def _readable(value: object) -> str | list[str]:
-    """A cell as text or as a list of texts."""
-    if isinstance(value, list | tuple):
-        return [text for part in value if (text := _flat(part))]
-    if isinstance(value, dict):
-        return [f"{key}: {_flat(part)}" for key, part in value.items() if part is not None]
-    return as_text(value)
-
-
-def _flat(value: object) -> str:
-    readable = _readable(value)
-    return readable if isinstance(readable, str) else ", ".join(readable)

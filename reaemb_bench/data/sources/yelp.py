@@ -10,6 +10,7 @@ from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import About, Attributes, Interactions
 from reaemb_bench.data.lines import Field
 from reaemb_bench.data.sources.reviews import Form, Line, ReviewFiles, read_reviews
+from reaemb_bench.data.text import one_text, plain_text, readable
 
 _ATTRIBUTES = (
     *("name", "address", "city", "state", "postal_code", "latitude", "longitude"),
@@ -60,16 +61,18 @@ class Yelp(ReviewFiles):
 
 
 def _value(name: str, text: str) -> str | list[str]:
-    if name == "categories":
-        return [category for part in text.split(",") if (category := part.strip())]
+    if name == "name":
+        return plain_text(text)
+    if name == "categories" and not text.startswith("["):
+        return [category for part in plain_text(text).split(",") if (category := part.strip())]
     try:
         content = json.loads(text) if text.startswith("{") else None
     except ValueError:
         # A text that merely begins like an object.
         content = None
     if content is None:
-        return text.strip()
-    return [f"{key}: {offer}" for key, value in content.items() if (offer := _offer(value))]
+        return readable(text)
+    return [f"{key}: {offer}" for key, value in content.items() if (offer := plain_text(_offer(value)))]
 
 
 def _offer(value: object) -> str:
@@ -80,4 +83,4 @@ def _offer(value: object) -> str:
         return str(value)
     if isinstance(constant, dict):
         return ", ".join(str(key) for key, offered in constant.items() if offered is True)
-    return "" if constant is None else str(constant)
+    return one_text(constant)
