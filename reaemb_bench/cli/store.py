@@ -48,7 +48,7 @@ def ls(machine: Machine) -> None:
 
 @machine_options("store")
 def why(machine: Machine, key: Annotated[str, Argument(metavar="KEY", help="A key, or its start.")]) -> None:
-    """Say what a result was made from: settings, seed, inputs and theirs, versions; and which runs use it.
+    """Show how a result was computed: settings, seed, inputs and their inputs, versions; and which runs use it.
 
     Examples:
     reaemb-bench store why 3f2a9c41
@@ -203,8 +203,9 @@ def _size(results: Sequence[Stored]) -> str:
     return decimal(sum(stored.size for stored in results))
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 or what == "remains" else f"{count} {what}s"
+def _counted(count: int, noun: str) -> str:
+    """Returns `1 result`, `2 results`; "remains" is a plural already."""
+    return f"{count} {noun}" if count == 1 or noun == "remains" else f"{count} {noun}s"
 
 
 def _name(run: Run) -> str:

@@ -260,7 +260,7 @@ def _cost_cells(paid: Sequence[Costs]) -> list[report.Cell]:
 
 
 def _embedder_notes(cells: Sequence[Cell]) -> list[str]:
-    """Names the methods whose embedder is drawn once and not in every run: its chance is not in the deviation."""
+    """A note on methods that tune one embedder for all seeds, so that ± does not include its randomness; or none."""
     recipes = {cell.name: cell.variant.recipe for cell in cells if len(cell.variant.plans) > 1}
     fixed = [
         f"{name} (seed {recipe.embedder_seed})"

@@ -138,7 +138,7 @@ def _table(columns: Sequence[str], left: set[str], rows: Sequence[Sequence[str]]
 
 
 def best_so_far(found: Found) -> list[float]:
-    """Returns the best first objective after each complete trial, by number."""
+    """Returns the best value of the first objective after each complete trial, in order of trial numbers."""
     better = min if found.study.directions[0] == StudyDirection.MINIMIZE else max
     values: list[float] = []
     for trial in sorted(found.complete, key=lambda trial: trial.number):

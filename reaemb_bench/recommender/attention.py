@@ -115,7 +115,10 @@ class Block(nn.Module):
         )
 
     def _attend_with_padding(self, query: Tensor, key: Tensor, value: Tensor, bucket: Bucket, pads: Tensor) -> Tensor:
-        """As if zeros came before each history: n equal keys weigh as one whose logit is higher by log n."""
+        """Attention as if `pads` (users,) zero states came before each history.
+
+        n equal keys have the weight of one key whose logit is higher by log n, so no padding is computed.
+        """
         heads, size = self.attention_heads, query.shape[-1]
         pad_key, pad_value = self.key_value.bias.view(2, heads, size)
         scale = size**-0.5

@@ -20,7 +20,7 @@ class Ids(Component):
     """One trainable vector per item, drawn from N(0, 1/hidden)."""
 
     def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
-        """forward() -> (items, hidden)."""
+        """Returns a module whose forward() gives (items, hidden)."""
         return IdTable(items, hidden)
 
 
@@ -40,7 +40,7 @@ class Frozen(Component):
     early (defect D3)."""
 
     def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
-        """forward() -> (items, hidden). Raises UserError if vectors are missing or their width does not fit."""
+        """A module whose forward() gives (items, hidden). Raises UserError if vectors are missing or misfit."""
         checked = _checked(items, hidden, vectors, self.adapter)
         if self.zero_last:
             checked = checked.copy()
@@ -52,7 +52,7 @@ class Initialised(Component):
     """Trainable vectors that start from given ones, scaled to the spread of `ids` (LLM2X, Harte et al. 2023)."""
 
     def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
-        """forward() -> (items, hidden). Raises UserError if vectors are missing or their width is not `hidden`."""
+        """A module whose forward() gives (items, hidden). Raises UserError without vectors `hidden` wide."""
         return IdTable(items, hidden, _checked(items, hidden, vectors, "none"))
 
 
@@ -67,7 +67,7 @@ class IdsAndFrozen(Component):
     """As in `frozen`."""
 
     def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
-        """forward() -> (items, hidden). Raises UserError if vectors are missing or their width does not fit."""
+        """A module whose forward() gives (items, hidden). Raises UserError if vectors are missing or misfit."""
         checked = _checked(items, hidden, vectors, self.adapter)
         frozen = FrozenTable(checked, hidden, adapter=self.adapter, inner=self.inner, unit_rms=self.unit_rms)
         return SumTable(IdTable(items, hidden), frozen)

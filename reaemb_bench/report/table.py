@@ -139,7 +139,7 @@ def number(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    """As `number`, with its sign: `+.0503`, `-.0021`."""
+    """Four decimals with a sign, without the leading zero: `+.0503`, `-.0021`."""
     return f"{'-' if value < 0 else '+'}{number(abs(value))}"
 
 

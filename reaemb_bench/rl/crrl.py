@@ -354,7 +354,7 @@ class Learner:
         return self._complete(prefix, self.model.think(prefix), 1)
 
     def _candidate_vectors(self, prompts: Prompts, items: Int64) -> Tensor:
-        """Clean vectors (n, d) of different items. An item is always embedded by the same process, which reads it."""
+        """Clean vectors (n, d) of different items; each process embeds the items whose prompts it caches."""
         vectors = torch.zeros(len(items), self.model.width, device=self.model.device)
         own = np.flatnonzero(items % world_size() == rank())
         for start in range(0, len(own), self.micro_batch):
