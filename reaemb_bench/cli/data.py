@@ -38,6 +38,7 @@ _FACTS = {
     "cold_test_targets": "test targets without one",
     "test_users_without_training": "test users without a training interaction",
     "test_users_without_history": "users not judged because they have no history",
+    "tied_test_targets": "test targets at the time of another interaction of their user",
 }
 """What the data step notes -> what the table calls it."""
 
@@ -173,6 +174,11 @@ def prepare(machine: Machine, recipe: RecipeName = DEFAULT_RECIPE, sets: Sets = 
     for name, count in rows.items():
         table.add_row(name, count if isinstance(count, str) else f"{count:,}")
     show(table)
+    if "sha256" in facts:
+        say(f"sha256 of everything prepared: {facts['sha256']}")
+    for name, text in facts.items():
+        if name.startswith("warning: "):
+            say(f"warning: {text}")
     for line in expected.counted(facts):
         say(line)
 

@@ -365,7 +365,9 @@ class Ranks:
         """Read back what `save` wrote."""
         import polars
 
-        columns = {column.name: column.to_numpy() for column in polars.read_parquet(folder / "ranks.parquet")}
+        # Without `glob` polars would take brackets and stars in a folder's name for a pattern.
+        frame = polars.read_parquet(folder / "ranks.parquet", glob=False)
+        columns = {column.name: column.to_numpy() for column in frame}
         return cls(**columns, **_load_arrays(folder / "lists.safetensors"))
 
 

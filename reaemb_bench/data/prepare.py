@@ -227,6 +227,7 @@ def fingerprint(corpus: Corpus, validation_targets: ValidationTargets, test_targ
     arrays: list[npt.NDArray[Any]] = [corpus.training.items, corpus.training.offsets]
     for part in (validation_targets, test_targets):
         arrays += [part.users, part.targets, part.candidates]
+    arrays += [test_targets.histories.items, test_targets.histories.offsets]
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -133,7 +133,7 @@ def _read(file: Path) -> tuple[list[str], npt.NDArray[Any], list[str]]:
     if file.suffix == ".parquet":
         import polars
 
-        frame = polars.read_parquet(file)
+        frame = polars.read_parquet(file, glob=False)
         titles = frame["title"].to_list() if "title" in frame.columns else []
         return frame["id"].to_list(), frame["vector"].to_numpy(), titles
     ids = file.parent / IDS

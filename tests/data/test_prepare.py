@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import sha256_of
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import build
-from reaemb_bench.data.prepare import Prepare, draw_candidates, sorted_keys
+from reaemb_bench.data.prepare import Prepare, draw_candidates, fingerprint, sorted_keys
 from reaemb_bench.data.sources.movielens import MovieLens100K
 from reaemb_bench.data.sources.simulated import Simulated
 
@@ -144,6 +145,14 @@ def test_filters_are_counted_by_name() -> None:
     facts = prepare(source="simulated", filters=["drop-users-of-rare-items", {"use": "k-core", "item_minimum": 30}])[3]
     assert facts["removed: drop-users-of-rare-items"] == "nothing"
     assert facts["removed: k-core"] == "1,742 interactions, 79 users, 82 items"
+
+
+def test_the_fingerprint_is_of_histories_too() -> None:
+    settings = {"source": "simulated", "split": {"use": "temporal", "validation_from": 0.5, "test_from": 0.8}}
+    corpus, validation, test, facts = prepare(**settings)
+    assert fingerprint(corpus, validation, test) == facts["sha256"]
+    other = replace(test, histories=replace(test.histories, items=test.histories.items[::-1].copy()))
+    assert fingerprint(corpus, validation, other) != facts["sha256"]
 
 
 def test_a_filter_that_takes_more_than_half_is_said() -> None:

@@ -21,6 +21,7 @@ from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import build
 from reaemb_bench.data.prepare import Prepare, fingerprint
 from reaemb_bench.data.times import whole_times
+from tests.conftest import Said
 from tests.helpers.sources import read
 
 FILE = Path("rows.csv")
@@ -312,3 +313,30 @@ def test_atomic_files_keep_fractions_of_seconds_apart_and_refuse_what_is_no_time
     assert kept[0] < kept[2] < kept[1]
     with pytest.raises(UserError, match=r"a\.inter, column 'timestamp', data row 2: '0' is not in the unit of"):
         times("1417383424", "0")
+
+
+def test_ties_are_said_by_data_prepare_and_below_the_table(command: Callable[..., Said], tmp_path: Path) -> None:
+    prepared(tmp_path, [row // 8 for row in range(40)])
+    recipe = tmp_path / "tied.toml"
+    recipe.write_text(
+        'steps = ["prepare", "train", "rank"]\n'
+        "[prepare]\nsource = { use = 'table', interactions = 'rows.parquet', items = 'items.csv' }\n"
+        "[train]\nuse = 'train-ids'\nhead = { use = 'sasrec', hidden = 8, max_length = 10 }\nepochs = 1\n",
+        encoding="utf-8",
+    )
+    files = {"interactions": tmp_path / "rows.parquet", "items": tmp_path / "items.csv"}
+    sets = [word for name, file in files.items() for word in ("--set", f"prepare.source.{name}={file}")]
+    for verb in (("data", "prepare"), ("run",)):
+        said = command(*verb, recipe, *sets)
+        assert said.code == 0, said.err
+        words = " ".join(said.out.split())
+        assert "warning: 4 of 4 test targets share their time with another interaction of their user" in words
+
+
+@pytest.mark.parametrize("folder", ["st[o]re", "st*re", "what?", "ünï code"])
+def test_a_store_may_have_any_name(folder: str, command: Callable[..., Said], toy_recipe: Path, tmp_path: Path) -> None:
+    first = command("run", toy_recipe, "--store", tmp_path / folder)
+    assert first.code == 0, first.err
+    again = command("run", toy_recipe, "--store", tmp_path / folder)
+    assert again.code == 0, again.err
+    assert "everything was cached" in again.out

@@ -303,6 +303,9 @@ def test_a_card_is_printed_and_written_and_the_same_again(command: Command, shop
     assert set(first) == {"card.md", "card.json", "long_tail.png", "lengths.png"}
     prepared = command("data", "prepare", shop)
     assert "cached" in prepared.out
+    digest = json.loads(first["card.json"])["sha256"]
+    assert f"sha256 of everything prepared: {digest}" in prepared.out
+    assert digest in said.out.replace("\n", "")
     shutil.rmtree(".reaemb-bench")
     assert command("data", "describe", shop, "--out", "again").code == 0
     assert contents(Path("again")) == first
