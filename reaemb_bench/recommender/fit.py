@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -105,7 +106,16 @@ def fit(
         network = settings.head.build(items.build(corpus.items, settings.head.hidden, vectors)).to(device)
         loss = training_loss(network, corpus, settings, np.random.default_rng(context.seed), device, penalty)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        context.note({"trained_parameters": sum(parameter.numel() for parameter in trained)})
+        read = trained_on(settings.head, corpus.training)
+        context.note(
+            {
+                "trained_parameters": sum(parameter.numel() for parameter in trained),
+                "training_interactions": len(read),
+                "interactions_not_trained_on": len(read) - int(read.sum()),
+                "items_not_trained_on": len(np.setdiff1d(corpus.training.items, corpus.training.items[read])),
+                "users_not_trained_on": len(np.setdiff1d(corpus.training.owners, corpus.training.owners[read])),
+            }
+        )
         optimiser = torch.optim.Adam(
             trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type in _FUSED_ADAM
         )
@@ -171,6 +181,21 @@ def training_loss(
         return value if penalty is None else value + penalty(network, table, users)
 
     return loss
+
+
+def trained_on(head: Head, sequences: Sequences) -> npt.NDArray[np.bool_]:
+    """Which interactions (interactions,) training reads: the newest of each history of two or more.
+
+    How many that are is read off the head's examples of a history that is longer than the head reads.
+    """
+    first, length = 1_000_000, head.max_length + 2
+    long = Sequences(np.arange(first, first + length, dtype=np.int32), np.array([0, length]))
+    examples = head.training_examples(long, first + length, np.random.default_rng(0))
+    read = np.union1d(examples.inputs.items, examples.targets)
+    most = np.count_nonzero((read >= first) & (read < first + length))
+    from_end = sequences.offsets[1:][sequences.owners] - np.arange(len(sequences.items))
+    newest: npt.NDArray[np.bool_] = (from_end <= most) & (sequences.lengths[sequences.owners] > 1)
+    return newest
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import build
 from reaemb_bench.evaluation.ranking import rank_targets
+from reaemb_bench.evaluation.signs import equal_scores
 from reaemb_bench.recommender.kinds import Head
 
 
@@ -69,7 +70,7 @@ class Rank(Step):
 
     def run(self, corpus: Corpus, test_targets: TestTargets, ranker: Ranker, context: Context) -> Ranks:
         """One row per test user. Raises UserError if a score is not finite."""
-        return rank_targets(
+        ranks = rank_targets(
             open_ranker(ranker, context.machine),
             test_targets.histories,
             test_targets.users,
@@ -79,3 +80,5 @@ class Rank(Step):
             top=self.top,
             report=context.report,
         )
+        context.note({"users_with_equal_scores": equal_scores(ranks)})
+        return ranks

@@ -13,6 +13,7 @@ from reaemb_bench.core.component import Component, Context, DataAccess, Progress
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.data.cooccurrence import cooccurrence
 from reaemb_bench.evaluation.ranking import hash_sequences, mix32, mix64, rank_targets
+from reaemb_bench.evaluation.signs import equal_scores
 from reaemb_bench.recommender.kinds import ManyFloors
 
 if TYPE_CHECKING:
@@ -161,4 +162,5 @@ class RankFloors(Step):
                 top=self.top,
                 report=report,
             )
+            context.note({f"{name}: users_with_equal_scores": equal_scores(by_name[name])})
         return Floors(by_name)

@@ -10,6 +10,7 @@ from reaemb_bench.core.artifacts import Corpus, Floors, Ranks, TestTargets
 from reaemb_bench.core.execute import facts_of, fetch, fetch_all
 from reaemb_bench.core.plan import Plan
 from reaemb_bench.core.store import Store
+from reaemb_bench.evaluation.signs import rank_signs
 from reaemb_bench.report.expected import Expected
 from reaemb_bench.report.origins import origin_notes, plan_manifests
 from reaemb_bench.report.table import Table, number
@@ -51,7 +52,8 @@ def tables_of(plans: Sequence[Plan], results: Store, expected: Expected = NOTHIN
     )
     table = expected.noted(table, len(next(iter(by_plan[0].values())).users), facts_of(first, results, Corpus))
     origins = origin_notes({recipe.name: plan_manifests(plans, results)})
-    table = replace(table, notes=(*table.notes, *origins, *health_notes(plans, results)))
+    signs = [f"warning: {sign}" for name, seeds in named.items() for sign in rank_signs(name, seeds)]
+    table = replace(table, notes=(*table.notes, *origins, *signs, *health_notes(plans, results)))
     lists = lists_table(named, floors)
     return [table] if lists is None else [table, lists]
 
@@ -65,8 +67,24 @@ def health_notes(plans: Sequence[Plan], store: Store) -> list[str]:
             if job.key not in seen and store.has(job.key):
                 seen.add(job.key)
                 seed = f", seed {planned.seed}" if len(plans) > 1 and job.seed is not None else ""
-                notes += [f"warning: {sign}" for sign in _signs(f"{job.name}{seed}", store.manifest(job.key)["facts"])]
-    return notes
+                facts = store.manifest(job.key)["facts"]
+                notes += [f"warning: {sign}" for sign in _signs(f"{job.name}{seed}", facts)]
+                notes += _unread(job.name, facts)
+    # What is cut off is the same for all seeds.
+    return list(dict.fromkeys(notes))
+
+
+def _unread(step: str, facts: Mapping[str, Any]) -> Iterator[str]:
+    """What training never reads of the data; facts may be under the name of a part, as in `ids: trained_parameters`."""
+    counted = ("interactions_not_trained_on", "training_interactions", "items_not_trained_on", "users_not_trained_on")
+    by_name = {name.rpartition(": ")[2]: value for name, value in facts.items()}
+    unread, of, items, users = (int(by_name.get(name, 0)) for name in counted)
+    if unread:
+        yield (
+            f"{step} never reads {unread:,} of {of:,} training interactions ({100 * unread / of:.1f} %), which floors "
+            f"count: older ones than head.max_length keeps, and those of users with a single one; {items:,} items and "
+            f"{users:,} users are not trained on at all"
+        )
 
 
 def _signs(step: str, facts: Mapping[str, Any]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Training a recommender: batches, negatives, the learned order, early stopping, and what it may see."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,3 +167,21 @@ def test_a_falling_learning_rate_takes_shorter_steps_from_the_second_on(tmp_path
     assert falling[:2] == steady[:2]
     assert falling[2] > steady[2]
     assert barely_falling[2] == pytest.approx(steady[2], rel=1e-3)
+
+
+@pytest.mark.parametrize(("head", "read"), [("sasrec", 9), ("gru4rec", 9), ("bert4rec", 9)])
+def test_what_histories_are_too_long_for_is_counted(tmp_path: Path, head: str, read: int) -> None:
+    corpus, validation_targets = cyclic()
+    # Item 11 is only at the beginning of a long history, and user 1 has nothing else than one interaction.
+    rows = [[11, *range(10), 0], [3], *([0, 1, 2] for _ in range(58))]
+    corpus = replace(corpus, training=sequences(rows))
+    facts: dict[str, object] = {}
+    step = TrainIds.model_validate({"head": HEADS[head], "epochs": 1})
+    step.run(corpus, validation_targets, replace(context(tmp_path), note=facts.update))
+    counted = {name: facts[name] for name in facts if "not_trained_on" in name or name == "training_interactions"}
+    assert counted == {
+        "training_interactions": 12 + 1 + 3 * 58,
+        "interactions_not_trained_on": 12 - read + 1,
+        "items_not_trained_on": 1,
+        "users_not_trained_on": 1,
+    }
