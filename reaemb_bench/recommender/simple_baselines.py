@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import numpy as np
 from pydantic import Field
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Random(Component):
-    """Score items at random: the value of a metric if nothing is known.
+    """Score items at random: what a metric is worth when nothing is known.
 
     A score is a hash of the seed, the user's history and the item, so it does not depend on which users are scored
     together or in which order, and users with different histories get independent scores.
@@ -73,39 +73,58 @@ class PopularityScorer:
         return np.broadcast_to(self.counts, (histories.users, len(self.counts)))
 
 
+Counts = Literal["binary", "all"]
+
+
 class ItemKNN(Component):
     """Score each item by the sum of its cosine similarities to all items of the history.
 
-    Items are compared by their columns of the user-item matrix of training counts: co-occurrences over the product
-    of the columns' norms. No item is similar to itself here, and an item that is twice in a history counts twice.
-    Source: Sarwar et al., WWW 2001, without a limit on neighbours.
+    Items are compared by their columns of the user-item matrix of training interactions: co-occurrences over the
+    product of the columns' norms. No item is similar to itself here. Source: Sarwar et al., WWW 2001, without a limit
+    on neighbours.
     """
+
+    counts: Counts = "all"
+    """Entries of the user-item matrix and of the scored history: `binary`, whether a user has an item, is the field's
+    usual choice and stronger on data with repeated interactions; `all` counts every interaction."""
 
     def fit(self, corpus: Corpus) -> ItemKNNScorer:
         """Count co-occurrences in the training sequences."""
-        return ItemKNNScorer(cosines(corpus), last_only=False)
+        return ItemKNNScorer(cosines(corpus, self.counts), last_only=False, counts=self.counts)
 
 
 class LastItemKNN(Component):
-    """Score each item by its cosine similarity to the last item of the history alone, as computed by `item-knn`.
+    """Score each item by its cosine similarity to the last item of the history, and to no other.
 
     The difference to `item-knn` is the worth of the older history; a method that beats both has learned more than
     pairs.
     """
 
+    counts: Counts = "all"
+    """As in `item-knn`."""
+
     def fit(self, corpus: Corpus) -> ItemKNNScorer:
         """Count co-occurrences in the training sequences."""
-        return ItemKNNScorer(cosines(corpus), last_only=True)
+        return ItemKNNScorer(cosines(corpus, self.counts), last_only=True, counts=self.counts)
 
 
-def cosines(corpus: Corpus) -> csr_array:
+def cosines(corpus: Corpus, counts: Counts = "all") -> csr_array:
     """Cosines (items, items), symmetric, float32, of the columns of the user-item matrix; the diagonal is empty."""
-    pairs = cooccurrence(corpus.training, corpus.items).astype(np.float64).tocoo()
-    cells, counts = np.unique(corpus.training.owners * corpus.items + corpus.training.items, return_counts=True)
-    squares = np.bincount(cells % corpus.items, weights=counts.astype(np.float64) ** 2, minlength=corpus.items)
+    training = distinct(corpus.training) if counts == "binary" else corpus.training
+    pairs = cooccurrence(training, corpus.items).astype(np.float64).tocoo()
+    cells, times = np.unique(training.owners * corpus.items + training.items, return_counts=True)
+    squares = np.bincount(cells % corpus.items, weights=times.astype(np.float64) ** 2, minlength=corpus.items)
     inverse = 1.0 / np.maximum(np.sqrt(squares), 1.0)
     pairs.data *= inverse[pairs.row] * inverse[pairs.col]
     return pairs.astype(np.float32).tocsr()
+
+
+def distinct(sequences: Sequences) -> Sequences:
+    """Each user's items once, in the order of their numbers."""
+    width = int(sequences.items.max(initial=0)) + 1
+    owners, items = np.divmod(np.unique(sequences.owners * width + sequences.items), width)
+    lengths = np.bincount(owners, minlength=sequences.users)
+    return Sequences(items.astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
 
 @dataclass(frozen=True)
@@ -114,12 +133,14 @@ class ItemKNNScorer:
 
     similarity: csr_array
     last_only: bool
+    counts: Counts
 
     def scores(self, histories: Sequences) -> Float32:
         """(users, items); 0 for items that never met the history, and for all items if there is no history."""
         from scipy.sparse import csr_array
 
-        items, offsets = histories.items, histories.offsets
+        read = distinct(histories) if self.counts == "binary" and not self.last_only else histories
+        items, offsets = read.items, read.offsets
         if self.last_only:
             has_history = histories.lengths > 0
             items = items[offsets[1:][has_history] - 1]

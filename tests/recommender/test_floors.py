@@ -1,6 +1,7 @@
 """Floors: what they score, that they see training counts alone, and the steps that rank."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,18 +39,23 @@ def test_popularity_counts_training_interactions() -> None:
     assert scores.tolist() == [[1, 3, 3, 1, 1, 0]] * 2
 
 
-def test_item_knn_sums_cosines_of_columns_over_the_history_or_takes_its_last_items() -> None:
+@pytest.mark.parametrize("counts", ["binary", "all"])
+def test_item_knn_sums_cosines_of_columns_over_the_history_or_takes_its_last_items(counts: Any) -> None:
     items = 6
-    counts = np.zeros((len(TRAINING), items))
-    for user, each in enumerate(TRAINING):
-        np.add.at(counts[user], each, 1)
-    norms = np.maximum(np.linalg.norm(counts, axis=0), 1)
-    cosine = counts.T @ counts / np.outer(norms, norms)
+    matrix = np.zeros((len(TRAINING), items))
+    for user, row in enumerate(TRAINING):
+        np.add.at(matrix[user], row, 1)
+    assert matrix.max() == 2, "an item is repeated, so that the two ways of counting differ"
+    if counts == "binary":
+        matrix = np.minimum(matrix, 1)
+    norms = np.maximum(np.linalg.norm(matrix, axis=0), 1)
+    cosine = matrix.T @ matrix / np.outer(norms, norms)
     np.fill_diagonal(cosine, 0)
-    histories = [[0, 3], [2, 2], [4], [5], []]
-    expected = np.array([cosine[history].sum(axis=0) if history else np.zeros(items) for history in histories])
+    histories = [[0, 3], [2, 2, 1], [4], [5], []]
+    read = [sorted(set(history)) if counts == "binary" else history for history in histories]
+    expected = np.array([cosine[history].sum(axis=0) if history else np.zeros(items) for history in read])
     of_last = np.array([cosine[history[-1]] if history else np.zeros(items) for history in histories])
-    for floor, wanted in ((ItemKNN(), expected), (LastItemKNN(), of_last)):
+    for floor, wanted in ((ItemKNN(counts=counts), expected), (LastItemKNN(counts=counts), of_last)):
         scores = floor.fit(corpus(TRAINING, items)).scores(sequences(histories))
         assert scores.dtype == np.float32
         np.testing.assert_allclose(scores, wanted, atol=1e-6)
