@@ -49,7 +49,7 @@ class Machine(BaseModel):
     """Type of the language model's arithmetic; `auto` is bfloat16 on CUDA and float32 elsewhere."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Prompts that pass through the language model at once; None chooses by device. Results do not depend on it beyond
-    rounding, except for the masks of LoRA dropout, which are drawn for each micro-batch."""
+    rounding."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch, set by the command line before torch starts; None leaves torch's own choice."""
     deterministic: bool = False

@@ -18,6 +18,7 @@ from torch.nn import functional
 from reaemb_bench.core.artifacts import Encoder
 from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.training import Checkpoints, training, update
+from reaemb_bench.encoder.dropout import enable_dropout
 from reaemb_bench.encoder.folder import open_encoder, read_parts, with_adapter
 from reaemb_bench.encoder.lora import LoraSettings, TuneSettings, add_lora, step_seed
 from reaemb_bench.encoder.memory import by_length, micro_batch
@@ -76,7 +77,7 @@ def tuned(
         adapter = add_lora(model, settings)
         lora = [parameter for parameter in model.parameters() if parameter.requires_grad]
         given = task(model)
-        model.train()
+        enable_dropout(model)
         tune(model, Task(given.batches, given.loss, [*lora, *given.parameters]), settings, context)
         return with_adapter(encoder, context.scratch / "encoder", model, adapter, read_parts(encoder).temperature)
 
@@ -102,14 +103,14 @@ def tune(model: ThoughtModel, task: Task[E], settings: TuneSettings, context: Co
 
     def learn(step: int) -> dict[str, float]:
         examples = next(drawn)
-        # Every step has a seed of its own, so that its dropout depends on nothing before it.
-        torch.manual_seed(step_seed(context.seed, step))
+        model.mask_keys.step = step_seed(context.seed, step)
         lengths = [len(example.ids) for example in examples]
         terms = sum(example.terms for example in examples)
         at_once = micro_batch(context.machine, model.shape, max(lengths), learns=True)
         losses = []
         optimiser.zero_grad(set_to_none=True)
         for group in by_length(lengths, at_once, model.start):
+            model.mask_keys.rows = group
             loss = task.loss([examples[row] for row in group.tolist()]) / terms
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())

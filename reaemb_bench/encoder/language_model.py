@@ -143,6 +143,8 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # What one library's next version will say of another is nothing that a user could act on.
             warnings.simplefilter("ignore", FutureWarning)
+            # Peft warns of a second adapter, which is what is wanted.
+            warnings.filterwarnings("ignore", category=UserWarning, module="peft")
             yield
     finally:
         transformers_logging.set_verbosity(before)

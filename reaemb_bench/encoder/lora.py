@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import nn
 
 from reaemb_bench.core.component import Randomness, Step
-from reaemb_bench.core.distributed import rank
 from reaemb_bench.core.errors import UserError
+from reaemb_bench.encoder.dropout import RowDropout
 from reaemb_bench.encoder.language_model import quiet
 from reaemb_bench.encoder.thought_model import ThoughtModel
 
@@ -34,6 +34,8 @@ class TuneSettings(Step):
 
 class LoraSettings(TuneSettings):
     """The settings that all tuning of a language model through LoRA shares."""
+
+    version: ClassVar[int] = 2
 
     lora_rank: int = Field(default=8, ge=1)
     """Rank of the LoRA matrices."""
@@ -66,6 +68,9 @@ def add_lora(model: ThoughtModel, settings: LoraSettings) -> Any:
     except ValueError as error:
         raise UserError(f"lora_targets: {error}".splitlines()[0]) from None
     _use_adapters(model, frozen, ["default"])
+    for number, module in enumerate(_lora_layers(model)):
+        if settings.lora_dropout:
+            module.lora_dropout["default"] = RowDropout(settings.lora_dropout, number, model.mask_keys)
     return adapted
 
 
@@ -87,19 +92,21 @@ def load_adapters(model: ThoughtModel, folders: Sequence[Path], *, merge: bool) 
 
 
 def _use_adapters(model: ThoughtModel, frozen: list[str], trained: list[str]) -> None:
+    for module in _lora_layers(model):
+        module.set_adapter([*frozen, *trained])
+        for name in frozen:
+            if name in module.lora_A:
+                module.lora_dropout[name] = nn.Identity()
+                module.lora_A[name].requires_grad_(False)
+                module.lora_B[name].requires_grad_(False)
+
+
+def _lora_layers(model: ThoughtModel) -> list[Any]:
     from peft.tuners.lora import LoraLayer
 
-    for module in model.causal_lm.modules():
-        if isinstance(module, LoraLayer):
-            module.set_adapter([*frozen, *trained])
-            for name in frozen:
-                if name in module.lora_A:
-                    module.lora_dropout[name] = nn.Identity()
-                    module.lora_A[name].requires_grad_(False)
-                    module.lora_B[name].requires_grad_(False)
+    return [module for module in model.causal_lm.modules() if isinstance(module, LoraLayer)]
 
 
 def step_seed(seed: int, number: int) -> int:
-    """Seed of torch's generators in one step of a training, in [0, 2**32); each process has one of its own."""
-    own = [rank()] if rank() else []
-    return int(np.random.SeedSequence([seed, number, *own]).generate_state(1)[0])
+    """Seed of one step of a training, in [0, 2**32)."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])

@@ -22,6 +22,7 @@ from reaemb_bench.core.artifacts import Corpus, Encoder
 from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.distributed import all_reduce, all_reduce_gradients, broadcast, is_first, share, world_size
 from reaemb_bench.core.training import Checkpoints, training, update
+from reaemb_bench.encoder.dropout import FIRST_PASS, enable_dropout
 from reaemb_bench.encoder.finetune import seeded
 from reaemb_bench.encoder.folder import open_encoder, with_adapter
 from reaemb_bench.encoder.kinds import AnyLoss
@@ -47,7 +48,7 @@ class Contrast(LoraSettings):
     """
 
     distributed: ClassVar[bool] = True
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     loss: AnyLoss = "soft-target"  # type: ignore[assignment]
     """The contrastive loss."""
@@ -82,7 +83,7 @@ class Contrast(LoraSettings):
         at_once = micro_batch(context.machine, model.shape, longest + model.thoughts + 1, learns=True)
         # Hosts may differ in free memory, but all processes must share the same groups.
         learner = ContrastiveLearner(self, model, broadcast(at_once)[0])
-        model.train()
+        enable_dropout(model)
         checkpoints = Checkpoints(context.scratch, learner.optimiser, shared=True)
         learner.tokens = int(checkpoints.curve[-1]["tokens"]) if checkpoints.curve else 0
         size = min(self.batch_size, corpus.items)
@@ -94,8 +95,7 @@ class Contrast(LoraSettings):
                 pairs = [(corpus.texts[item], corpus.texts[item]) for item in items]
             else:
                 pairs = view_pairs(corpus, items, self.drop, context.seed, 0 if self.views == "once" else epoch)
-            # Every step has a seed of its own, so that a resumed run draws the same dropout masks.
-            torch.manual_seed(step_seed(context.seed, step))
+            model.mask_keys.step = step_seed(context.seed, step)
             loss = learner.step(step, pairs, items)
             return {"loss": loss, "temperature": learner.temperature.item(), "tokens": learner.tokens}
 
@@ -200,8 +200,8 @@ class ContrastiveLearner:
         """Adds the gradients of one block of pairs (first views, then second views); returns its share of the loss."""
         # Gradient caching (Gao et al., arXiv 2101.06983): the vectors of all groups first, then the backward pass of
         # each group with the gradient of its vectors. The graphs of as many groups as fit into memory are kept for
-        # it; the others are computed again, under the same dropout masks. What all prompts begin with is read once
-        # and differentiated once, at the end. Several processes share the groups, and all compute the whole loss.
+        # it; the others are computed again. What all prompts begin with is read once and differentiated once, at the
+        # end. Several processes share the groups, and all compute the whole loss.
         model, device = self.model, self.model.device
         prefix = model.begin(rows) if self.settings.passes == 1 else None
         copy = None if prefix is None else prefix.detached_copy()
@@ -212,9 +212,8 @@ class ContrastiveLearner:
         recomputed = len(groups) - graphs_that_fit(sizes, model.shape, str(device))
 
         vectors = torch.zeros(len(rows), model.width, device=device)
-        states, graphs = [], {}
+        graphs = {}
         for number, group in enumerate(groups):
-            states.append(_random_state(device))
             with torch.set_grad_enabled(number >= recomputed):
                 part = self._embed(rows, group, copy)
             vectors[group.to(device)] = part.detach()
@@ -226,37 +225,24 @@ class ContrastiveLearner:
         loss.backward()  # type: ignore[no-untyped-call]
         assert vectors.grad is not None
 
-        after = _random_state(device)
         # In one order, whatever was kept, so that memory does not decide the last bits of a sum.
         for number, group in enumerate(groups):
-            if number < recomputed:
-                _restore_random_state(states[number], device)
-                graphs[number] = self._embed(rows, group, copy)
-            graphs.pop(number).backward(vectors.grad[group.to(device)])  # type: ignore[no-untyped-call]
-        _restore_random_state(after, device)
+            part = graphs.pop(number) if number >= recomputed else self._embed(rows, group, copy)
+            part.backward(vectors.grad[group.to(device)])  # type: ignore[no-untyped-call]
         if prefix is not None and copy is not None:
             prefix.backward(copy)
         return loss.detach()
 
     def _embed(self, rows: list[list[int]], group: Tensor, prefix: SharedPrefix | None) -> Tensor:
+        self.model.mask_keys.rows = group
         tokens = self.model.tokens([rows[row] for row in group.tolist()])
         if self.settings.passes == 1:
-            return self.model.embed(tokens, prefix)
+            return self.model.embed(tokens, prefix, share=False)
         # Thoughts from a pass of their own, with dropout masks of its own.
         with torch.no_grad():
-            first = self.model.prefix(tokens, share=False)
+            first = self.model.prefix(tokens, share=False, part=FIRST_PASS)
         return self.model.complete(self.model.prefix(tokens, share=False), self.model.think(first))
 
     def _loss(self, vectors: Tensor) -> Tensor:
         half = len(vectors) // 2
         return self.settings.loss.loss(vectors[:half], vectors[half:], self.temperature)
-
-
-def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def _restore_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)

@@ -18,10 +18,14 @@ Cache = tuple[tuple[Tensor, Tensor], ...]
 
 @dataclass(frozen=True)
 class Tokens:
-    """Prompts up to but excluding the thought, left-padded: ids (n, L) and mask (n, L), 1 at real tokens."""
+    """Prompts up to but excluding the thought, left-padded: ids (n, L) and mask (n, L), 1 at real tokens.
+
+    numbers: (n,) the prompts' numbers in their training step, which decide their masks of dropout; None counts from 0.
+    """
 
     ids: Tensor
     mask: Tensor
+    numbers: Tensor | None = None
 
     @property
     def rows(self) -> list[list[int]]:
@@ -37,7 +41,8 @@ class Tokens:
         """The prompts of the given row numbers, without the columns that none of them needs."""
         mask = self.mask[rows]
         longest = int(mask.sum(dim=1).max())
-        return Tokens(self.ids[rows, -longest:], mask[:, -longest:])
+        numbers = rows if self.numbers is None else self.numbers[rows]
+        return Tokens(self.ids[rows, -longest:], mask[:, -longest:], numbers)
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Prefix:
     states: (n, L, d) last hidden states. ids, mask: (n, L); the real tokens of a row stand in order, the last of them
     in the last column, with padding before them or after the shared prefix. positions: (n, L), the coordinates that
     the reasoner's rotary embedding uses. cache: keys and values of each block, each (n, heads, L, head size); never
-    written to.
+    written to. numbers: see `Tokens`.
     """
 
     states: Tensor
@@ -87,6 +92,7 @@ class Prefix:
     mask: Tensor
     positions: Tensor
     cache: Cache
+    numbers: Tensor | None = None
 
     def repeat(self, times: int) -> Prefix:
         """Each prompt `times` in a row: (n, ...) -> (n * times, ...)."""

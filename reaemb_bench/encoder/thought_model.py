@@ -10,6 +10,7 @@ it. The vocabulary head is not computed. Shapes: n prompts, L tokens, d hidden s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from reaemb_bench.core.errors import UserError
+from reaemb_bench.encoder.dropout import END, PROMPT, SHARED, MaskKeys
 from reaemb_bench.encoder.kinds import Pooling
 from reaemb_bench.encoder.language_model import bidirectional_mask, narrowest_window, side_by_side, takes_any_mask
 from reaemb_bench.encoder.memory import Shape, by_length
@@ -64,6 +66,7 @@ class ThoughtModel(nn.Module):
         self.embedding_rms = embedding_rms
         self.thought_scale = thought_scale
         self.bidirectional = bidirectional
+        self.mask_keys = MaskKeys()
         if bidirectional and thoughts:
             raise UserError('a bidirectional backbone has no place for thoughts; say llm.reasoner = "none"')
         if bidirectional and not takes_any_mask(self.causal_lm.config):
@@ -94,10 +97,6 @@ class ThoughtModel(nn.Module):
     def _embeddings(self) -> Any:
         return self.causal_lm.get_input_embeddings()
 
-    @property
-    def _body(self) -> Any:
-        return self.causal_lm.get_decoder()
-
     def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
         """Token ids of the prompts of item texts, short enough for the thoughts and EOS that follow them."""
         return self.template.rows(self.tokenizer, texts, self.thoughts + 1, max_length)
@@ -109,15 +108,20 @@ class ThoughtModel(nn.Module):
         # What stands at padding is masked everywhere; EOS is an id that every tokenizer has.
         ids = np.full(real.shape, self.eos_id)
         ids[real] = np.concatenate(rows)
-        return Tokens(torch.from_numpy(ids).to(self.device), torch.from_numpy(real).long().to(self.device))
+        mask = torch.from_numpy(real).long().to(self.device)
+        numbers, self.mask_keys.rows = self.mask_keys.rows, None
+        return Tokens(torch.from_numpy(ids).to(self.device), mask, None if numbers is None else numbers.to(self.device))
 
-    def embed(self, tokens: Tokens, shared: SharedPrefix | None = None) -> Tensor:
-        """Vectors (n, d) of prompts: read, think, complete; with bidirectional attention, of prompts with EOS."""
+    def embed(self, tokens: Tokens, shared: SharedPrefix | None = None, *, share: bool = True) -> Tensor:
+        """Vectors (n, d) of prompts: read, think, complete; with bidirectional attention, of prompts with EOS.
+
+        shared, share: see `prefix`.
+        """
         if not self.bidirectional:
-            prefix = self.prefix(tokens, shared)
+            prefix = self.prefix(tokens, shared, share=share)
             return self.complete(prefix, self.think(prefix))
         eos = tokens.ids.new_full((len(tokens.ids), 1), self.eos_id)
-        whole = Tokens(torch.cat([tokens.ids, eos], dim=1), _with_ones(tokens.mask, 1))
+        whole = Tokens(torch.cat([tokens.ids, eos], dim=1), _with_ones(tokens.mask, 1), tokens.numbers)
         groups = self._groups(whole)
         parts = [whole.some(group) for group in groups]
         vectors = [self._pool(self.states(part, bidirectional=True), part.mask) for part in parts]
@@ -145,16 +149,19 @@ class ThoughtModel(nn.Module):
         if common < _WORTH_SHARING:
             return None
         ids = torch.tensor([first[:common]], dtype=torch.long, device=self.device)
-        states, cache = self._read(ids, torch.ones_like(ids), torch.arange(common, device=self.device).unsqueeze(0))
+        indices = torch.arange(common, device=self.device).unsqueeze(0)
+        states, cache = self._read(ids, torch.ones_like(ids), indices, (), None, SHARED)
         return SharedPrefix(ids[0], states, cache)
 
-    def prefix(self, tokens: Tokens, shared: SharedPrefix | None = None, *, share: bool = True) -> Prefix:
+    def prefix(
+        self, tokens: Tokens, shared: SharedPrefix | None = None, *, share: bool = True, part: int = PROMPT
+    ) -> Prefix:
         """Reads the prompts: hidden states and key/value cache, with gradient if the model has any.
 
         shared: the tokens with which these and other prompts begin, already read; None reads them for these alone, and
         share = False reads every prompt as a whole. The numbers are the same. Prompts of similar length are read
-        together, which keeps padding small, and returned as one batch in their order. Raises UserError for a
-        bidirectional model.
+        together, which keeps padding small, and returned as one batch in their order. part: see `MaskKeys`. Raises
+        UserError for a bidirectional model.
         """
         if self.bidirectional:
             raise UserError("a bidirectional backbone reads a prompt as a whole; say contrast.passes = 1")
@@ -162,16 +169,17 @@ class ThoughtModel(nn.Module):
             shared = self.begin(tokens.rows)
         groups = self._groups(tokens)
         if len(groups) == 1:
-            return self._after(shared, tokens)
-        parts = [self._after(shared, tokens.some(group)) for group in groups]
-        return joined(groups, parts, 0 if shared is None else len(shared.ids), self.template.padding)
+            return self._after(shared, tokens, part)
+        parts = [self._after(shared, tokens.some(group), part) for group in groups]
+        prefix = joined(groups, parts, 0 if shared is None else len(shared.ids), self.template.padding)
+        return replace(prefix, numbers=tokens.numbers)
 
-    def _after(self, shared: SharedPrefix | None, tokens: Tokens) -> Prefix:
+    def _after(self, shared: SharedPrefix | None, tokens: Tokens, part: int) -> Prefix:
         """The prompts in the order [shared prefix, padding, rest], of which the rest is read."""
         if shared is None:
-            states, cache = self._read(tokens.ids, tokens.mask, tokens.indices)
+            states, cache = self._read(tokens.ids, tokens.mask, tokens.indices, (), tokens.numbers, part)
             positions = coordinates(tokens.mask, tokens.indices, self.template.padding)
-            return Prefix(states, tokens.ids, tokens.mask, positions, cache)
+            return Prefix(states, tokens.ids, tokens.mask, positions, cache, tokens.numbers)
         count, length = tokens.ids.shape
         common = len(shared.ids)
         padding = length - tokens.mask.sum(dim=1, keepdim=True)
@@ -181,10 +189,11 @@ class ThoughtModel(nn.Module):
         before = tuple(
             (keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1)) for keys, values in shared.cache
         )
-        rest, cache = self._read(tokens.ids[:, common:], mask, indices[:, common:], before)
+        rest, cache = self._read(tokens.ids[:, common:], mask, indices[:, common:], before, tokens.numbers, part)
         states = torch.cat([shared.states.expand(count, -1, -1), rest], dim=1)
         ids = torch.cat([shared.ids.expand(count, -1), tokens.ids[:, common:]], dim=1)
-        return Prefix(states, ids, mask, coordinates(mask, indices, self.template.padding), cache)
+        positions = coordinates(mask, indices, self.template.padding)
+        return Prefix(states, ids, mask, positions, cache, tokens.numbers)
 
     def think(self, prefix: Prefix) -> Tensor:
         """Thoughts (n, j, d); the prompt's states are read without gradient, the reasoner's weights keep theirs."""
@@ -218,9 +227,11 @@ class ThoughtModel(nn.Module):
     def states(self, tokens: Tokens, *, bidirectional: bool) -> Tensor:
         """Last hidden states (n, L, d) of sequences read as they are; bidirectional: each token sees all real ones."""
         mask = bidirectional_mask(tokens.mask, self._embeddings.weight.dtype) if bidirectional else tokens.mask
-        states: Tensor = self._body(
-            input_ids=tokens.ids, attention_mask=mask, position_ids=tokens.indices, use_cache=False
-        ).last_hidden_state
+        indices = tokens.indices
+        outputs = self._forward(
+            tokens.numbers, PROMPT, input_ids=tokens.ids, attention_mask=mask, position_ids=indices, use_cache=False
+        )
+        states: Tensor = outputs.last_hidden_state
         return states
 
     def full_mask(self, prefix: Prefix) -> Tensor:
@@ -231,9 +242,18 @@ class ThoughtModel(nn.Module):
         lengths = tokens.mask.sum(dim=1).tolist()
         return by_length(lengths, len(lengths), self.start)
 
-    def _read(self, ids: Tensor, mask: Tensor, indices: Tensor, before: Cache = ()) -> tuple[Tensor, Cache]:
+    def _forward(self, numbers: Tensor | None, part: int, **inputs: Any) -> Any:
+        """The outputs of the blocks; numbers and part decide masks of dropout."""
+        self.mask_keys.current, self.mask_keys.part = numbers, part
+        return self.causal_lm.get_decoder()(**inputs)
+
+    def _read(
+        self, ids: Tensor, mask: Tensor, indices: Tensor, before: Cache, numbers: Tensor | None, part: int
+    ) -> tuple[Tensor, Cache]:
         """Last hidden states and the key/value cache of tokens that follow the cache `before`."""
-        outputs = self._body(
+        outputs = self._forward(
+            numbers,
+            part,
             input_ids=ids,
             attention_mask=mask,
             position_ids=indices,
@@ -253,13 +273,16 @@ class ThoughtModel(nn.Module):
         # The thoughts of a prompt follow it side by side, each masked from the others.
         mask = self.full_mask(prefix) if times == 1 else side_by_side(prefix.mask, size, times, inputs.dtype)
         indices = prefix.mask.sum(dim=1, keepdim=True) + torch.arange(size, device=inputs.device)
-        states: Tensor = self._body(
+        outputs = self._forward(
+            prefix.numbers,
+            END,
             inputs_embeds=inputs.reshape(count, times * size, -1),
             attention_mask=mask,
             position_ids=indices.repeat(1, times),
             use_cache=True,
             past_key_values=DynamicCache(prefix.cache),
-        ).last_hidden_state
+        )
+        states: Tensor = outputs.last_hidden_state
         return states.view(len(thoughts), size, -1)
 
     def _pool(self, states: Tensor, mask: Tensor) -> Tensor:

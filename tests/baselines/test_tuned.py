@@ -244,12 +244,12 @@ def test_an_interrupted_tuning_ends_with_the_same_bits(tmp_path: Path, monkeypat
 def test_the_micro_batch_does_not_change_what_is_learned(tmp_path: Path) -> None:
     made = encoder(tmp_path / "llm", **BOTH_WAYS)
     curves = []
-    for size in (3, 64):
+    for size in (1, 7, 64):
         ticks: list[Any] = []
-        made_by = step("llm2vec", "MaskedNextToken", steps=4, batch_size=10, learning_rate=5e-3, lora_dropout=0.0)
+        made_by = step("llm2vec", "MaskedNextToken", steps=4, batch_size=10, learning_rate=1e-3, lora_dropout=0.3)
         made_by.run(corpus(), made, context(tmp_path / str(size), ticks, micro_batch=size))
         curves.append([tick.values["loss"] for tick in ticks])
-    np.testing.assert_allclose(curves[0], curves[1], rtol=2e-4)
+    np.testing.assert_allclose(curves[:2], [curves[2]] * 2, rtol=1e-5)
     assert curves[0][0] != curves[0][-1]
 
 

@@ -42,7 +42,7 @@ loss = "info-nce"
 steps = 3
 batch_size = 10
 learning_rate = 1e-3
-lora_dropout = 0.0
+lora_dropout = 0.3
 
 [again]
 use = "contrast"
@@ -52,7 +52,7 @@ device_batch = 4
 passes = 2
 steps = 2
 batch_size = 10
-lora_dropout = 0.0
+lora_dropout = 0.3
 
 [reduce]
 reducer = { use = "pca", dimensions = 16 }
