@@ -213,7 +213,7 @@ def sweep(
     reaemb-bench sweep quickstart --trials 30 --jobs 2
     reaemb-bench sweep my_recipe.toml --space my_space.toml --sampler random
     """
-    from reaemb_bench.core.recipe import load
+    from reaemb_bench.core.recipe import load, locate, name_of
     from reaemb_bench.experiments import sweep as studies
     from reaemb_bench.experiments.space import CURVE, read_search, twin
 
@@ -223,7 +223,8 @@ def sweep(
     if pruner not in (None, "none") and not settings.prunes:
         raise UserError(f"--pruner {pruner}: only {CURVE} alone is pruned by; say --pruner none")
     try:
-        search = studies.sweep_of(load(recipe, sets or (), drops or ()), raw, settings, machine, name, storage)
+        loaded, study = load(recipe, sets or (), drops or ()), name or name_of(locate(recipe))
+        search = studies.sweep_of(loaded, raw, settings, machine, study, storage)
     except RecipeError as error:
         raise UserError(f"{file}, {error}") from None
     studies.search(search, jobs, say, timeout)

@@ -23,6 +23,9 @@ from reaemb_bench.core.registry import build, nearest, settings_error
 
 Raw = dict[str, Any]
 
+_LONGEST_EDITS = 80
+_SHOWN_ELSEWHERE = ("seeds", "title")
+
 _MOST_NESTED = 100
 _PART_OF_RECIPES = re.compile(r"(^|/)(expected|common)[^/]*$|\.search$")
 
@@ -79,9 +82,27 @@ def load(recipe: str | Path, sets: Sequence[str] = (), drops: Sequence[str] = ()
         raw = merge(raw, parse_set(text, [*_step_names(raw), *_Header.model_fields], "step"))
     for path in drops:
         raw = drop(raw, path)
-    # `recipe.toml` and `recipe_<variant>.toml` are named after their folder.
+    return from_raw(raw, name_with_edits(name_of(file), sets, drops))
+
+
+def name_of(file: Path) -> str:
+    """The name of the recipe in a file; `recipe.toml` and `recipe_<variant>.toml` are named after their folder."""
     first, *variant = file.stem.split("_", maxsplit=1)
-    return from_raw(raw, name="_".join([file.resolve().parent.name, *variant]) if first == "recipe" else file.stem)
+    return "_".join([file.resolve().parent.name, *variant]) if first == "recipe" else file.stem
+
+
+def name_with_edits(name: str, sets: Sequence[str], drops: Sequence[str]) -> str:
+    """The name of a recipe with edits, such as `quickstart (train.objective=bce) without crrl`.
+
+    Seeds and titles are shown elsewhere and leave no trace. Of many edits the first are named and the others counted.
+    """
+    edits = [tuple(part.strip() for part in text.partition("=")) for text in sets]
+    changes = ["".join(edit) for edit in edits if edit[0] not in _SHOWN_ELSEWHERE]
+    named = [change for number, change in enumerate(changes) if len(", ".join(changes[: number + 1])) <= _LONGEST_EDITS]
+    if len(named) < len(changes):
+        named.append(f"{len(changes) - len(named)} {'more ' if named else ''}settings changed")
+    changed = f" ({', '.join(named)})" if named else ""
+    return f"{name}{changed}" + (f" without {', '.join(drops)}" if drops else "")
 
 
 def locate(recipe: str | Path) -> Path:

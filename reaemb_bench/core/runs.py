@@ -80,7 +80,9 @@ def as_run(plans: Sequence[Plan], store: Store, group: Group | None = None) -> R
         tuple(Result(job.name, job.key, tuple(artifact.__name__ for artifact in job.makes)) for job in planned.jobs)
         for planned in plans
     )
-    identity = "/".join([recipe.name, *(result.key for seed in results for result in seed)])
+    parts = [recipe.name, *(result.key for seed in results for result in seed)]
+    # A member of a group does not take the place of the same recipe run alone.
+    identity = "/".join([*parts, group.kind, group.name] if group else parts)
     data, source = "", plans[0].job_of(Corpus)
     if source is not None and store.has(source.key):
         data = store.load(source.key, Corpus).name
@@ -141,12 +143,18 @@ def history(store: Store) -> list[Run]:
 
 
 def find(store: Store, wanted: str) -> Run:
-    """The run with this id or start of an id, else the newest of this name. Raises UserError if there is none."""
+    """The run with this id or start of an id, else the newest of this name, else of this recipe with edits.
+
+    Raises UserError if there is none.
+    """
     runs = history(store)
     by_id = [run for run in runs if run.id.startswith(wanted)] if len(wanted) > 2 else []
     if len(by_id) > 1:
         raise UserError(f"'{wanted}' begins the ids of {len(by_id)} runs: {', '.join(run.id for run in by_id)}")
-    fitting = by_id or [run for run in runs if run.name == wanted]
+    edited = (f"{wanted} (", f"{wanted} without ")
+    fitting = (
+        by_id or [run for run in runs if run.name == wanted] or [run for run in runs if run.name.startswith(edited)]
+    )
     if not fitting:
         names = sorted({run.name for run in runs})
         known = f"{nearest(wanted, names)} Known: {', '.join(names)}" if names else " Run a recipe first."

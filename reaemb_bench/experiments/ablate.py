@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from reaemb_bench.core.artifacts import Floors, Ranks
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.execute import fetch
-from reaemb_bench.core.recipe import Raw, Recipe, load, locate, parse_set, read_toml
+from reaemb_bench.core.recipe import Raw, Recipe, load, locate, name_with_edits, parse_set, read_toml
 from reaemb_bench.core.registry import nearest, settings_error
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.comparability import check_comparable
@@ -129,7 +129,8 @@ def _listed(read: AblationsFile, file: Path, base: Recipe, only: Sequence[str]) 
     for name, entry in read.variants.items():
         if not only or name in only:
             try:
-                variants.append(_changed(base, name, entry.set, entry.drop, entry.why))
+                recipe = _changed(base, f"{base.name}/{name}", name, entry.set, entry.drop)
+                variants.append(planned_variant(recipe, name, why=entry.why))
             except RecipeError as error:
                 raise UserError(f"{file}, {error.under('variants', name)}") from None
     return variants
@@ -138,7 +139,8 @@ def _listed(read: AblationsFile, file: Path, base: Recipe, only: Sequence[str]) 
 def _without(base: Recipe, text: str) -> Variant:
     """Returns the variant of `--drop`: without one path, or without several separated by commas."""
     paths = [path.strip() for path in text.split(",")]
-    return _changed(base, f"without {', '.join(paths)}", {}, paths)
+    name = name_with_edits(base.name, (), paths)
+    return planned_variant(_changed(base, name, name.removeprefix(base.name).strip(), {}, paths), name)
 
 
 def _swapped(base: Recipe, text: str) -> Variant:
@@ -147,7 +149,8 @@ def _swapped(base: Recipe, text: str) -> Variant:
     if not equals or "." not in path:
         raise RecipeError("give step.setting=value")
     check_paths(base, [path])
-    return _changed(base, f"{path}={value}", parse_set(text, list(base.steps), "step"))
+    name, tables = name_with_edits(base.name, [text], ()), parse_set(text, list(base.steps), "step")
+    return planned_variant(_changed(base, name, f"{path}={value}", tables), name)
 
 
 def _each_step_dropped(base: Variant) -> Iterator[Variant]:
@@ -161,15 +164,15 @@ def _each_step_dropped(base: Variant) -> Iterator[Variant]:
             yield variant
 
 
-def _changed(base: Recipe, name: str, tables: Raw, drops: Sequence[str] = (), why: str = "") -> Variant:
-    """Returns the recipe with tables merged over it and then paths dropped.
+def _changed(base: Recipe, name: str, change: str, tables: Raw, drops: Sequence[str] = ()) -> Recipe:
+    """Returns the recipe with tables merged over it and then paths dropped. change: for its title.
 
-    Raises RecipeError if the recipe has nothing at a path, or if the result is not a recipe that ranks.
+    Raises RecipeError if the recipe has nothing at a path, or if the result is not a valid recipe.
     """
     inside = {step: table for step, table in tables.items() if step in base.steps}
     check_paths(base, [*paths_in(inside), *drops])
-    title: Raw = {"title": f"{tables.get('title') or base.title}, {name}"}
-    return planned_variant(edited(base, f"{base.name}/{name}", [tables, title], drops), name, why=why)
+    title: Raw = {"title": f"{tables.get('title') or base.title}, {change}"}
+    return edited(base, name, [tables, title], drops)
 
 
 def unlike(ablation: Ablation, store: Store, finished: Mapping[str, Variant]) -> dict[str, str]:

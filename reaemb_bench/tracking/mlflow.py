@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from threading import Thread
 from typing import Any, Literal
 
@@ -152,7 +153,7 @@ class Tracker:
             self._client = None
             self._held = []
             self.outcome = "failed"
-            self._warn(f"{failure(error, self._uri)}; later: reaemb-bench push {self._planned.recipe.name}")
+            self._warn(f"{failure(error, self._uri)}; later: reaemb-bench push {quote(self._planned.recipe.name)}")
 
     def _catch_up(self) -> None:
         """Creates the run and logs all events so far."""

@@ -75,11 +75,11 @@ def test_other_code_and_other_versions_are_told(
 
 def test_runs_without_common_targets_are_told_apart_all_the_same(store: Store, command: Command) -> None:
     assert command("run", "good.toml", "--set", "prepare.users=150").code == 0
-    other = find(store, "good").id
+    other = find(store, "good (prepare.users=150)").id
     said = command("diff", "poor", other)
     assert said.code == 0, said.err
     assert ["prepare.users", "200", "150"] in _part(said.out, "Settings")
-    assert "not compared: poor and good have different users or targets" in said.out
+    assert "not compared: poor and good (prepare.users=150) have different users or targets" in said.out
 
 
 def test_of_a_recipe_that_no_run_remembers_no_time_is_made_up(store: Store, command: Command, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from reaemb_bench.core.artifacts import Ranker, Ranks, TestTargets, Vectors
 from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.recipe import name_with_edits
 from reaemb_bench.core.runs import artifact_of, find, floors_of, history, ranks_of
 from reaemb_bench.core.store import Store
 from tests.conftest import Said
@@ -29,11 +30,41 @@ def store(command: Command, toy_recipe: Path) -> Store:
 def test_each_recipe_that_ran_is_remembered_once(store: Store, command: Command, toy_recipe: Path) -> None:
     before = history(store)
     assert sorted(run.seeds for run in before) == [(1, 2), (42,)]
-    assert {(run.name, run.title, run.kind, run.group, run.data) for run in before} == {
-        ("toys", "Toys", "run", "", "toys")
-    }
+    assert {(run.title, run.kind, run.group, run.data) for run in before} == {("Toys", "run", "", "toys")}
     command("run", toy_recipe, "--set", "train.rate=0.2")
     assert {run.id for run in history(store)} == {run.id for run in before}
+
+
+def test_edits_of_the_command_line_leave_their_trace_in_the_name(store: Store, command: Command) -> None:
+    assert {run.name for run in history(store)} == {"toys (train.rate=0.2)", "toys (embedder_seed=0)"}
+
+
+def test_a_member_of_a_group_does_not_take_the_place_of_the_same_recipe_run_alone(
+    store: Store, command: Command, toy_recipe: Path
+) -> None:
+    command("run", toy_recipe)
+    alone = find(store, "toys")
+    assert command("ablate", toy_recipe, "--swap", "train.rate=0.7").code == 0
+    assert {(run.kind, run.name) for run in history(store)} >= {
+        ("run", "toys"),
+        ("ablation", "toys"),
+        ("ablation", "toys (train.rate=0.7)"),
+    }
+    assert alone in history(store)
+
+
+@pytest.mark.parametrize(
+    ("sets", "drops", "name"),
+    [
+        ([], [], "quickstart"),
+        (["train.objective = bce"], ["crrl"], "quickstart (train.objective=bce) without crrl"),
+        (["seeds=[1, 2]", "title=x"], [], "quickstart"),
+        ([], ["crrl", "llm.reasoner"], "quickstart without crrl, llm.reasoner"),
+        ([f"a.b={'x' * 90}", "c.d=1"], [], "quickstart (2 settings changed)"),
+    ],
+)
+def test_a_name_says_what_was_changed(sets: list[str], drops: list[str], name: str) -> None:
+    assert name_with_edits("quickstart", sets, drops) == name
 
 
 def test_results_are_found_without_planning_again(store: Store) -> None:
@@ -50,7 +81,9 @@ def test_results_are_found_without_planning_again(store: Store) -> None:
 def test_a_run_is_found_by_id_start_or_name(store: Store) -> None:
     newest = history(store)[0]
     assert find(store, newest.id) == find(store, newest.id[:6]) == newest
-    assert find(store, "toys").name == "toys"
+    # Without a run of the recipe as it is, its name stands for the newest with edits.
+    assert find(store, "toys") == newest
+    assert find(store, "toys (train.rate=0.2)").name == "toys (train.rate=0.2)"
     with pytest.raises(UserError, match=r"no run 'toy'.*toys"):
         find(store, "toy")
 

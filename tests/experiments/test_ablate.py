@@ -88,11 +88,11 @@ def test_numbers_are_those_of_the_ranks_and_differences_those_of_the_numbers(com
     assert said.code == 0, said.err
     results, runs = Store(STORE), history(Store(STORE))
     assert {(run.kind, run.group) for run in runs} == {("ablation", "toy")}
-    names = {"toy": "toy", "toy/without polish": "without polish", "toy/train.rate=0.75": "train.rate=0.75"}
+    names = ["toy", "toy without polish", "toy (train.rate=0.75)"]
     cells, differences = table("t.json"), table("t.json", 1)
-    assert list(cells) == list(differences) == list(names.values())
+    assert list(cells) == list(differences) == names
     for run in runs:
-        row = names[run.name]
+        row = run.name
         spread = over_seeds([summarise(ranks) for ranks in ranks_of(run, results)])["full/ndcg@10"]
         assert (cells[row]["NDCG@10"]["value"], cells[row]["NDCG@10"]["sd"]) == (spread.mean, spread.sd)
         assert differences[row]["NDCG@10"]["value"] == spread.mean
@@ -105,20 +105,20 @@ def test_numbers_are_those_of_the_ranks_and_differences_those_of_the_numbers(com
 def test_each_leaves_out_every_step_that_can_be_done_without(command: Command, toys: Path) -> None:
     said = command("ablate", "toy.toml", "--each", "--swap", "train.rate=0.7", "--out", "t.json")
     assert said.code == 0, said.err
-    assert list(table("t.json")) == ["toy", "train.rate=0.7", "without polish"]
+    assert list(table("t.json")) == ["toy", "toy (train.rate=0.7)", "toy without polish"]
     # What --drop asks for already is not there twice.
     command("ablate", "toy.toml", "--each", "--drop", "polish", "--out", "t.json")
-    assert list(table("t.json")) == ["toy", "without polish"]
+    assert list(table("t.json")) == ["toy", "toy without polish"]
     assert [each.name for each in read_ablation("quickstart", Asked(each=True)).variants] == [
-        "without lrcl",
-        "without crrl",
-        "without reduce",
+        "quickstart without lrcl",
+        "quickstart without crrl",
+        "quickstart without reduce",
     ]
 
 
 def test_what_commas_divide_goes_together(toys: Path) -> None:
     (variant,) = read_ablation("quickstart", Asked(drops=("crrl, llm.reasoner",))).variants
-    assert variant.name == "without crrl, llm.reasoner"
+    assert variant.name == "quickstart without crrl, llm.reasoner"
     assert "crrl" not in variant.recipe.steps
     assert variant.recipe.steps["llm"].spec()["reasoner"]["use"] == "none"
 
@@ -158,8 +158,8 @@ def test_only_set_and_base_choose_from_a_file(command: Command, toys: Path) -> N
 @pytest.mark.parametrize(
     ("factor", "reason"),
     [
-        (0, "missing: polish.factor=0: nothing would be left of the vectors; raise factor"),
-        (-1, "missing: polish.factor=-1: RuntimeError: out of polish"),
+        (0, "missing: toy (polish.factor=0): nothing would be left of the vectors; raise factor"),
+        (-1, "missing: toy (polish.factor=-1): RuntimeError: out of polish"),
     ],
 )
 def test_a_variant_that_fails_is_missing_and_the_others_go_on(
@@ -168,7 +168,7 @@ def test_a_variant_that_fails_is_missing_and_the_others_go_on(
     edits = ("--swap", f"polish.factor={factor}", "--drop", "polish")
     said = command("ablate", "toy.toml", *edits, "--out", "t.json")
     assert said.code == 1
-    assert list(table("t.json")) == ["toy", "without polish"]
+    assert list(table("t.json")) == ["toy", "toy without polish"]
     assert reason in notes("t.json")
     again = command("ablate", "toy.toml", *edits)
     assert again.code == 1
@@ -180,7 +180,8 @@ def test_a_variant_that_judges_other_users_is_missing(command: Command, toys: Pa
     assert said.code == 1
     assert list(table("t.json")) == ["toy"]
     assert any(
-        note.startswith("missing: rank.every=2: toy and rank.every=2 have different users") for note in notes("t.json")
+        note.startswith("missing: toy (rank.every=2): toy and toy (rank.every=2) have different users")
+        for note in notes("t.json")
     )
 
 
@@ -195,7 +196,7 @@ REFUSED = {
     ("quickstart", "--drop", "encode"): "--drop encode: reduce: needs Vectors",
     ("quickstart", "--drop", "rank"): "--drop rank: ranks nothing",
     ("quickstart", "--drop", "crrl.reward"): "a reward is required here",
-    ("quickstart", "--drop", "crrl", "--drop", "crrl"): "two variants are called 'without crrl'",
+    ("quickstart", "--drop", "crrl", "--drop", "crrl"): "two variants are called 'quickstart without crrl'",
     ("quickstart",): "nothing to compare",
     ("quickstart", "--drop", "crrl", "--only", "x"): "--only and --base are for files that name variants",
     ("quickstart", "--drop", "crrl", "--out", "t.xls"): "the ending says the format",
@@ -284,5 +285,7 @@ def test_the_road_of_the_method_on_simulated_data(command: Command, tmp_path: Pa
     )
     shared = {"prepare": 1, "llm": 1, "lrcl": 1, "crrl": 1, "floors": 1}
     assert computed == {**shared, "encode": 2, "reduce": 2, "train": 2, "rank": 2}
-    assert list(table("t.json"))[:3] == ["quickstart", "without crrl", "random"]
-    assert table("t.json", 1)["without crrl"]["Δ NDCG@10"]["verdict"]
+    base, without, floor = list(table("t.json"))[:3]
+    assert base.startswith("quickstart (prepare.source.users=40, ") and base.endswith(" 3 more settings changed)")
+    assert (without, floor) == (f"{base} without crrl", "random")
+    assert table("t.json", 1)[without]["Δ NDCG@10"]["verdict"]

@@ -133,7 +133,9 @@ def test_a_metric_by_bins_of_users(store: Store, command: Command, by: str) -> N
 
 def test_runs_of_one_name_are_told_apart_by_their_ids(store: Store, command: Command) -> None:
     first = find(store, "poor").id
-    command("run", "poor.toml", "--set", "rank.mean=30")
+    Path("other").mkdir()
+    Path("other/poor.toml").write_text("extends = '../poor.toml'\nrank.mean = 30\n", encoding="utf-8")
+    assert command("run", "other/poor.toml").code == 0
     second = find(store, "poor").id
     assert first != second
     said = command("compare", first, second[:5])

@@ -117,7 +117,7 @@ def test_compare_and_ablate_keep_other_candidates_apart(command: Command, tmp_pa
     _one_of_two("compared.json", "five", "nine", "sampled-5")
     said = command("ablate", "five.toml", "--swap", "prepare.sampled_candidates=9", "--out", "ablated.json")
     assert said.code == 0, said.err
-    _one_of_two("ablated.json", "five", "prepare.sampled_candidates=9", "sampled")
+    _one_of_two("ablated.json", "five", "five (prepare.sampled_candidates=9)", "sampled")
 
 
 def _one_of_two(file: str, kept: str, other: str, part: str) -> None:
