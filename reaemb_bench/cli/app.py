@@ -16,6 +16,7 @@ from reaemb_bench.cli import audit, components, data, doctor, experiments, expor
 from reaemb_bench.cli.options import in_words
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.settings_only import import_settings_only
+from reaemb_bench.core.text import printable
 
 _DEBUG = "--debug"
 _INTERRUPTED = 130
@@ -117,6 +118,9 @@ def _call(arguments: list[str], debug: bool) -> int:
         # Typer's usage errors have no public base class, but all of them format their message.
         if debug or not hasattr(error, "format_message"):
             raise
-        print(f"error: {' '.join(error.format_message().split())} (reaemb-bench --help tells more)", file=sys.stderr)
+        print(
+            f"error: {' '.join(printable(error.format_message()).split())} (reaemb-bench --help tells more)",
+            file=sys.stderr,
+        )
         return _REFUSED
     return code if isinstance(code, int) else 0

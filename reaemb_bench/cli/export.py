@@ -11,6 +11,7 @@ from rich.text import Text
 from typer import Argument, Option
 
 from reaemb_bench.cli.options import machine_options, open_store, say, show
+from reaemb_bench.core.text import printable
 
 if TYPE_CHECKING:
     from reaemb_bench.core.machine import Machine
@@ -92,7 +93,8 @@ def neighbors(
         f"{each.name}: vectors of {other.step}" for each, other in zip(remembered, chosen, strict=True)
     )
     popularity = f"{int(corpus.popularity[item]):,} training interactions"
-    heading = f"Nearest to {corpus.titles[item]} [{corpus.item_keys[item]}], {popularity}\n{sources}"
+    item_named = printable(f"{corpus.titles[item]} [{corpus.item_keys[item]}]")
+    heading = f"Nearest to {item_named}, {popularity}\n{printable(sources)}"
     table = Table(
         title=Text(heading, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1)
     )
@@ -111,5 +113,5 @@ def neighbors(
             item = near[rank].item
             counted = f"{int(other.corpus.popularity[item]):,}"
             cells += [f"{near[rank].cosine:.4f}", other.corpus.item_keys[item], other.corpus.titles[item], counted]
-        table.add_row(str(rank + 1), *map(Text, cells))
+        table.add_row(str(rank + 1), *map(Text, map(printable, cells)))
     show(table)

@@ -8,15 +8,17 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from typer import Argument, Option
 
 from reaemb_bench.core.errors import RecipeError, UserError
+from reaemb_bench.core.text import printable
 
 if TYPE_CHECKING:
     from reaemb_bench.core.machine import Machine
@@ -151,8 +153,17 @@ def existing_store(machine: Machine) -> Store:
 
 def console() -> Console:
     """Standard output: as wide as the terminal, or wide enough for whole tables if it is a file or a pipe."""
-    screen = Console()
-    return screen if screen.is_terminal else Console(width=_WIDTH_OF_FILES)
+    screen = _Screen()
+    return screen if screen.is_terminal else _Screen(width=_WIDTH_OF_FILES)
+
+
+class _Screen(Console):
+    """A console on which no printed text can control the terminal; styles and the live view still do."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """The segments of what is printed, their texts as `printable` shows them."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text, lines=True))
 
 
 def say(line: str, style: str | None = None) -> None:
@@ -204,4 +215,4 @@ def component_name(use: str) -> str:
 def in_words(error: UserError) -> str:
     """The error as one line, after its place in the recipe if it has one."""
     place = "in the recipe, " if isinstance(error, RecipeError) and error.path else ""
-    return " ".join(f"{place}{error}".split())
+    return " ".join(printable(f"{place}{error}").split())

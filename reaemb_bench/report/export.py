@@ -29,12 +29,11 @@ from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import build, find
 from reaemb_bench.core.runs import Result, Run, artifact_of, floors_of, ranks_of
 from reaemb_bench.core.store import Store
+from reaemb_bench.core.text import printable
 from reaemb_bench.data.interactions import About
-from reaemb_bench.encoder.backbones.bidirectional import Bidirectional
-from reaemb_bench.encoder.backbones.causal_lm import CausalLM
 from reaemb_bench.report.comparison import sampled_candidates
 from reaemb_bench.report.origins import data_fingerprint, run_manifests
-from reaemb_bench.report.render import render_markdown
+from reaemb_bench.report.render import markdown_text, render_markdown
 from reaemb_bench.report.results import results_table
 from reaemb_bench.report.table import Table
 from reaemb_bench.report.vectors import IDS, STEM, Format, write_vectors
@@ -230,6 +229,8 @@ def export_encoder(
     settings: of the step `encode` that made vectors with it, which become part of the template; empty if another step
     did. Raises UserError if a language model is needed and cannot be had.
     """
+    from reaemb_bench.encoder.backbones.bidirectional import Bidirectional
+    from reaemb_bench.encoder.backbones.causal_lm import CausalLM
     from reaemb_bench.encoder.folder import BACKBONE, read_parts, write_encoder
     from reaemb_bench.encoder.language_model import embedding_rms, save_pretrained
 
@@ -350,6 +351,8 @@ def render_card(card: Card, name: str, form: Format) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)
+    environment.filters["text"] = markdown_text
+    environment.filters["code"] = lambda text: printable(text).replace("`", "'")
     # The title of the table stands above it already.
     results = "" if card.results is None else render_markdown(replace(card.results, title="")).rstrip()
     return environment.get_template("card.md.j2").render(
@@ -357,7 +360,7 @@ def render_card(card: Card, name: str, form: Format) -> str:
         run=card.run,
         corpus=card.chosen.corpus,
         encoder=card.encoder,
-        title=" ".join(card.run.title.split()),
+        title=" ".join(printable(card.run.title).split()),
         results=results,
         meaning=MEANING[card.which],
         file=f"{STEM}.{form}",

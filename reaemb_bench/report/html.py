@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
 from typing import TYPE_CHECKING
 
+from reaemb_bench.core.text import printable
 from reaemb_bench.report.plots import Plot
 from reaemb_bench.report.table import LEAK, SIGNIFICANT, Markup, Row, Table, row_texts
 
 if TYPE_CHECKING:
     from jinja2 import Template
-
-_DIRECTIONS = re.compile("[\u202a-\u202e\u2066-\u2069]")
-"""Characters that turn the direction of all text after them, of numbers too."""
 
 HTML = Markup(
     best="<strong>{}</strong>",
@@ -25,7 +22,7 @@ HTML = Markup(
     sd="<small>± {}</small>",
     interval="<small>{} to {}</small>",
     verdict="<small>{}</small>",
-    text=escape,
+    text=lambda text: escape(printable(text)),
 )
 
 
@@ -80,7 +77,7 @@ def _template() -> Template:
         return [Safe(text) for text in row_texts(table, row, HTML)]  # noqa: S704 - `HTML` escapes every text
 
     def plain(value: object) -> object:
-        return value if isinstance(value, Safe) else _DIRECTIONS.sub("\ufffd", str(value))
+        return value if isinstance(value, Safe) else printable(str(value), lines=True)
 
     environment = Environment(
         loader=PackageLoader("reaemb_bench", "report"),

@@ -18,11 +18,13 @@ from rich.text import Text
 
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import write_atomically
+from reaemb_bench.core.text import printable
 from reaemb_bench.report.html import page
 from reaemb_bench.report.table import LEAK, MISSING, SIGNIFICANT, UNLIKE, Cell, Column, Markup, Row, Table, row_texts
 
 _SVG_COLUMNS = 80
 _SVG_FONT = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)
+_MARKDOWN = re.compile(r"[\\`*<|\[]")
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -46,7 +48,8 @@ _LATEX = {
 
 def latex_text(text: str) -> str:
     """The text as LaTeX prints it: special characters escaped, a space for what cannot be printed."""
-    return "".join(_LATEX.get(character, character if character.isprintable() else " ") for character in text)
+    shown = printable(text)
+    return "".join(_LATEX.get(character, character if character.isprintable() else " ") for character in shown)
 
 
 def _latex_cell(text: str) -> str:
@@ -54,8 +57,15 @@ def _latex_cell(text: str) -> str:
     return f"$-${latex_text(text[1:])}" if text.startswith("-") else latex_text(text)
 
 
-def _markdown_text(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def markdown_text(text: str) -> str:
+    """The text as Markdown shows it: none of it is markup or HTML."""
+    return _MARKDOWN.sub(r"\\\g<0>", printable(text))
+
+
+def _csv_text(text: str) -> str:
+    """The text so that no spreadsheet takes it for a formula."""
+    shown = printable(text)
+    return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@")) else shown
 
 
 # In the terminal, all but the number stands on lines of its own, so that columns stay narrow.
@@ -76,6 +86,7 @@ MARKDOWN = Markup(
     sd=" ± {}",
     interval=" ({} to {})",
     verdict=" {}",
+    text=markdown_text,
 )
 LATEX = Markup(
     best=r"\textbf{{{}}}",
@@ -91,6 +102,7 @@ LATEX = Markup(
 
 def render_terminal(table: Table) -> RichTable:
     """A rich table that fits 80 columns; the best numbers are bold, the second best underlined."""
+    table = table.printable()
     rendered = RichTable(
         title=Text(table.title, style="bold"),
         caption=Text("\n".join(table.notes), style="dim"),
@@ -120,17 +132,17 @@ def _ends_methods(row: Row, after: Row | None) -> bool:
 
 def render_markdown(table: Table) -> str:
     """A heading, a pipe table with the best numbers in bold, and the notes as a list."""
-    lines = [f"### {_markdown_text(table.title)}", ""] if table.title else []
+    lines = [f"### {markdown_text(table.title)}", ""] if table.title else []
     rows = [
-        [table.rows_are, *(_markdown_text(column.name) for column in table.columns)],
+        [markdown_text(table.rows_are), *(markdown_text(column.name) for column in table.columns)],
         ["---", *("---:" for _ in table.columns)],
     ]
     for row in table.rows:
-        name = _markdown_text(row.label)
+        name = markdown_text(row.label)
         rows.append([f"*{name}*" if row.floor else name, *row_texts(table, row, MARKDOWN)])
     lines += [f"| {' | '.join(cells)} |" for cells in rows]
     if table.notes:
-        lines += ["", *(f"- {note}" for note in table.notes)]
+        lines += ["", *(f"- {markdown_text(note)}" for note in table.notes)]
     return "\n".join(lines) + "\n"
 
 
@@ -164,12 +176,14 @@ def render_latex(table: Table) -> str:
 
 def as_markdown(title: str, tables: Sequence[Table]) -> str:
     """A heading, then the pipe tables."""
-    return "\n".join([f"## {title}\n", *map(render_markdown, tables)])
+    return "\n".join([f"## {markdown_text(title)}\n", *map(render_markdown, tables)])
 
 
 def as_latex(title: str, tables: Sequence[Table]) -> str:
     """A comment with the title and the package that the document needs, then the tables."""
-    return "\n".join([f"% {' '.join(title.split())}; needs \\usepackage{{booktabs}}\n", *map(render_latex, tables)])
+    return "\n".join(
+        [f"% {' '.join(printable(title).split())}; needs \\usepackage{{booktabs}}\n", *map(render_latex, tables)]
+    )
 
 
 def as_svg(title: str, tables: Sequence[Table]) -> str:
@@ -182,13 +196,14 @@ def as_svg(title: str, tables: Sequence[Table]) -> str:
     for table in tables:
         screen.print(render_terminal(table))
     code_format = _SVG_FONT.sub("", CONSOLE_SVG_FORMAT)
-    return screen.export_svg(title=title, unique_id="tables", theme=MONOKAI, code_format=code_format)
+    return screen.export_svg(title=printable(title), unique_id="tables", theme=MONOKAI, code_format=code_format)
 
 
 def as_json(title: str, tables: Sequence[Table]) -> str:
     """All numbers in full: `tables` of `rows` whose `cells` are named by column, null if there is no number."""
 
     def plain(table: Table) -> dict[str, Any]:
+        table = table.printable()
         names = [column.name for column in table.columns]
         rows = [
             {
@@ -201,7 +216,9 @@ def as_json(title: str, tables: Sequence[Table]) -> str:
         ]
         return {"title": table.title, "columns": names, "rows": rows, "notes": list(table.notes)}
 
-    return json.dumps({"title": title, "tables": list(map(plain, tables))}, ensure_ascii=False, indent=1) + "\n"
+    return (
+        json.dumps({"title": printable(title), "tables": list(map(plain, tables))}, ensure_ascii=False, indent=1) + "\n"
+    )
 
 
 def as_csv(title: str, tables: Sequence[Table]) -> str:
@@ -217,7 +234,9 @@ def as_csv(title: str, tables: Sequence[Table]) -> str:
     writer.writeheader()
     for table in tables:
         for row in table.rows:
-            line = {"title": title, "table": table.title, "method": row.name, "floor": row.floor, "leaks": row.leaks}
+            texts = {"title": title, "table": table.title, "method": row.name}
+            line: dict[str, object] = {name: _csv_text(text) for name, text in texts.items()}
+            line |= {"floor": row.floor, "leaks": row.leaks}
             for column, cell in zip(table.columns, row.cells, strict=True):
                 line |= _fields(column, cell)
             writer.writerow(line)
@@ -226,11 +245,11 @@ def as_csv(title: str, tables: Sequence[Table]) -> str:
 
 def _fields(column: Column, cell: Cell) -> dict[str, float | str | None]:
     """A cell by the headings of its CSV columns."""
-    name = column.name
+    name = _csv_text(column.name)
     if not column.difference:
         return {name: cell.value, f"{name} sd": cell.sd}
     low, high = cell.interval or (None, None)
-    return {name: cell.value, f"{name} low": low, f"{name} high": high, f"{name} verdict": cell.verdict}
+    return {name: cell.value, f"{name} low": low, f"{name} high": high, f"{name} verdict": _csv_text(cell.verdict)}
 
 
 FORMATS: dict[str, Callable[[str, Sequence[Table]], str]] = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from reaemb_bench.core.text import printable
+
 DECIMALS = 4
 MISSING = "—"
 """Printed if there is no number."""
@@ -90,6 +92,22 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     rows_are: str = "method"
+
+    def printable(self) -> Table:
+        """The same table with texts from outside as every format may show them."""
+        columns = [
+            replace(column, metric=printable(column.metric), part=printable(column.part)) for column in self.columns
+        ]
+        rows = [
+            replace(
+                row,
+                name=printable(row.name),
+                cells=tuple(replace(cell, verdict=printable(cell.verdict)) for cell in row.cells),
+            )
+            for row in self.rows
+        ]
+        notes = tuple(map(printable, self.notes))
+        return Table(printable(self.title), tuple(columns), tuple(rows), notes, printable(self.rows_are))
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ def test_json_holds_numbers_in_full_and_what_is_marked() -> None:
         "significant": True,
         "interval": None,
         "verdict": "",
+        "unlike": False,
     }
     assert cells["popularity"]["HR@10"]["second"]
     assert cells["broken"]["HR@10"]["value"] is None

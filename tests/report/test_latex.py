@@ -72,7 +72,7 @@ MARKDOWN = """\
 | method | HR@10 | NDCG@10 tail | Δ NDCG@10 | params |
 | --- | ---: | ---: | ---: | ---: |
 | reaemb_full † | **.5000** ± .0123 | **.3100**\\* | -.0200 (-.0500 to +.0100) none shown | 135M |
-| *plain* [50%] | <u>.4200</u> | — | +.1000 | 0 |
+| \\*plain\\* \\[50%] | <u>.4200</u> | — | +.1000 | 0 |
 | *popularity* | .1000 | .0000 | — | — |
 
 - mean ± sd over 2 seeds

@@ -310,7 +310,7 @@ def test_no_name_or_title_becomes_markup(store: Store, both: str) -> None:
         results=(tuple(Result(f"{POISON}{each.step}", each.key, each.makes) for each in TUNED.results[0]),),
     )
     # What turns the direction of a line would turn its numbers too.
-    shown = POISON.replace("\u202e", "\ufffd")
+    shown = POISON.replace("\u202e", "\\u202e")
     several, alone = Page(report_html([poisoned, BASE], store, against=BASE)), Page(report_html([poisoned], store))
     assert set(several.tags) == set(Page(both).tags)
     for page in (several, alone):

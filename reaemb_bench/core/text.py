@@ -1,0 +1,25 @@
+"""Text from outside, such as titles, names and messages, as it is shown: it never acts on what shows it."""
+
+from __future__ import annotations
+
+import re
+
+_UNSAFE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_BREAKS = re.compile("\r\n|[\t\n\x0b\x0c\r\x85\u2028\u2029]")
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    r"""The text with everything escaped that a terminal, a browser or a parser could obey: `\x1b`, `\u202e`.
+
+    Those are control characters, marks that turn the direction of writing, and halves of surrogate pairs. A line break
+    or a tab becomes a space; with `lines`, newlines and tabs stay.
+    """
+    if lines:
+        text = _BREAKS.sub(lambda found: found[0] if found[0] in "\n\t" else "\n" if found[0] == "\r\n" else " ", text)
+    else:
+        text = _BREAKS.sub(" ", text)
+    return _UNSAFE.sub(lambda found: _escape(ord(found[0])), text)
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
