@@ -93,7 +93,7 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
         "latent-thought": ("reaemb_bench.encoder.reasoners.latent_thought:LatentThought",
             "Thoughts by attention of the prompt's last tokens over the prompt."),
         "latent-thought-paper": ("reaemb_bench.encoder.reasoners.latent_thought:LatentThoughtPaper",
-            "`latent-thought` with the authors' rotary embedding, which is no rotation."),
+            "`latent-thought` with the authors' rotary embedding, which is not a rotation."),
         "none": ("reaemb_bench.encoder.reasoners.none:NoThought",
             "No latent thought and no thought token: what reasoning has to beat."),
     },
@@ -183,13 +183,13 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
     },
     "floor": {
         "random": ("reaemb_bench.recommender.simple_baselines:Random",
-            "Score items at random: what a metric is worth when nothing is known."),
+            "Score items at random: the value of a metric if nothing is known."),
         "popularity": ("reaemb_bench.recommender.simple_baselines:Popularity",
             "Score each item by its training interactions, the same for all users."),
         "item-knn": ("reaemb_bench.recommender.simple_baselines:ItemKNN",
             "Score each item by the sum of its cosine similarities to all items of the history."),
         "last-item-knn": ("reaemb_bench.recommender.simple_baselines:LastItemKNN",
-            "Score each item by its cosine similarity to the last item of the history, and to no other."),
+            "Score each item by its cosine similarity to the last item of the history alone."),
     },
 }
 """kind -> name -> (`module:Class`, what it is: the beginning of the docstring of the class)."""
