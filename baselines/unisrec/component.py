@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from reaemb_bench.core.artifacts import Float32
 from reaemb_bench.core.component import Component
-from reaemb_bench.recommender.item_tables import IdTable, SumTable, given_vectors
+from reaemb_bench.recommender.item_tables import IdTable, SumTable, centred_unit_rms, given_vectors
 
 _SPREAD = 0.02
 _LEAST_NOISE = 0.01
@@ -29,10 +29,9 @@ class Experts(Component):
 
     def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
         """forward() -> (items, hidden). Raises UserError if vectors are missing."""
-        given = torch.from_numpy(given_vectors(items, vectors))
-        # The gate reads the vectors too, so they are scaled first.
-        scaled = given / given.square().mean().sqrt().clamp(min=1e-12)
-        mixed = ExpertTable(scaled, hidden, experts=self.experts, dropout=self.dropout, noise=self.noise)
+        # The gate reads the vectors too, so they are centred and scaled first.
+        given = centred_unit_rms(torch.from_numpy(given_vectors(items, vectors)))
+        mixed = ExpertTable(given, hidden, experts=self.experts, dropout=self.dropout, noise=self.noise)
         return SumTable(IdTable(items, hidden), mixed) if self.with_ids else mixed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -14,6 +14,9 @@ from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
 
 Adapter = Literal["linear", "mlp", "none"]
+
+_ROUNDING = 1e-9
+"""Share of the energy of all vectors below which their mean is taken for zero."""
 
 
 class Ids(Component):
@@ -27,29 +30,39 @@ class Ids(Component):
 class Frozen(Component):
     """Frozen item vectors, mapped to the head's width by a trained adapter."""
 
+    version: ClassVar[int] = 2
+
     adapter: Adapter = "linear"
     """`linear`: two linear layers without an activation between them, as in the paper; `mlp`: with GELU; `none`:
     vectors as they are, whose width must then be the head's."""
     inner: int = Field(default=256, ge=1)
     """Width between the adapter's two layers."""
     unit_rms: bool = True
-    """Whether all vectors are divided by one number so that their entries have a root mean square of 1; the scale at
-    which a language model happens to write would otherwise act as a learning rate."""
+    """Whether the vectors are centred and divided by one number so that their entries have a root mean square of 1.
+    Otherwise their scale acts as a learning rate, and what all vectors share hides their differences."""
     zero_last: bool = False
     """Whether the last item's vector is zero, as in the paper's code, which inserts the padding row one place too
     early (defect D3)."""
 
     def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
         """A module whose forward() gives (items, hidden). Raises UserError if vectors are missing or misfit."""
-        checked = _checked(items, hidden, vectors, self.adapter)
-        if self.zero_last:
-            checked = checked.copy()
-            checked[-1] = 0
-        return FrozenTable(checked, hidden, adapter=self.adapter, inner=self.inner, unit_rms=self.unit_rms)
+        return FrozenTable(
+            _checked(items, hidden, vectors, self.adapter),
+            hidden,
+            adapter=self.adapter,
+            inner=self.inner,
+            unit_rms=self.unit_rms,
+            zero_last=self.zero_last,
+        )
 
 
 class Initialised(Component):
-    """Trainable vectors that start from given ones, scaled to the spread of `ids` (LLM2X, Harte et al. 2023)."""
+    """Trainable vectors that start from given ones, centred and scaled to the spread of `ids`.
+
+    Source: LLM2X (Harte et al., RecSys 2023).
+    """
+
+    version: ClassVar[int] = 2
 
     def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
         """A module whose forward() gives (items, hidden). Raises UserError without vectors `hidden` wide."""
@@ -58,6 +71,8 @@ class Initialised(Component):
 
 class IdsAndFrozen(Component):
     """The sum of a trainable id vector and the adapted frozen vector of each item."""
+
+    version: ClassVar[int] = 2
 
     adapter: Adapter = "linear"
     """As in `frozen`."""
@@ -96,7 +111,7 @@ class IdTable(nn.Module):
 
     def __init__(self, items: int, hidden: int, start: Float32 | None = None) -> None:
         super().__init__()
-        initial = torch.randn(items, hidden) if start is None else _unit_rms(torch.from_numpy(start))
+        initial = torch.randn(items, hidden) if start is None else centred_unit_rms(torch.from_numpy(start))
         # Self-attentive heads multiply by sqrt(hidden), which brings these to unit variance.
         self.weight = nn.Parameter(initial / math.sqrt(hidden))
 
@@ -110,10 +125,24 @@ class FrozenTable(nn.Module):
 
     vectors: Tensor
 
-    def __init__(self, vectors: Float32, hidden: int, *, adapter: Adapter, inner: int, unit_rms: bool) -> None:
+    def __init__(
+        self,
+        vectors: Float32,
+        hidden: int,
+        *,
+        adapter: Adapter,
+        inner: int,
+        unit_rms: bool,
+        zero_last: bool = False,
+    ) -> None:
         super().__init__()
         frozen = torch.from_numpy(vectors)
-        self.register_buffer("vectors", _unit_rms(frozen) if unit_rms else frozen, persistent=False)
+        if unit_rms:
+            frozen = centred_unit_rms(frozen)
+        if zero_last:
+            frozen = frozen.clone()
+            frozen[-1] = 0
+        self.register_buffer("vectors", frozen, persistent=False)
         self.adapter: nn.Module = nn.Identity()
         if adapter != "none":
             between = [nn.GELU()] if adapter == "mlp" else []
@@ -139,5 +168,13 @@ class SumTable(nn.Module):
         return summed
 
 
-def _unit_rms(vectors: Tensor) -> Tensor:
+def centred_unit_rms(vectors: Tensor) -> Tensor:
+    """Vectors (items, width) minus their mean, divided by one number: entries then have a root mean square of 1.
+
+    What all vectors share distinguishes no items, and may be 99 % of the energy of a language model's vectors. A mean
+    that is rounding, such as that of principal components, stays.
+    """
+    mean = vectors.mean(dim=0)
+    if mean.square().sum() > _ROUNDING * vectors.square().sum(dim=1).mean():
+        vectors = vectors - mean
     return vectors / vectors.square().mean().sqrt().clamp(min=1e-12)

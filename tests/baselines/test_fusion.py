@@ -12,6 +12,7 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.execute import execute, fetch
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.plan import Plan, plan
+from reaemb_bench.core.registry import build
 from reaemb_bench.core.store import Store
 from reaemb_bench.encoder.reducers import PCA
 from reaemb_bench.recommender.score import open_ranker
@@ -128,6 +129,31 @@ def test_whitenrec_plus_sums_both_whitenings_behind_one_projection() -> None:
 def experts(**settings: Any) -> Any:
     torch.manual_seed(0)
     return part("item-table", "unisrec", "Experts", **settings).build(200, 8, mixed().values)
+
+
+SHARED_MEAN = {
+    "frozen": ("item-table", None, "frozen", {"adapter": "none"}),
+    "initialised": ("item-table", None, "initialised", {}),
+    "unisrec": ("item-table", "unisrec", "Experts", {}),
+    "llm_esr": ("item-table", "llm_esr", "DualTable", {}),
+}
+
+
+@pytest.mark.parametrize("name", SHARED_MEAN)
+def test_what_all_vectors_share_changes_nothing(name: str) -> None:
+    """A mean with 99 % of the energy, as language models have it, leaves the differences between items as they are."""
+    kind, method, component, settings = SHARED_MEAN[name]
+    differences = mixed().values - mixed().values.mean(axis=0)
+    tables = []
+    for mean in (0.0, 10.0 * float(np.abs(differences).mean())):
+        table: Any = (
+            part(kind, method, component, **settings) if method else build(kind, {"use": component, **settings})
+        )
+        torch.manual_seed(0)
+        width = 24 if name in ("frozen", "initialised") else 8
+        tables.append(table.build(200, width, differences + np.float32(mean)).eval()().detach().numpy())
+    np.testing.assert_allclose(tables[1], tables[0], atol=2e-3 * np.abs(tables[0]).max())
+    assert tables[0].std(axis=0).min() > 0
 
 
 def test_unisrecs_gates_sum_to_one_and_are_noisy_in_training_alone() -> None:
