@@ -28,17 +28,17 @@ MOST_DEAD_GROUPS = 0.5
 
 
 def tables_of(plans: Sequence[Plan], results: Store, expected: Expected = NOTHING) -> list[Table]:
-    """The tables of executed plans, one a seed of one recipe; none if the recipe ranks nothing."""
+    """The tables of executed plans, one per seed of one recipe; none if the recipe ranks nothing, not even floors."""
+    first = plans[0]
     by_plan = [fetch_all(planned, results, Ranks) for planned in plans]
-    if not by_plan[0]:
+    floors = fetch(first, results, Floors)
+    if not by_plan[0] and floors is None:
         return []
     from reaemb_bench.report.results import lists_table, results_table
 
-    first = plans[0]
     recipe = first.recipe
     only = len(by_plan[0]) == 1
     named = {recipe.name if only else step: [ranks[step] for ranks in by_plan] for step in by_plan[0]}
-    floors = fetch(first, results, Floors)
     # If everything that depends on it is cached, the data step's own result may be gone.
     job = first.job_of(TestTargets)
     targets = fetch(first, results, TestTargets) if job is not None and results.has(job.key) else None
@@ -50,7 +50,8 @@ def tables_of(plans: Sequence[Plan], results: Store, expected: Expected = NOTHIN
         sampled=None if targets is None else int(targets.candidates.shape[1]),
         embedder_seed=recipe.embedder_seed,
     )
-    table = expected.noted(table, len(next(iter(by_plan[0].values())).users), facts_of(first, results, Corpus))
+    users = len(next(iter({**by_plan[0], **({} if floors is None else floors.by_name)}.values())).users)
+    table = expected.noted(table, users, facts_of(first, results, Corpus))
     origins = origin_notes({recipe.name: plan_manifests(plans, results)})
     signs = [f"warning: {sign}" for name, seeds in named.items() for sign in rank_signs(name, seeds)]
     table = replace(table, notes=(*table.notes, *origins, *signs, *health_notes(plans, results)))

@@ -1,5 +1,6 @@
 """Floors: what they score, that they see training counts alone, and the steps that rank."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from reaemb_bench.core.registry import build
 from reaemb_bench.evaluation.ranking import rank_targets
 from reaemb_bench.evaluation.summary import summarise
 from reaemb_bench.recommender.simple_baselines import ItemKNN, LastItemKNN, Popularity, Random, RankFloors
+from tests.conftest import Said
 
 
 def sequences(lists: list[list[int]]) -> Sequences:
@@ -154,3 +156,19 @@ def test_ranks_have_a_row_for_each_test_user(tmp_path: Path) -> None:
     assert ranks.users.tolist() == [0, 1, 2]
     assert ranks.popularity.tolist() == [1, 1, 3]
     assert ranks.history.tolist() == [3, 3, 2]
+
+
+def test_floors_are_shown_by_themselves(command: Callable[..., Said], tmp_path: Path) -> None:
+    recipe = tmp_path / "floors.toml"
+    recipe.write_text(
+        'title = "Floors alone"\nsteps = ["prepare", "floors"]\n'
+        '[prepare]\nsource = { use = "simulated", users = 40, items = 30 }\n',
+        encoding="utf-8",
+    )
+    ran = command("run", recipe)
+    assert ran.code == 0, ran.err
+    shown = [
+        line.split()[0] for line in ran.out.splitlines() if line.split() and line.split()[-1].startswith((".", "1"))
+    ]
+    assert shown[:4] == ["random", "popularity", "item-knn", "last-item-knn"]
+    assert "40 test users" in ran.out
