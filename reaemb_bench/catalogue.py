@@ -159,7 +159,7 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
         "frozen": ("reaemb_bench.recommender.item_tables:Frozen",
             "Frozen item vectors, mapped to the head's width by a trained adapter."),
         "initialised": ("reaemb_bench.recommender.item_tables:Initialised",
-            "Trainable vectors that start from given ones, scaled to the spread of `ids` (LLM2X, Harte et al. 2023)."),
+            "Trainable vectors that start from given ones, centred and scaled to the spread of `ids`."),
         "ids-and-frozen": ("reaemb_bench.recommender.item_tables:IdsAndFrozen",
             "The sum of a trainable id vector and the adapted frozen vector of each item."),
     },
