@@ -252,7 +252,7 @@ def _interactions(settings: Mapping[str, Any], table: TableFile) -> tuple[polars
             f"{table.file}: every row lacks '{settings['user']}' or '{settings['item']}'; name other columns"
         )
     lacking = (user.is_null() | item.is_null()).arg_true()
-    examples = [f"row {place + 1}" for place in lacking.head(_EXAMPLES)]
+    examples = [f"row {row + 1}" for row in lacking.head(_EXAMPLES)]
     what = "rows without user or item, which are dropped"
     return rows, [finding, _finding("ids", what, lacking, height, examples=examples)]
 

@@ -115,47 +115,47 @@ def _verify(file: Path, expected: str, name: str) -> None:
 
 
 @contextmanager
-def released(place: Path, names: Sequence[str], home: str, scratch: Path) -> Iterator[dict[str, Path]]:
+def released(path: Path, names: Sequence[str], home: str, scratch: Path) -> Iterator[dict[str, Path]]:
     """Yields the files of a published data set by name; those of a zip file exist as long as the block runs.
 
-    place: a folder that holds them, or a zip file with them at any depth, which are then unpacked below `scratch`.
+    path: a folder that holds them, or a zip file with them at any depth, which are then unpacked below `scratch`.
     home: where the data set is published, for the message of the UserError that is raised if one is missing.
     """
-    if place.is_dir():
+    if path.is_dir():
         for name in names:
-            if not is_file(place / name):
-                raise UserError(f"there is no file {place / name} (setting source.path); fetch it from {home}")
-        yield {name: place / name for name in names}
+            if not is_file(path / name):
+                raise UserError(f"there is no file {path / name} (setting source.path); fetch it from {home}")
+        yield {name: path / name for name in names}
         return
-    if not is_file(place):
+    if not is_file(path):
         raise UserError(
-            f"there is no folder or zip file {place} (setting source.path, relative to where you start the program); "
+            f"there is no folder or zip file {path} (setting source.path, relative to where you start the program); "
             f"fetch it from {home}"
         )
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         files = {name: Path(folder) / name for name in names}
         try:
-            with zipfile.ZipFile(place) as archive:
+            with zipfile.ZipFile(path) as archive:
                 for name, file in files.items():
                     unpack(archive, _member(archive, name), file)
         except UNREADABLE as error:
-            raise UserError(f"{place} is not a whole zip file ({error}); fetch it again from {home}") from None
+            raise UserError(f"{path} is not a whole zip file ({error}); fetch it again from {home}") from None
         yield files
 
 
-def fingerprint(place: Path, names: Sequence[str]) -> dict[str, str]:
+def fingerprint(path: Path, names: Sequence[str]) -> dict[str, str]:
     """Returns the sha256 of each file, the same in a folder and in a zip file, or the first that is missing."""
-    if not is_file(place):
-        return file_digests({name: place / name for name in names})
+    if not is_file(path):
+        return file_digests({name: path / name for name in names})
     digests: dict[str, str] = {}
     try:
-        with zipfile.ZipFile(place) as archive:
+        with zipfile.ZipFile(path) as archive:
             for name in names:
                 with archive.open(_member(archive, name)) as stream:
                     digests[f"{name}_sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
     except (*UNREADABLE, UserError):
-        return {"missing": str(place)}
+        return {"missing": str(path)}
     return digests
 
 

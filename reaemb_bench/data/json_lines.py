@@ -19,7 +19,7 @@ import polars
 from reaemb_bench.data.lines import BadLines, Field, blocks, prefetched
 
 _FEW = 16
-_PLACE = "\nplace"
+_ROW = "\nrow"
 # What polars writes for lists, objects, truth values and halves of surrogate pairs if text is asked for.
 _NOT_TEXT = r"^[\[{]|^(?:true|false)$|\x00"
 
@@ -51,28 +51,28 @@ def read_json_lines(
         except polars.exceptions.PolarsError:
             return block, None
 
-    def one_by_one(places: Iterable[int], lines: list[bytes]) -> Iterator[Row]:
-        """Place and wanted values of each line that is sound; the others are counted."""
-        for place in places:
-            with bad.line(start + place):
-                content = parse(lines[place])
-                yield place, *(_value(name, field, content.get(name)) for name, field in fields.items())
+    def one_by_one(rows: Iterable[int], lines: list[bytes]) -> Iterator[Row]:
+        """Row number and wanted values of each line that is sound; the others are counted."""
+        for row in rows:
+            with bad.line(start + row):
+                content = parse(lines[row])
+                yield row, *(_value(name, field, content.get(name)) for name, field in fields.items())
 
     start = 1
     for block, raw in prefetched(map(parsed, blocks(file))):
         height = block.count(b"\n")
         if raw is None or raw.height != height:
-            frame = polars.DataFrame(schema={_PLACE: polars.UInt32, **schema})
-            doubtful = [place for place, line in enumerate(block.split(b"\n")) if line.strip()]
+            frame = polars.DataFrame(schema={_ROW: polars.UInt32, **schema})
+            doubtful = [row for row, line in enumerate(block.split(b"\n")) if line.strip()]
         else:
-            frame = raw.with_columns(**_conversions(fields)).with_row_index(_PLACE).cast({_PLACE: polars.UInt32})
+            frame = raw.with_columns(**_conversions(fields)).with_row_index(_ROW).cast({_ROW: polars.UInt32})
             doubtful = frame.select(polars.any_horizontal(*_doubts(fields, raw))).to_series().arg_true().to_list()
         if doubtful:
             again = polars.DataFrame(one_by_one(doubtful, block.split(b"\n")), schema=frame.schema, orient="row")
-            frame = polars.concat([frame.filter(~polars.col(_PLACE).is_in(doubtful)), again]).sort(_PLACE)
+            frame = polars.concat([frame.filter(~polars.col(_ROW).is_in(doubtful)), again]).sort(_ROW)
         start += height
         if frame.height:
-            yield frame.drop(_PLACE)
+            yield frame.drop(_ROW)
 
 
 def _conversions(fields: Mapping[str, Field]) -> dict[str, polars.Expr]:

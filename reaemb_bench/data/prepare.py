@@ -15,7 +15,7 @@ from pydantic import Field
 from reaemb_bench.core.artifacts import Corpus, Int32, Int64, Sequences, TestTargets, ValidationTargets
 from reaemb_bench.core.component import Component, Context, Randomness, Step
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.data.interactions import Interactions, SplitInteractions
+from reaemb_bench.data.interactions import FIRST_SECOND, PER_SECOND, SCHEMA, Interactions, SplitInteractions
 from reaemb_bench.data.kinds import AnyPrompt, AnySource, AnySplit, ManyFilters, Prompt
 from reaemb_bench.data.negative_sampling import draw_unknown
 
@@ -43,6 +43,7 @@ class Prepare(Step):
     def run(self, context: Context) -> tuple[Corpus, ValidationTargets, TestTargets]:
         """Returns all that later steps work on. Raises UserError if filters leave nothing to learn or to judge."""
         data = self.source.read(context.machine)
+        _check(data)
         warnings = {}
         for filter_ in self.filters:
             before = data.frame.height
@@ -99,6 +100,27 @@ class Prepare(Step):
             }
         )
         return corpus, validation, test
+
+
+def _check(data: Interactions) -> None:
+    """Raises UserError if a source, such as a plug-in, returns rows that cannot be put in order."""
+    for column, dtype in SCHEMA.items():
+        if column not in data.frame.columns:
+            raise UserError(f"{data.name}: the source returns no column '{column}'; it needs {', '.join(SCHEMA)}")
+        series = data.frame[column]
+        text = dtype == polars.String and isinstance(series.dtype, polars.Categorical | polars.Enum)
+        if series.dtype != dtype and not text and series.null_count() < len(series):
+            raise UserError(f"{data.name}: the source's column '{column}' is {series.dtype}; make it {dtype()}")
+        if series.null_count() and column != "rating":
+            raise UserError(f"{data.name}: the source's column '{column}' has {series.null_count():,} nulls; drop them")
+    if data.unit == "unknown" and data.time_unit is not None:
+        least = FIRST_SECOND * PER_SECOND[data.time_unit]
+        other = data.frame["timestamp"].filter(data.frame["timestamp"] < least)
+        if len(other):
+            raise UserError(
+                f"{data.name}: {len(other):,} times, such as {other[0]}, are not in the unit of the others "
+                f"({data.time_unit}); give all in one, or name it in Interactions(unit=...)"
+            )
 
 
 def _ties(data: Interactions, split: SplitInteractions) -> dict[str, int]:

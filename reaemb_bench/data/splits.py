@@ -64,7 +64,7 @@ class Temporal(Component):
             )
         times = data.frame["timestamp"].sort()
         first, second = (int(times[int(share * len(times))]) for share in (self.validation_from, self.test_from))
-        time, place = polars.col("timestamp"), polars.int_range(polars.len()).over("user")
+        time, position = polars.col("timestamp"), polars.int_range(polars.len()).over("user")
         learned, later = (time < first).sum().over("user"), (time >= second).sum().over("user")
         earlier = polars.len().over("user") - later
         target = earlier if self.target == "first" else earlier + later - 1
@@ -72,10 +72,10 @@ class Temporal(Component):
         judged = (later > 0) & (target > 0)
         history = polars.when(judged).then(target).otherwise(earlier)
         wanted = {
-            "training": place < learned,
-            "validation": (place == learned) & (learned > 0) & (place < earlier),
-            "between": place < history,
-            "test": judged & (place == target),
+            "training": position < learned,
+            "validation": (position == learned) & (learned > 0) & (position < earlier),
+            "between": position < history,
+            "test": judged & (position == target),
         }
         return _divided(_in_time_order(data.frame, seed), wanted)
 

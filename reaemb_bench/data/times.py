@@ -125,7 +125,7 @@ def _fractions(
     if lossy:
         # Floats do not hold all digits of the text.
         exact = {text: Decimal(text) for text in series.unique()}
-        rank = {value: place for place, value in enumerate(sorted(set(exact.values())))}
+        rank = {value: number for number, value in enumerate(sorted(set(exact.values())))}
         if unit is None:
             ranks = {text: rank[value] for text, value in exact.items()}
             return series.replace_strict(ranks, return_dtype=polars.Int64), None

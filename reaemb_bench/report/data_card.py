@@ -212,7 +212,7 @@ def length_bins(lengths: Int64) -> tuple[Bin, ...]:
     counts, _ = np.histogram(lengths, bins=starts)
     filled = np.flatnonzero(counts)
     inside = range(filled[0], filled[-1] + 1) if len(filled) else ()
-    return tuple(Bin(starts[place], starts[place + 1] - 1, int(counts[place])) for place in inside)
+    return tuple(Bin(starts[at], starts[at + 1] - 1, int(counts[at])) for at in inside)
 
 
 # Does order matter in these data? What a simple model loses if it reads histories in random order.
@@ -310,14 +310,14 @@ def write(card: Card, folder: Path) -> None:
 
 def as_json(card: Card) -> dict[str, Any]:
     """Returns all figures of a card as plain JSON, fractions with six significant digits."""
-    found = card.sequentiality
+    measured = card.sequentiality
     order = None
-    if found is not None:
+    if measured is not None:
         losses = {
             name: {**{key: _rounded(value) for key, value in asdict(loss).items()}, "lost": _rounded(loss.share)}
-            for name, loss in found.by_metric.items()
+            for name, loss in measured.by_metric.items()
         }
-        order = {"users": found.users, "of": found.of, "shuffles": found.shuffles, **losses}
+        order = {"users": measured.users, "of": measured.of, "shuffles": measured.shuffles, **losses}
     sections = {
         name: {key: _rounded(figure.value) for key, figure in section.items()}
         for name, section in card.sections.items()
@@ -342,16 +342,16 @@ def _rounded(value: float | None) -> float | None:
 
 def _order_matters(card: Card) -> list[str]:
     """A line that says how it was measured, and what random order costs, a line a metric."""
-    found = card.sequentiality
-    if found is None:
+    measured = card.sequentiality
+    if measured is None:
         return ["too few validation targets to tell"]
-    users = f"{found.users:,}" if found.users == found.of else f"{found.users:,} of {found.of:,}"
+    users = f"{measured.users:,}" if measured.users == measured.of else f"{measured.users:,} of {measured.of:,}"
     lines = [
         f"last-item-knn on {users} validation targets, whole catalogue: histories as they are against histories in "
-        f"random order (mean of {found.shuffles} shuffles); "
+        f"random order (mean of {measured.shuffles} shuffles); "
         'the idea is that of Klenitskiy et al., "Does It Look Sequential?", RecSys 2024'
     ]
-    for name, loss in found.by_metric.items():
+    for name, loss in measured.by_metric.items():
         lost = _MISSING if loss.share is None else percent(loss.share)
         lines.append(
             f"{name.upper()}: {loss.ordered:.4f} in order, {loss.shuffled:.4f} ± {loss.sd:.4f} shuffled, {lost} lost "
@@ -457,7 +457,7 @@ def render_terminal(card: Card) -> Group:
         parts += [_heading(_TITLES[name]), _pairs(figures, numbers=True)]
     if card.removed:
         parts += [_heading("Removed"), _pairs(card.removed)]
-    at = [card.long_tail[round(100 * (place + 1) / _WIDTH)] for place in range(_WIDTH)]
+    at = [card.long_tail[round(100 * (column + 1) / _WIDTH)] for column in range(_WIDTH)]
     marks = ["100 %", *[""] * (_HEIGHT - 2), "0 %"]
     plot = [f"  {mark:>5} ┤{line}" for mark, line in zip(marks, columns(at, _HEIGHT), strict=True)]
     plot.append(f"  {'':>5}  {'0 %':<{_WIDTH - 5}}100 %")

@@ -340,3 +340,52 @@ def test_a_store_may_have_any_name(folder: str, command: Callable[..., Said], to
     again = command("run", toy_recipe, "--store", tmp_path / folder)
     assert again.code == 0, again.err
     assert "everything was cached" in again.out
+
+
+SHOP = """
+from dataclasses import replace
+
+import polars
+
+from reaemb_bench import Component
+from reaemb_bench.data.sources.simulated import Simulated
+
+
+class Shop(Component):
+    def read(self, machine):
+        data = Simulated(users=30, items=20, clusters=2).read(machine)
+        time = polars.col("timestamp")
+        return replace(data, unit="unknown", frame=data.frame.with_columns({change}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("time", ""),
+        ("(time - 1_600_000_000).alias('timestamp')", ""),
+        (
+            "polars.when(polars.int_range(polars.len()) == 3).then(0).otherwise(time).alias('timestamp')",
+            "such as 0, are",
+        ),
+        (
+            "polars.when(time % 7 == 0).then(time * 1000).otherwise(time).alias('timestamp')",
+            "not in the unit of the others",
+        ),
+        ("time.cast(polars.Float64)", "column 'timestamp' is Float64; make it Int64"),
+        ("polars.when(polars.int_range(polars.len()) > 3).then(time).alias('timestamp')", "has 4 nulls"),
+        ("polars.lit(None, polars.String).alias('user')", "column 'user' has"),
+        ("polars.lit(3).alias('item')", "column 'item' is Int32; make it String"),
+    ],
+)
+def test_times_and_keys_of_a_plug_in_source_are_checked(change: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SHOP.format(change=change), encoding="utf-8")
+    step = build("step", {"use": "prepare", "source": f"{tmp_path / 'shop.py'}:Shop"})
+    assert isinstance(step, Prepare)
+    context = Context(1, Machine(), lambda _: None, lambda _: None, tmp_path)
+    if not words:
+        assert step.run(context)[0].users == 30
+        return
+    with pytest.raises(UserError, match=words) as caught:
+        step.run(context)
+    assert "\n" not in str(caught.value)

@@ -249,18 +249,18 @@ class MovieLens32M(MovieLensFiles):
 
 def _read_release(source: MovieLensFiles, scratch: Path) -> Interactions:
     """Returns a release of MovieLens. scratch: where a zip file is unpacked meanwhile."""
-    place, layout, home = source.path, source.layout, source.about.home
+    path, layout, home = source.path, source.layout, source.about.home
     names = (layout.ratings, layout.movies)
-    bad_ratings, bad_movies = (BadLines(place / name, source.malformed_limit) for name in names)
+    bad_ratings, bad_movies = (BadLines(path / name, source.malformed_limit) for name in names)
     movies: Movies = {}
     repeated = 0
-    with released(place, names, home, scratch) as files:
+    with released(path, names, home, scratch) as files:
         for name, header in zip(names, layout.headers or (), strict=False):
             with files[name].open("rb") as stream:
                 first = stream.readline(1000).removeprefix(b"\xef\xbb\xbf").decode("latin-1").strip()
             if first != header:
                 raise UserError(
-                    f"{place / name} starts with '{first[:80]}' and not with '{header}'; give the published file"
+                    f"{path / name} starts with '{first[:80]}' and not with '{header}'; give the published file"
                 )
         has_header = layout.headers is not None
         frame = read_delimited(files[layout.ratings], _COLUMNS, _FIELDS, layout.separator, has_header, bad_ratings)
@@ -272,7 +272,7 @@ def _read_release(source: MovieLensFiles, scratch: Path) -> Interactions:
                 repeated += key in movies
                 movies.setdefault(key, movie(title, genres.split("|")))
     if not movies:
-        raise UserError(f"{place / layout.movies} holds no movie{bad_movies.hint}; fetch it again from {home}")
+        raise UserError(f"{path / layout.movies} holds no movie{bad_movies.hint}; fetch it again from {home}")
     removed = {
         **bad_ratings.removed("interactions"),
         **bad_movies.removed("items"),

@@ -99,16 +99,16 @@ class Simulated(Component):
         histories = []
         for length in lengths:
             history: list[int] = []
-            shelf = place = 0
+            shelf = position = 0
             for step in range(int(length)):
                 moves = step == 0 or rng.random() >= self.loyalty
                 if moves:
                     shelf = int(rng.integers(self.clusters))
                 if not moves and rng.random() < self.habit:
-                    place = (place + 1) % len(shelves[shelf])
+                    position = (position + 1) % len(shelves[shelf])
                 else:
-                    place = int(rng.choice(len(shelves[shelf]), p=chances[shelf]))
-                history.append(int(shelves[shelf][place]))
+                    position = int(rng.choice(len(shelves[shelf]), p=chances[shelf]))
+                history.append(int(shelves[shelf][position]))
             histories.append(history)
         return histories
 
