@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from reaemb_bench.core.artifacts import Corpus, Vectors
@@ -41,6 +42,14 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """Another process computes a job's result; this one waits for it. owner: words for that process."""
+
+    job: Job
+    owner: str
+
+
+@dataclass(frozen=True)
 class Started:
     """A job starts computing."""
 
@@ -64,7 +73,7 @@ class Finished:
     cached: bool
 
 
-Event = Planned | Started | Progressed | Finished
+Event = Planned | Waiting | Started | Progressed | Finished
 Watch = Callable[[Event], None]
 
 
@@ -91,7 +100,7 @@ def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None
     watch(Planned(planned, cached, needed))
     for job in planned.jobs:
         if job.key in needed:
-            with _disk_errors_named(job, store), store.lock(job.key):
+            with _disk_errors_named(job, store), store.computing_alone(job.key, partial(_wait, job, watch)):
                 # Another process may have finished it while this one waited for the lock.
                 if not store.has(job.key):
                     watch(Started(job))
@@ -104,6 +113,10 @@ def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None
             store.tidy(job.key)
             watch(Finished(job, store.manifest(job.key), cached=True))
     broadcast(*_NOTHING_LEFT)
+
+
+def _wait(job: Job, watch: Watch, owner: str) -> None:
+    watch(Waiting(job, owner))
 
 
 def _assist(planned: Plan, store: Store, machine: Machine) -> None:

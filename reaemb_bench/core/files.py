@@ -91,13 +91,24 @@ def write_atomically(file: Path, content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         # mkstemp makes files that their owner alone may read; this one is as other new files are.
-        mask = os.umask(0o077)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
+        Path(name).chmod(_new_file_mode())
         Path(name).replace(file)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def open_to_readers(folder: Path) -> None:
+    """Give all files below `folder` the rights of new files; safetensors writes files that their owner alone reads."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(_new_file_mode())
+
+
+def _new_file_mode() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def write_new(file: Path, content: bytes) -> None:

@@ -177,6 +177,12 @@ def ranks_of(run: Run, store: Store) -> tuple[Ranks, ...]:
     return tuple(artifact_of(run, store, Ranks, seed) for seed in range(len(run.seeds)))
 
 
+def identities_of(run: Run, store: Store) -> list[dict[str, Any]]:
+    """What decided each result of a run that is still in the store."""
+    keys = {result.key for seed in run.results for result in seed}
+    return [store.manifest(key)["identity"] for key in sorted(keys) if store.has(key)]
+
+
 def floors_of(run: Run, store: Store) -> Floors | None:
     """The run's floors, None if the recipe has none or the store lost them."""
     key = run.key_of(Floors)

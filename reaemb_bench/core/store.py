@@ -9,18 +9,28 @@ processes from computing the same result; the operating system frees it when its
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import BaseFileLock, FileLock, Timeout
 
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import checksummed_json, read_checksummed, sha256_of, sync_tree, why_unwritten
+from reaemb_bench.core.files import (
+    checksummed_json,
+    open_to_readers,
+    read_checksummed,
+    sha256_of,
+    sync_tree,
+    why_unwritten,
+)
 
 T = TypeVar("T")
 
@@ -58,6 +68,8 @@ class Store:
             return read_checksummed(file.read_bytes(), key)
         except FileNotFoundError:
             raise UserError(f"the store has lost the result {file.parent}; run again, and it is computed") from None
+        except PermissionError as error:
+            raise _unreadable(file, error) from None
         except (OSError, ValueError) as error:
             raise UserError(f"{file} cannot be read ({error}); delete the folder {file.parent} and run again") from None
 
@@ -89,6 +101,25 @@ class Store:
         """A lock that one process at a time holds while it computes `key`."""
         return FileLock(self._make(self.root / "locks") / f"{key}.lock")
 
+    @contextmanager
+    def computing_alone(self, key: str, waiting: Callable[[str], None]) -> Iterator[None]:
+        """A block in which this process holds the lock of `key`.
+
+        waiting: called if another process holds it, with words for that process; then this one waits.
+        """
+        lock, owner = self.lock(key), self.root / "locks" / f"{key}.owner"
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting(_words_of(owner))
+            lock.acquire()
+        try:
+            owner.write_text(f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M:%S}")
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
     def held(self, key: str) -> bool:
         """Whether a process computes `key` now."""
         if not (self.root / "locks" / f"{key}.lock").is_file():
@@ -96,7 +127,8 @@ class Store:
         try:
             with self.lock(key).acquire(timeout=0):
                 return False
-        except Timeout:
+        except (Timeout, PermissionError):
+            # Without the right to lock a key nobody can tell that it is free.
             return True
 
     def computing(self) -> frozenset[str]:
@@ -118,6 +150,7 @@ class Store:
         draft = self._make(self.root / "drafts" / f"{key}.{uuid.uuid4().hex[:8]}")
         try:
             yield draft
+            open_to_readers(draft)
             sync_tree(draft)
             self._make(self.root / "results")
             if not self.has(key):
@@ -198,11 +231,24 @@ def save_checksummed(draft: Path, facts: Mapping[str, Any]) -> None:
     (draft / MANIFEST).write_text(checksummed_json({**facts, "files": files}, key), encoding="utf-8")
 
 
+def _words_of(owner: Path) -> str:
+    try:
+        return owner.read_text(encoding="utf-8") or "another process"
+    except OSError:
+        return "another process"
+
+
+def _unreadable(file: Path, error: OSError) -> UserError:
+    return UserError(f"{file} cannot be read ({error.strerror}); ask its owner to let you, or choose another --store")
+
+
 def _check(folder: Path, name: str, known: Mapping[str, Any]) -> Path:
     file = folder / name
     cure = f"delete {folder}, run again"
     try:
         whole = file.is_file() and file.stat().st_size == known["bytes"] and sha256_of(file) == known["sha256"]
+    except PermissionError as error:
+        raise _unreadable(file, error) from None
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}); {cure}") from None
     if not whole:

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from reaemb_bench.core.artifacts import Corpus, Encoder, Ranker, Ranks, Vectors
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import sync_tree
+from reaemb_bench.core.files import open_to_readers, sync_tree
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plugins import only_stored_code
 from reaemb_bench.core.registry import build, find
-from reaemb_bench.core.runs import Result, Run, artifact_of, floors_of, ranks_of
+from reaemb_bench.core.runs import Result, Run, artifact_of, floors_of, identities_of, ranks_of
 from reaemb_bench.core.store import Store
 from reaemb_bench.core.text import printable
 from reaemb_bench.data.interactions import About
@@ -119,7 +120,7 @@ def export(
     settings: dict[str, Any] = tomllib.loads(run.recipe).get(by.step if by is not None else "", {})
     if settings.get("use") != "encode":
         settings = {}
-    with _appearing(folder) as draft:
+    with only_stored_code(identities_of(run, store)), _appearing(folder) as draft:
         titles = corpus.titles if corpus.titles != corpus.item_keys else ()
         write_vectors(draft, form, chosen.vectors, corpus.item_keys, titles)
         exported = None
@@ -139,12 +140,8 @@ def export(
             data_sha256=data_fingerprint(run_manifests(run, store)),
         )
         (draft / "README.md").write_text(render_card(card, folder.resolve().name, form), encoding="utf-8")
-        recipe = draft / "recipe.toml"
-        recipe.write_text(run.recipe, encoding="utf-8")
-        for file in draft.rglob("*"):
-            # Weights are written readable by their owner alone; here they are to be passed on.
-            if file.is_file():
-                file.chmod(recipe.stat().st_mode)
+        (draft / "recipe.toml").write_text(run.recipe, encoding="utf-8")
+        open_to_readers(draft)
     return card
 
 

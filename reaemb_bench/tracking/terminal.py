@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 
 from reaemb_bench.core.component import Progress
-from reaemb_bench.core.execute import Event, Finished, Planned, Progressed, Started, Watch
+from reaemb_bench.core.execute import Event, Finished, Planned, Progressed, Started, Waiting, Watch
 from reaemb_bench.core.plan import Plan
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -51,7 +51,9 @@ class Lines:
             self._write(f"{title}, seed {seed}: {len(event.needed)} of {len(self._names)} steps to compute")
             return
         step = f"[{self._names.index(event.job.name) + 1}/{len(self._names)}] {event.job.name}"
-        if isinstance(event, Started):
+        if isinstance(event, Waiting):
+            self._write(f"{step}: waits for {event.owner}, which computes the same result")
+        elif isinstance(event, Started):
             self._last, self._pace = self._clock(), Pace(self._clock)
             self._write(f"{step}: starts")
         elif isinstance(event, Progressed):
@@ -85,6 +87,8 @@ class LiveView:
             for job in event.plan.jobs:
                 if job.key not in event.cached | event.needed:
                     self._show(job.name, _DONE, "not needed", 1, 1)
+        elif isinstance(event, Waiting):
+            self._show(event.job.name, _WAITING, f"waits for {event.owner}", 0, 1)
         elif isinstance(event, Started):
             self._pace = Pace()
             self._show(event.job.name, _RUNNING, "starting", 0, 1)

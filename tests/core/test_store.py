@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import Timeout
 
+from reaemb_bench.core.artifacts import Ranker
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import write_atomically
+from reaemb_bench.core.inventory import find_garbage, inventory
 from reaemb_bench.core.store import MANIFEST, PROGRESS_FILE, Store, save_checksummed
 
 KEY = "0123456789abcdef"
@@ -116,3 +120,64 @@ def test_an_atomic_write_replaces_whole_files_and_leaves_no_litter(tmp_path: Pat
     write_atomically(file, b"new")
     assert file.read_bytes() == b"new"
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_results_are_readable_by_whoever_the_umask_admits(tmp_path: Path) -> None:
+    store, before = Store(tmp_path), os.umask(0o022)
+    try:
+        with store.writing(KEY) as draft:
+            Ranker({}, {"x": np.zeros(2, dtype=np.float32)}).save(draft)
+            save_checksummed(draft, {})
+    finally:
+        os.umask(before)
+    assert {file.name: file.stat().st_mode & 0o777 for file in store.folder(KEY).iterdir()} == dict.fromkeys(
+        ("ranker.json", "ranker.safetensors", MANIFEST), 0o644
+    )
+
+
+def test_a_result_without_the_right_to_read_it_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(file: Path) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    store = Store(tmp_path)
+    _put(store)
+    monkeypatch.setattr("reaemb_bench.core.store.sha256_of", denied)
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\); ask its owner"):
+        store.verify(KEY, "thing")
+
+
+def test_a_store_without_the_right_to_write_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    store = Store(tmp_path)
+    with store.lock(KEY):
+        _put(store)
+    monkeypatch.setattr("filelock.FileLock.acquire", denied)
+    monkeypatch.setattr(Path, "mkdir", lambda folder, **_: None if folder.is_dir() else denied())
+    assert [stored.key for stored in inventory(store)] == [KEY]
+    assert find_garbage(store, now=1e10).pieces == ()
+    assert store.progress(KEY) == [{"done": 1, "loss": 0.5}]
+    with pytest.raises(UserError, match="Permission denied"):
+        store.discard(store.folder(KEY))
+
+
+def test_who_waits_for_another_process_is_told_for_whom(tmp_path: Path) -> None:
+    store, told = Store(tmp_path), []
+    script = (
+        "import sys, time; from pathlib import Path; from reaemb_bench.core.store import Store\n"
+        f"with Store(Path(sys.argv[1])).computing_alone('{KEY}', print):\n"
+        "    print('ready', flush=True); time.sleep(1)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        with store.computing_alone(KEY, told.append):
+            assert other.wait() == 0
+        assert len(told) == 1
+        assert told[0].startswith(f"process {other.pid} on ")
+    with store.computing_alone(KEY, told.append):
+        pass
+    assert len(told) == 1
