@@ -19,7 +19,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.errors import ArrayError, UserError
 from reaemb_bench.core.files import write_atomically
 
 Int32 = npt.NDArray[np.int32]
@@ -32,6 +32,7 @@ SHARD = 16_384
 """Most rows of one file of vectors."""
 
 _OF_CORPUS = ("name", "instruction", "item_keys", "user_keys", "texts", "titles")
+_OF_TARGETS = {"users": (np.int64, 1), "targets": (np.int32, 1), "candidates": (np.int32, 2)}
 _OF_LISTS = ("recommended", "item_popularity", "history_hash", "sample_hash")
 
 
@@ -47,6 +48,36 @@ class Artifact(Protocol):
         """Read back what `save` wrote."""
 
 
+def as_array(name: str, value: Any, dtype: Any, dimensions: int) -> npt.NDArray[Any]:
+    """The value as an array of this type; lists, torch tensors and other types are converted if no number changes.
+
+    name: of the numbers, for the error. Raises ArrayError if they are of another shape, or not whole but should be.
+    """
+    if isinstance(value, np.ndarray) and value.dtype == dtype and value.ndim == dimensions:
+        return value
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value
+    try:
+        array = np.asarray(value)
+        with np.errstate(over="ignore", invalid="ignore"):
+            converted: npt.NDArray[Any] = array.astype(dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArrayError(f"{name} are not an array of numbers ({error}); return one of {np.dtype(dtype)}") from None
+    if np.issubdtype(dtype, np.integer) and not np.array_equal(converted, array):
+        raise ArrayError(f"{name} are not all whole numbers of {np.dtype(dtype)}; return such numbers")
+    if converted.ndim != dimensions:
+        raise ArrayError(f"{name} are of shape {converted.shape}; return an array of {dimensions} dimensions")
+    return converted
+
+
+def _convert(artifact: Any, fields: Mapping[str, tuple[Any, int]]) -> None:
+    """Replace the fields of a frozen artefact by arrays of these types and dimensions."""
+    for name, (dtype, dimensions) in fields.items():
+        label = f"{name} of {type(artifact).__name__}"
+        object.__setattr__(artifact, name, as_array(label, getattr(artifact, name), dtype, dimensions))
+
+
 @dataclass(frozen=True)
 class Sequences:
     """Interactions of many users as flat arrays, each user's in time order.
@@ -56,6 +87,10 @@ class Sequences:
 
     items: Int32
     offsets: Int64
+
+    def __post_init__(self) -> None:
+        """Raises ArrayError if a field is not an array of its type and shape."""
+        _convert(self, {"items": (np.int32, 1), "offsets": (np.int64, 1)})
 
     @property
     def users(self) -> int:
@@ -150,6 +185,10 @@ class ValidationTargets:
     targets: Int32
     candidates: Int32
 
+    def __post_init__(self) -> None:
+        """Raises ArrayError if a field is not an array of its type and shape."""
+        _convert(self, _OF_TARGETS)
+
     def save(self, folder: Path) -> None:
         """Write `validation_targets.safetensors`."""
         _save_arrays(folder / "validation_targets.safetensors", vars(self), "users", "targets", "candidates")
@@ -172,6 +211,10 @@ class TestTargets:
     targets: Int32
     candidates: Int32
     histories: Sequences
+
+    def __post_init__(self) -> None:
+        """Raises ArrayError if a field is not an array of its type and shape."""
+        _convert(self, _OF_TARGETS)
 
     def save(self, folder: Path) -> None:
         """Write `test_targets.safetensors`."""
@@ -214,7 +257,9 @@ class Vectors:
 
         change: applied to each block of rows (n, width) -> (n, other width) when it is read; None leaves it.
         """
-        self._shards = shards
+        self._shards = tuple(
+            shard if isinstance(shard, Path) else as_array("vectors", shard, np.float32, 2) for shard in shards
+        )
         self._change = change
 
     @property
@@ -351,6 +396,13 @@ class Ranks:
     item_popularity: Int64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     history_hash: UInt64 = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     sample_hash: UInt64 = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+
+    def __post_init__(self) -> None:
+        """Raises ArrayError if a field is not an array of its type and shape."""
+        types = {"targets": np.int32, "recommended": np.int32, "history_hash": np.uint64, "sample_hash": np.uint64}
+        _convert(
+            self, {name: (types.get(name, np.int64), 2 if name == "recommended" else 1) for name in list(vars(self))}
+        )
 
     def save(self, folder: Path) -> None:
         """Write `ranks.parquet`, one row a user, and `lists.safetensors`."""

@@ -42,6 +42,10 @@ class RecipeError(UserError):
         return RecipeError(self.message, (*parents, *self.path))
 
 
+class ArrayError(UserError):
+    """Numbers of an artefact that are not an array of its type and shape; the pipeline adds the step's name."""
+
+
 def reason_of(error: BaseException) -> str:
     """Why something failed, in at most 300 characters; the type of an error that is not a UserError leads."""
     kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from reaemb_bench import __version__
 from reaemb_bench.core.artifacts import Corpus, Vectors
 from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.distributed import broadcast, is_first
-from reaemb_bench.core.errors import NotFiniteError, UserError
+from reaemb_bench.core.errors import ArrayError, NotFiniteError, UserError
 from reaemb_bench.core.machine import (
     Machine,
     circumstances,
@@ -24,6 +25,7 @@ from reaemb_bench.core.machine import (
     versions,
 )
 from reaemb_bench.core.plan import Job, Plan, check_unchanged, needed_jobs
+from reaemb_bench.core.plugins import room_code
 from reaemb_bench.core.store import PROGRESS_FILE, Store, save_checksummed
 from reaemb_bench.core.vector_facts import vector_facts
 
@@ -34,11 +36,12 @@ _NOTHING_LEFT = [-1, 0]
 
 @dataclass(frozen=True)
 class Planned:
-    """The run starts: what will be computed and what is in the store already."""
+    """The run starts: what will be computed and what is in the store already. notes: lines about what is there."""
 
     plan: Plan
     cached: frozenset[str]
     needed: frozenset[str]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,10 @@ def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None
         return
     cached = frozenset(job.key for job in planned.jobs if store.has(job.key))
     needed = needed_jobs(planned, store)
-    watch(Planned(planned, cached, needed))
+    changed = {job.name: other_code(job, store.manifest(job.key)) for job in planned.jobs if job.key in cached}
+    steps = ", ".join(f"{name} ({code})" for name, code in changed.items() if code)
+    note = f"cached results of other code are used: {steps}; another --store computes them again"
+    watch(Planned(planned, cached, needed, (note,) if steps else ()))
     for job in planned.jobs:
         if job.key in needed:
             with _disk_errors_named(job, store), store.computing_alone(job.key, partial(_wait, job, watch)):
@@ -113,6 +119,14 @@ def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None
             store.tidy(job.key)
             watch(Finished(job, store.manifest(job.key), cached=True))
     broadcast(*_NOTHING_LEFT)
+
+
+def other_code(job: Job, manifest: Mapping[str, Any]) -> str:
+    """What of this package's code has changed since it computed a stored result of `job`; empty if nothing."""
+    now = {"reaemb-bench": __version__, **room_code(job.step)}
+    then = {**manifest["versions"], **manifest.get("code", {})}
+    changed = [name for name in now if name in then and then[name] != now[name]]
+    return ", ".join(f"{name} {then[name]}" if name == "reaemb-bench" else name for name in changed)
 
 
 def _wait(job: Job, watch: Watch, owner: str) -> None:
@@ -168,8 +182,11 @@ def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
         returned = [type(artifact).__name__ for artifact in artifacts]
         declared = [artifact.__name__ for artifact in job.makes]
         raise UserError(f"step '{job.name}' returned {returned} but declares {declared}; correct its run")
+    corpus = next((given for given in (*inputs.values(), *artifacts) if isinstance(given, Corpus)), None)
     with _culprits_named(job, inputs):
         for vectors in (artifact for artifact in artifacts if isinstance(artifact, Vectors)):
+            if corpus is not None and vectors.items != corpus.items:
+                raise ArrayError(f"it returned {vectors.items} vectors for {corpus.items} items; return one for each")
             facts.update(vector_facts(vectors))
     check_unchanged(job)
     with store.writing(job.key) as draft:
@@ -185,6 +202,7 @@ def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
             **memory,
             "facts": facts,
             "versions": versions(),
+            "code": room_code(job.step),
             "machine": circumstances(machine),
             "git": git_state(),
         }
@@ -203,13 +221,15 @@ def _run(job: Job, inputs: Mapping[str, Any], machine: Machine) -> tuple[Any, ..
 
 @contextmanager
 def _culprits_named(job: Job, inputs: Mapping[str, Any]) -> Iterator[None]:
-    """A block whose NotFiniteErrors get the step's name and the keys of their items or users."""
+    """A block whose errors about numbers get the step's name, and the keys of their items or users."""
     try:
         yield
     except NotFiniteError as error:
         corpus = next((artifact for artifact in inputs.values() if isinstance(artifact, Corpus)), None)
         keys = {"item": corpus.item_keys, "user": corpus.user_keys}[error.whose] if corpus else None
         raise error.naming(job.name, keys) from None
+    except ArrayError as error:
+        raise UserError(f"step '{job.name}': {error}") from None
 
 
 def fetch(planned: Plan, store: Store, artifact: type[T]) -> T | None:

@@ -1,7 +1,8 @@
 """Plug-in code: files that recipes name, the local modules that they import, and the sha256 of all of it.
 
 A plug-in may import the modules next to it. Those, and any other module that is not installed, decide results as the
-plug-in itself does, so their sha256 is part of the key too.
+plug-in itself does, so their sha256 is part of the key too. The code of this package's own components is in no key, but
+in the manifest of each result, so that results of another version are used with a note.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import reaemb_bench
+from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import RecipeError
 from reaemb_bench.core.files import cached_sha256, is_file
 
@@ -119,6 +122,26 @@ def _make_way_for(neighbours: Mapping[str, tuple[Path, str]]) -> None:
             sys.modules.pop(name, None)
         elif name in sys.modules and getattr(sys.modules[name], "__file__", None) != str(file):
             raise RecipeError(f"{file} has the name of a module that is in use, {name}; rename the file")
+
+
+def room_code(component: Component) -> dict[str, str]:
+    """Room of this package -> digest of its code, for a component, its base classes and all components inside it."""
+    modules = {base.__module__ for base in type(component).__mro__}
+    rooms = {name.split(".")[1] for name in modules if name.startswith("reaemb_bench.")} - {"core"}
+    code = {room: _room_digest(room) for room in rooms if (_OWN / room).is_dir()}
+    for name in type(component).model_fields:
+        value = getattr(component, name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Component):
+                code |= room_code(part)
+    return dict(sorted(code.items()))
+
+
+@cache
+def _room_digest(room: str) -> str:
+    files = sorted((_OWN / room).rglob("*.py"))
+    text = "".join(f"{file.relative_to(_OWN).as_posix()} {cached_sha256(file)}\n" for file in files)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def module_code(name: str) -> dict[str, str]:

@@ -49,6 +49,8 @@ class Lines:
         if isinstance(event, Planned):
             title, seed = event.plan.recipe.title, event.plan.seed
             self._write(f"{title}, seed {seed}: {len(event.needed)} of {len(self._names)} steps to compute")
+            for note in event.notes:
+                self._write(note)
             return
         step = f"[{self._names.index(event.job.name) + 1}/{len(self._names)}] {event.job.name}"
         if isinstance(event, Waiting):
@@ -87,6 +89,8 @@ class LiveView:
             for job in event.plan.jobs:
                 if job.key not in event.cached | event.needed:
                     self._show(job.name, _DONE, "not needed", 1, 1)
+            for note in event.notes:
+                self.progress.console.print(note, markup=False, highlight=False)
         elif isinstance(event, Waiting):
             self._show(event.job.name, _WAITING, f"waits for {event.owner}", 0, 1)
         elif isinstance(event, Started):

@@ -10,7 +10,7 @@ import pytest
 
 from reaemb_bench.core.artifacts import Ranker, Ranks, TestTargets, ValidationTargets, Vectors
 from reaemb_bench.core.errors import RecipeError, UserError
-from reaemb_bench.core.execute import Event, Finished, execute, fetch
+from reaemb_bench.core.execute import Event, Finished, Planned, execute, fetch
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.plan import Plan, derive_seed, needed_jobs, plan
 from reaemb_bench.core.recipe import load
@@ -146,3 +146,26 @@ def test_a_damaged_input_is_said_and_not_used(toy_recipe: Path, tmp_path: Path) 
     file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
     with pytest.raises(UserError, match=r"vectors\.safetensors is damaged"):
         _computed(_plan(toy_recipe, "train.rate=0.2"), store)
+
+
+def test_a_cached_result_of_other_code_is_used_with_a_line_that_says_so(
+    toy_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = toy_recipe.parent / "child.toml"
+    steps = ["prepare", "embed", "reduce", "train", "rank"]
+    file.write_text(f"extends = 'toys.toml'\nsteps = {steps}\n[reduce]\nreducer = 'none'\n", encoding="utf-8")
+    planned, store = _plan(file), Store(tmp_path / "store")
+
+    def notes() -> tuple[str, ...]:
+        events: list[Event] = []
+        execute(planned, store, Machine(device="cpu"), events.append)
+        assert isinstance(events[0], Planned)
+        return events[0].notes
+
+    assert notes() == ()
+    assert notes() == ()
+    other = "cached results of other code are used: {}; another --store computes them again"
+    monkeypatch.setattr("reaemb_bench.core.plugins._room_digest", lambda room: "other")
+    assert notes() == (other.format("reduce (encoder)"),)
+    monkeypatch.setattr("reaemb_bench.core.execute.__version__", "9")
+    assert notes()[0].startswith(f"{other[:39]}prepare (reaemb-bench 0.1.0), embed (reaemb-bench 0.1.0), reduce (")
