@@ -130,10 +130,10 @@ def token_loss(model: ThoughtModel, questions: Sequence[Question], *, bidirectio
     """Sum of the cross-entropies of all targets, a scalar; bidirectional: each token sees the whole sequence."""
     tokens = model.tokens([question.ids for question in questions])
     states = model.states(tokens, bidirectional=bidirectional)
-    # Prompts are padded on the left.
-    first = [states.shape[1] - len(question.ids) for question in questions]
+    # Sequences are padded on the left.
+    length = states.shape[1]
     rows = [row for row, question in enumerate(questions) for _ in question.places]
-    columns = [first[row] + place for row, question in enumerate(questions) for place in question.places]
+    columns = [length - len(question.ids) + index for question in questions for index in question.places]
     # Only what is asked: logits over the whole vocabulary are many numbers.
     logits = model.causal_lm.get_output_embeddings()(states[rows, columns]).float()
     targets = torch.tensor([target for question in questions for target in question.targets], device=logits.device)

@@ -45,17 +45,17 @@ class Loaded:
 
 
 def load_pretrained(
-    place: str | Path, machine: Machine, *, layers: int | None, attention: str, revision: str | None = None
+    source: str | Path, machine: Machine, *, layers: int | None, attention: str, revision: str | None = None
 ) -> Loaded:
     """The model and tokenizer of a hub id or a folder, in safetensors.
 
     layers: how many of the model's blocks to keep, from the input on; None keeps all. attention: transformers' name
     of the implementation. Raises UserError if the model cannot be loaded.
     """
-    with quiet(), _explained(place, attention):
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+    with quiet(), _explained(source, attention):
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
-            place,
+            source,
             revision=revision,
             dtype=machine.torch_dtype(),
             attn_implementation=attention,
@@ -65,11 +65,11 @@ def load_pretrained(
         if attention == "sdpa":
             pack(model)
     if tokenizer.eos_token_id is None:
-        raise UserError(f"the tokenizer of {place} has no end-of-sequence token; choose another model")
+        raise UserError(f"the tokenizer of {source} has no end-of-sequence token; choose another model")
     if layers is not None:
         body = model.get_decoder()
         if layers > len(body.layers):
-            raise UserError(f"layers = {layers}, but {place} has {len(body.layers)} blocks; ask for fewer")
+            raise UserError(f"layers = {layers}, but {source} has {len(body.layers)} blocks; ask for fewer")
         body.layers = body.layers[:layers]
         model.config.num_hidden_layers = layers
         if getattr(model.config, "layer_types", None):
@@ -78,7 +78,7 @@ def load_pretrained(
 
 
 def add_thought_token(loaded: Loaded) -> int:
-    """Adds the thought token to the tokenizer and, if there is no spare row, to the embeddings; returns its id."""
+    """Adds the thought token to the tokenizer and, if no row is spare, to the embeddings; returns its id."""
     loaded.tokenizer.add_tokens([AddedToken(THOUGHT, special=True)])
     thought_id = int(loaded.tokenizer.convert_tokens_to_ids(THOUGHT))
     table = loaded.model.get_input_embeddings().weight
@@ -152,7 +152,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _explained(place: str | Path, attention: str) -> Iterator[None]:
+def _explained(source: str | Path, attention: str) -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError, ValueError, KeyError, SafetensorError, RecursionError) as error:
@@ -160,7 +160,7 @@ def _explained(place: str | Path, attention: str) -> Iterator[None]:
         if isinstance(error, ImportError):
             raise UserError(f"attention '{attention}' cannot be used here ({reason}); say 'sdpa'") from None
         raise UserError(
-            f"the model {place} cannot be loaded ({reason}); give a folder that holds config.json, "
+            f"the model {source} cannot be loaded ({reason}); give a folder that holds config.json, "
             "safetensors and a tokenizer, or the hub id of such a model on a machine that reaches the hub"
         ) from None
 

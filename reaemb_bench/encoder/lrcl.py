@@ -43,7 +43,7 @@ class Contrast(LoraSettings):
     """Train LoRA, the reasoner and a temperature so that two views of an item's attributes meet.
 
     Source: arXiv 2606.16703, Stage I. The defaults repair the authors' code: views drawn anew in every epoch,
-    negatives from the whole batch whatever the machine's micro-batch. `views = "once"`, `negatives = "micro-batch"`
+    negatives from the whole batch, not from the machine's micro-batch. `views = "once"`, `negatives = "micro-batch"`
     and `passes = 2` are theirs.
     """
 
@@ -105,7 +105,8 @@ class Contrast(LoraSettings):
         if not is_first():
             return encoder
         trained = sum(parameter.numel() for parameter in learner.parameters)
-        context.note({"trained_parameters": trained, "tokens": learner.tokens, "pairs_per_step": size})
+        facts = {"trained_parameters": trained, "tokens": learner.tokens, "pairs_per_step": size}
+        context.note({**facts, "micro_batch": learner.micro_batch})
         return with_adapter(encoder, context.scratch / "encoder", model, learner.adapter, learner.temperature.item())
 
 
@@ -225,7 +226,7 @@ class ContrastiveLearner:
         loss.backward()  # type: ignore[no-untyped-call]
         assert vectors.grad is not None
 
-        # In one order, whatever was kept, so that memory does not decide the last bits of a sum.
+        # Always in one order, so that free memory does not decide the last bits of a sum.
         for number, group in enumerate(groups):
             part = graphs.pop(number) if number >= recomputed else self._embed(rows, group, copy)
             part.backward(vectors.grad[group.to(device)])  # type: ignore[no-untyped-call]

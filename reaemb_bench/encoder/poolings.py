@@ -1,4 +1,4 @@
-"""Poolings: one vector a prompt from the last hidden states. Shapes: n prompts, L tokens, d hidden size."""
+"""Poolings: one vector for each prompt from its last hidden states. Shapes: n prompts, L tokens, d hidden size."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Thought(Component):
     """Mean of the states at the thoughts."""
 
     def pool(self, states: Tensor, mask: Tensor, thoughts: int) -> Tensor:
-        """(n, L, d), (n, L) -> (n, d). Raises UserError where there is no thought."""
+        """(n, L, d), (n, L) -> (n, d). Raises UserError without thoughts."""
         if not thoughts:
             raise UserError("pooling 'thought' needs a reasoner with thoughts; choose pooling 'mean' or 'last'")
         return states[:, -1 - thoughts : -1].mean(dim=1)

@@ -1,6 +1,6 @@
 """PCA and whitening of item vectors, fit on all items, in float64 and with deterministic signs.
 
-Vectors are read block by block, twice: for mean and covariance, then to be projected. Beside a block, memory holds
+Vectors are read block by block, twice: for mean and covariance, then to be projected. Memory holds a block and
 two matrices (width, width).
 """
 
@@ -22,7 +22,7 @@ class PCA(Component):
     """Directions kept; at most the width of the vectors."""
 
     def reduce(self, vectors: Vectors) -> Vectors:
-        """(items, width) -> (items, dimensions). Raises UserError where dimensions exceeds the width."""
+        """(items, width) -> (items, dimensions). Raises UserError if dimensions exceeds the width."""
         mean, axes, _ = principal_axes(vectors, self.dimensions)
         return _projected(vectors, mean, axes)
 
@@ -36,7 +36,7 @@ class Whitening(Component):
     """Directions whose variance is below this share of the largest come out as zeros, not as amplified noise."""
 
     def reduce(self, vectors: Vectors) -> Vectors:
-        """(items, width) -> (items, dimensions). Raises UserError where dimensions exceeds the width."""
+        """(items, width) -> (items, dimensions). Raises UserError if dimensions exceeds the width."""
         mean, axes, variances = principal_axes(vectors, self.dimensions)
         kept = variances > self.epsilon * variances.max(initial=0.0)
         scales = np.where(kept, 1 / np.sqrt(np.where(kept, variances, 1.0)), 0.0)
@@ -54,7 +54,7 @@ class Unreduced(Component):
 def principal_axes(vectors: Vectors, dimensions: int) -> tuple[Float64, Float64, Float64]:
     """Mean (width,), principal axes (dimensions, width) and their variances (dimensions,).
 
-    The entry of largest magnitude of each axis is positive. Raises UserError where dimensions exceeds the width.
+    The entry of largest magnitude of each axis is positive. Raises UserError if dimensions exceeds the width.
     """
     if dimensions > vectors.width:
         raise UserError(
@@ -90,9 +90,6 @@ def _projected(vectors: Vectors, mean: Float64, axes: Float64, scales: Float64 |
         return ((rows.astype(np.float64) - mean) @ axes.T * scales).astype(np.float32)
 
     return vectors.mapped(project)
-
-
-# Reduce item vectors to the width that a recommender reads.
 
 
 class Reduce(Step):

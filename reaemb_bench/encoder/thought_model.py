@@ -221,8 +221,9 @@ class ThoughtModel(nn.Module):
         ids = ends.new_tensor([*[self.thought_id or 0] * self.thoughts, self.eos_id], dtype=torch.long)
         # One position at a time: logits over the whole vocabulary are many numbers.
         head = self.causal_lm.get_output_embeddings()
-        columns = [torch.log_softmax(head(ends[:, place]).float(), dim=-1)[:, ids[place]] for place in range(len(ids))]
-        return torch.stack(columns, dim=1)
+        return torch.stack(
+            [head(ends[:, i]).float().log_softmax(dim=-1)[:, token] for i, token in enumerate(ids)], dim=1
+        )
 
     def states(self, tokens: Tokens, *, bidirectional: bool) -> Tensor:
         """Last hidden states (n, L, d) of sequences read as they are; bidirectional: each token sees all real ones."""

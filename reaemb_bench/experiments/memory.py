@@ -1,4 +1,4 @@
-"""What the steps of the language model would take of memory, told before anything is computed."""
+"""How much memory the steps of the language model would take, estimated before anything is computed."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from reaemb_bench.encoder.memory import Shape, free_memory, micro_batch
 from reaemb_bench.rl.crrl import Reinforcement
 
 _CHARACTERS = 3
-"""Of text, that a token stands for: fewer than in English prose, so that estimates err upwards."""
+"""Characters of text for each token: fewer than in English prose, so that estimates err upwards."""
 _FLOAT32 = 4
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a step takes, in bytes: weights, one micro-batch of prompts on their way, and what it keeps of all items.
+    """What a step takes, in bytes: weights, one micro-batch of prompts, and what it keeps of all items.
 
-    kept is None where it is not known how many items there are.
+    kept is None if it is not known how many items there are. on_disk: whether that lies in a file.
     """
 
     step: str
@@ -41,11 +41,12 @@ class Need:
     prompts: int
     at_once: int
     kept: int | None
+    on_disk: bool
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The needs of a plan's steps. longest: tokens of a prompt, at most; free: bytes of memory, 0 if nobody knows."""
+    """The needs of a plan's steps. longest: most tokens of a prompt; free: bytes of memory, 0 if unknown."""
 
     needs: tuple[Need, ...]
     longest: int
@@ -53,60 +54,52 @@ class Estimate:
 
 
 def estimate(plan: Plan, results: Store, machine: Machine) -> Estimate | None:
-    """What the plan's language-model steps take, or None where it has none or the model is not on this machine.
+    """What the plan's language-model steps take, or None if it has none or the model is not on this machine.
 
-    Prompts are as long as the texts allow where the corpus is in the store, else as long as the recipe does.
+    Prompts are as long as the texts need if the corpus is in the store, else as long as the recipe allows.
     """
     llm = next((job.step for job in plan.jobs if isinstance(job.step, LanguageModel)), None)
     shape = None if llm is None else shape_of(llm.backbone, 2 if machine.precision == "bfloat16" else _FLOAT32)
     if llm is None or shape is None:
         return None
-    made = plan.job_of(Corpus)
-    corpus = fetch(plan, results, Corpus) if made is not None and results.has(made.key) else None
+    job = plan.job_of(Corpus)
+    corpus = fetch(plan, results, Corpus) if job is not None and results.has(job.key) else None
     before = len(llm.system_prompt) + len(llm.prefix)
     lengths = [(before + len(text)) // _CHARACTERS for text in corpus.texts] if corpus else []
-    longest = min([llm.max_length, *([max(lengths)] if lengths else [])])
+    longest = min([llm.max_length, max(lengths, default=llm.max_length)])
     needs = []
     for job in plan.jobs:
-        if isinstance(job.step, Contrast | Reinforcement | Encode):
-            size = micro_batch(machine, shape, longest, learns=isinstance(job.step, Contrast))
-            kept = _kept(job.step, shape, [min(longest, length) for length in lengths])
-            per_token = shape.learnt_token if isinstance(job.step, Contrast) else shape.read_token
-            needs.append(Need(job.name, shape.weights, size, size * longest * per_token, kept))
+        step, learns = job.step, isinstance(job.step, Contrast)
+        if not isinstance(step, Contrast | Reinforcement | Encode):
+            continue
+        kept: int | None = 0
+        if isinstance(step, Encode):
+            kept = len(lengths) * shape.width * _FLOAT32 or None
+        elif isinstance(step, Reinforcement):
+            tokens = sum(min(step.max_length or longest, longest, length) for length in lengths)
+            kept = min(tokens * shape.cached_token, int(step.cache_gb * 1e9)) if lengths else None
+        size = micro_batch(machine, shape, longest, learns=learns)
+        at_once = size * longest * (shape.learnt_token if learns else shape.read_token)
+        needs.append(Need(job.name, shape.weights, size, at_once, kept, isinstance(step, Reinforcement)))
     return Estimate(tuple(needs), longest, free_memory(machine.device_name())) if needs else None
 
 
-def _kept(step: Contrast | Reinforcement | Encode, shape: Shape, lengths: list[int]) -> int | None:
-    if isinstance(step, Contrast):
-        return 0
-    if not lengths:
-        return None
-    if isinstance(step, Encode):
-        return len(lengths) * shape.width * _FLOAT32
-    limit = step.max_length or max(lengths)
-    return int(min(sum(min(limit, length) for length in lengths) * shape.cached_token, step.cache_gb * 1e9))
-
-
 def shape_of(backbone: object, kept: int) -> Shape | None:
-    """Sizes of a backbone whose numbers take `kept` bytes; None for a model that lies elsewhere or is a plug-in's."""
+    """Sizes of a backbone whose numbers take `kept` bytes; None for a model of the hub or of a plug-in."""
+    if isinstance(backbone, Bidirectional):
+        return shape_of(backbone.of, kept)
     if isinstance(backbone, Tiny):
         width = backbone.hidden
         return Shape(width, 2 * width, backbone.layers, 4, 2, width // 4, backbone.vocabulary, True, kept)
     if isinstance(backbone, SmolLM2):
         return Shape(576, 1536, backbone.layers or 30, 9, 3, 64, 49_152, True, kept)
-    if isinstance(backbone, Bidirectional):
-        return shape_of(backbone.of, kept)
-    if isinstance(backbone, CausalLM):
-        return _shape_in(Path(backbone.model).expanduser() / "config.json", backbone.layers, kept)
-    return None
-
-
-def _shape_in(file: Path, layers: int | None, kept: int) -> Shape | None:
+    if not isinstance(backbone, CausalLM):
+        return None
     try:
-        facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads((Path(backbone.model).expanduser() / "config.json").read_text("utf-8"))
         config = SimpleNamespace(**{"tie_word_embeddings": True, **facts})
         config.get_text_config = lambda: config
-        config.num_hidden_layers = layers or config.num_hidden_layers
+        config.num_hidden_layers = backbone.layers or config.num_hidden_layers
         return Shape.of(config, kept)
     except (OSError, ValueError, AttributeError):
         return None
@@ -117,7 +110,8 @@ def memory_lines(found: Estimate) -> Iterator[str]:
     free = f", {_gigabytes(found.free)} free" if found.free else ""
     yield f"memory, at most about (prompts of up to {found.longest} tokens{free}):"
     for need in found.needs:
-        kept = "" if need.kept == 0 else f", kept of all items {_gigabytes(need.kept)}"
+        on_disk = " on disk" if need.on_disk and need.kept is not None else ""
+        kept = "" if need.kept == 0 else f", kept of all items {_gigabytes(need.kept)}{on_disk}"
         yield (
             f"  {need.step}: weights {_gigabytes(need.weights)}, {need.prompts} prompts at once "
             f"{_gigabytes(need.at_once)}{kept}"

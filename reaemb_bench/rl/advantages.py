@@ -17,7 +17,7 @@ _SMALLEST_SPREAD = 1e-6
 class BatchBaselinePaper(Component):
     """Rewards minus the mean of the batch's clean rewards, divided by their L2 norm over the batch + 1e-6.
 
-    Source: the released code of ReaEmb (arXiv 2606.16703). It favours items that are easy to rank whatever the
+    Source: the released code of ReaEmb (arXiv 2606.16703). It favours items that are easy to rank under any
     noise, and a group of equal rewards still pushes; the group-relative ones (`leave-one-out`) do neither.
     Example: `advantage = "batch-baseline-paper"`.
     """

@@ -174,6 +174,7 @@ def reinforce(
     at_once = micro_batch(context.machine, model.shape, max(map(len, texts)) + model.thoughts + 1, learns=False)
     # Hosts may differ in free memory, but all processes must compute the same sums.
     learner = Learner(model, settings, broadcast(at_once)[0])
+    context.note({"micro_batch": learner.micro_batch})
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     checkpoints = Checkpoints(context.scratch, optimiser, shared=True)
     order = batches(len(candidates.items), settings, context.seed)

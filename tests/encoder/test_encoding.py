@@ -231,13 +231,13 @@ def test_what_cannot_be_loaded_is_explained_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     missing = build("backbone", {"use": "causal-lm", "model": str(tmp_path / "nowhere")})
     assert missing.fingerprint() == {"missing": str(tmp_path / "nowhere")}
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         missing.load(tmp_path, CPU)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"config\.json") as error:
         build("backbone", {"use": "causal-lm", "model": str(tmp_path / "empty")}).load(tmp_path, CPU)
     assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="there is no "):
+    with pytest.raises(UserError, match="is not a file"):
         build("backbone", {"use": "causal-lm", "model": str(tmp_path), "gguf_file": "x.gguf"}).load(tmp_path, CPU)
 
 

