@@ -261,7 +261,7 @@ def diff(
         keys = ["—" if key is None else key[:_KEY_CHARACTERS] for key in (pair.first, pair.second)]
         table.add_row(escape(pair.step), *keys, "[dim]the same[/]" if pair.same else escape(runs.reasons(pair, store)))
     show(table)
-    for change, steps in runs.changed_versions(pairs, store).items():
+    for change, steps in runs.changed_circumstances(pairs, store).items():
         say(f"{change} ({', '.join(steps)})")
     _print_metrics(before, after, store)
 

@@ -242,13 +242,17 @@ def reasons(pair: Pair, store: Store) -> str:
     return "; ".join(own) or "its inputs differ"
 
 
-def changed_versions(pairs: list[Pair], store: Store) -> dict[str, list[str]]:
-    """By change, such as `numpy: 2.3.1 → 2.4.0`, the steps that were computed with other versions in the second run."""
+def changed_circumstances(pairs: list[Pair], store: Store) -> dict[str, list[str]]:
+    """By change of a version, of the device, its threads or precision, the steps that were computed with it.
+
+    A change is `numpy: 2.3.1 → 2.4.0` or `precision: float32 → bfloat16`, from the first run to the second.
+    """
     steps: dict[str, list[str]] = {}
     for pair in pairs:
         if pair.first is None or pair.second is None or not (store.has(pair.first) and store.has(pair.second)):
             continue
-        before, after = (store.manifest(key)["versions"] for key in (pair.first, pair.second))
+        manifests = [store.manifest(key) for key in (pair.first, pair.second)]
+        before, after = ({**manifest["versions"], **manifest.get("machine", {})} for manifest in manifests)
         for change in differences(before, after):
             steps.setdefault(change, []).append(pair.step)
     return steps

@@ -51,7 +51,7 @@ def read(runs: Sequence[Run], store: Store) -> Compared:
                 "compare runs on the same data"
             )
     ranks = {name: ranks_of(run, store) for name, run in named.items()}
-    floors = next((found for run in named.values() if (found := floors_of(run, store)) is not None), None)
+    floors = next((counted for run in named.values() if (counted := floors_of(run, store)) is not None), None)
     unlike = check_rows(ranks, floors)
     counts = [sampled_candidates(run, store) for name, run in named.items() if name not in unlike]
     notes = origin_notes({name: run_manifests(run, store) for name, run in named.items()})
@@ -96,12 +96,12 @@ def tables(
         metric=metric,
         compared=against is None,
     )
-    made = [replace(results, notes=(*results.notes, *compared.notes))]
+    shown = [replace(results, notes=(*results.notes, *compared.notes))]
     if against is not None:
         heading = f"Differences from {against}"
-        made.append(differences_table(heading, compared.ranks, against, metric=metric, k=k, leaks=compared.leaking))
+        shown.append(differences_table(heading, compared.ranks, against, metric=metric, k=k, leaks=compared.leaking))
     if by is not None:
-        made.append(
+        shown.append(
             bins_table(f"By {by}", compared.ranks, compared.floors, by, metric=metric, k=k, leaks=compared.leaking)
         )
-    return made
+    return shown

@@ -283,19 +283,19 @@ def _write(file: Path, facts: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def load_encoder(place: str | Path, device: str = "auto") -> ThoughtModel:
+def load_encoder(path: str | Path, device: str = "auto") -> ThoughtModel:
     """The exported folder's encoder. `model.embed(model.tokens(model.tokenize(texts)))` is (texts, width).
 
     Raises UserError if there is none, its language model cannot be had, or it asks for the code of a file.
     """
     from reaemb_bench.encoder.folder import open_encoder
 
-    folder = Path(place) / ENCODER
+    folder = Path(path) / ENCODER
     _read(folder / "encoder.json")
     return open_encoder(Encoder(folder), Machine(device=device))
 
 
-def load_thought(place: str | Path) -> torch.nn.Module:
+def load_thought(path: str | Path) -> torch.nn.Module:
     """The exported folder's network of the thought, without gradient.
 
     forward(states (n, L, d), mask (n, L), positions (n, L)) -> thoughts (n, j, d): last hidden states of left-padded
@@ -304,7 +304,7 @@ def load_thought(place: str | Path) -> torch.nn.Module:
     """
     from safetensors.torch import load_file
 
-    folder = Path(place) / ENCODER
+    folder = Path(path) / ENCODER
     facts = _read(folder / _THOUGHT)
     reasoner: Any = build("reasoner", facts["reasoner"])
     network: torch.nn.Module = reasoner.build(facts["width"], facts["embedding_rms"])

@@ -56,9 +56,9 @@ def report(runs: Sequence[Run], store: Store, against: Run | None = None) -> Rep
     return Report(title, compared, (*tables, *([] if lists is None else [lists])))
 
 
-def in_words(made: Report, store: Store) -> tuple[str, ...]:
+def in_words(summary: Report, store: Store) -> tuple[str, ...]:
     """Learning curves and reinforcement in sentences; nothing is drawn."""
-    recorded, methods = plots.curves(made.compared.runs, store), tuple(made.compared.runs)
+    recorded, methods = plots.curves(summary.compared.runs, store), tuple(summary.compared.runs)
     return (*plots.learning_readings(recorded, methods), *plots.reinforcement_readings(recorded, methods))
 
 
@@ -67,66 +67,71 @@ def report_html(runs: Sequence[Run], store: Store, against: Run | None = None) -
 
     Raises UserError as `comparison.read` does.
     """
-    made = report(runs, store, against)
-    named = made.compared.runs
-    ranks = next(iter(made.compared.ranks.values()))[0]
+    summary = report(runs, store, against)
+    named = summary.compared.runs
+    ranks = next(iter(summary.compared.ranks.values()))[0]
     blocks: list[Block] = [Paragraph(users_notes(ranks, TAIL, SHORT)[0])] if len(ranks.users) else []
     blocks += [
         Paragraph(f"{name} {LEAK} looks at held-out data on purpose ({', '.join(run.leaks)})", "warning")
         for name, run in named.items()
         if run.leaks
     ]
-    main, *others = made.tables
-    blocks += [replace(main, title="Results"), *others, *all_plots(made.compared, store), _what_was_run(named, store)]
+    main, *others = summary.tables
+    blocks += [
+        replace(main, title="Results"),
+        *others,
+        *all_plots(summary.compared, store),
+        _what_was_run(named, store),
+    ]
     blocks += [_steps(name, run, store) for name, run in named.items()]
     blocks += [Listing(f"recipe of {name}, everything written out", run.recipe) for name, run in named.items()]
-    return page(made.title, blocks)
+    return page(summary.title, blocks)
 
 
-def all_plots(made: Compared, store: Store) -> tuple[Plot, ...]:
+def all_plots(compared: Compared, store: Store) -> tuple[Plot, ...]:
     """All plots for which the store has the numbers."""
-    tail = plots.long_tail_plot(made.ranks, made.floors)
-    recorded, methods = plots.curves(made.runs, store), tuple(made.runs)
+    tail = plots.long_tail_plot(compared.ranks, compared.floors)
+    recorded, methods = plots.curves(compared.runs, store), tuple(compared.runs)
     drawn = (
         tail,
         plots.learning_plot(recorded, methods),
         plots.reinforcement_plot(recorded, methods),
-        _vector_maps(made, store),
-        None if tail is None else _costs(made, store),
+        _vector_maps(compared, store),
+        None if tail is None else _costs(compared, store),
     )
     return tuple(plot for plot in drawn if plot is not None)
 
 
-def _costs(made: Compared, store: Store) -> Plot | None:
+def _costs(compared: Compared, store: Store) -> Plot | None:
     def quality(seeds: Sequence[Ranks]) -> float:
         return sum(float(ndcg(ranks.better, ranks.tied, K).mean()) for ranks in seeds) / len(seeds)
 
     points = []
-    for name, run in made.runs.items():
+    for name, run in compared.runs.items():
         steps = [result for result in run.results[0] if not _WITHOUT_COST & set(result.makes)]
         if all(store.has(result.key) for result in steps):
             seconds = sum(float(store.manifest(result.key)["seconds"]) for result in steps)
-            points.append(Point(name, seconds / 60, quality(made.ranks[name])))
-    by_floor = made.floors.by_name if made.floors is not None else {}
+            points.append(Point(name, seconds / 60, quality(compared.ranks[name])))
+    by_floor = compared.floors.by_name if compared.floors is not None else {}
     floors = [(name, quality([ranks])) for name, ranks in by_floor.items()]
     best_floor = max(floors, key=lambda floor: floor[1], default=None)
     return plots.cost_plot(points, best_floor)
 
 
-def _vector_maps(made: Compared, store: Store) -> Plot | None:
+def _vector_maps(compared: Compared, store: Store) -> Plot | None:
     """One map for each run whose vectors are in the store, untuned ones first; runs that share vectors share it."""
     encoders = {
         name: [result.step for result in run.results[0] if Encoder.__name__ in result.makes]
-        for name, run in made.runs.items()
+        for name, run in compared.runs.items()
     }
     by_key: dict[str, str] = {}
-    for name in sorted(made.runs, key=lambda name: len(encoders[name])):
+    for name in sorted(compared.runs, key=lambda name: len(encoders[name])):
         # What came out of the encoder, before anything reduced it.
-        key = next((result.key for result in made.runs[name].results[0] if Vectors.__name__ in result.makes), None)
+        key = next((result.key for result in compared.runs[name].results[0] if Vectors.__name__ in result.makes), None)
         if key is not None and store.has(key):
             by_key.setdefault(key, name)
-    first = min(made.runs, key=lambda name: len(encoders[name]))
-    corpus = made.runs[first].key_of(Corpus)
+    first = min(compared.runs, key=lambda name: len(encoders[name]))
+    corpus = compared.runs[first].key_of(Corpus)
     if not by_key or corpus is None or not store.has(corpus):
         return None
 
@@ -141,8 +146,10 @@ def _vector_maps(made: Compared, store: Store) -> Plot | None:
     }
     mapped = [len(encoders[name]) for name in by_key.values()]
     notes = [_NO_BASE] if max(mapped) > 1 and 1 not in mapped else []
-    notes += ["of each run, the first seed is shown"] if any(len(run.seeds) > 1 for run in made.runs.values()) else []
-    return plots.map_plot(shapes, artifact_of(made.runs[first], store, Corpus).popularity, notes)
+    notes += (
+        ["of each run, the first seed is shown"] if any(len(run.seeds) > 1 for run in compared.runs.values()) else []
+    )
+    return plots.map_plot(shapes, artifact_of(compared.runs[first], store, Corpus).popularity, notes)
 
 
 def _what_was_run(named: Mapping[str, Run], store: Store) -> Facts:

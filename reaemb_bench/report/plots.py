@@ -117,7 +117,7 @@ def method_look(position: int) -> Look:
 
 
 def floor_look(position: int) -> Look:
-    """The look of the floor at this position: grey, whatever the methods."""
+    """The look of the floor at this position: grey, unlike any method."""
     return Look(_GREYS[position % len(_GREYS)], ((1.5, 2), *_DASHES[1:])[position % len(_DASHES)], "")
 
 
@@ -437,7 +437,7 @@ def cost_plot(points: Sequence[Point], best_floor: tuple[str, float] | None) -> 
         legend=tuple(legend),
         readings=readings,
         notes=(
-            "minutes: wall time of the steps of one seed, on whatever machine each ran, without data and judging; "
+            "minutes: wall time of the steps of one seed, on the machine where each ran, without data and judging; "
             "steps that runs share count for each",
         ),
     )

@@ -24,7 +24,7 @@ Format = Literal["safetensors", "parquet", "npy"]
 STEM = "vectors"
 """The file is called `vectors.FORMAT`, its tensor `vectors`, and in parquet its column `vector`."""
 IDS = "ids.json"
-"""Ids and titles next to a format that has no place for them."""
+"""Ids and titles next to a format that has no room for them."""
 _AGAIN = "export them again"
 
 
@@ -88,12 +88,12 @@ def _header(form: Format, items: int, width: int) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def load_vectors(place: str | Path) -> ItemVectors:
+def load_vectors(path: str | Path) -> ItemVectors:
     """The item vectors of an exported folder, or of a file in one: safetensors, parquet or npy; nothing is unpickled.
 
     Raises UserError if there are no such vectors, or ids and rows do not match.
     """
-    file = _file(Path(place))
+    file = _file(Path(path))
     try:
         ids, vectors, titles = _read(file)
     except UserError:
@@ -113,19 +113,19 @@ def load_vectors(place: str | Path) -> ItemVectors:
     return ItemVectors(ids, vectors, titles)
 
 
-def _file(place: Path) -> Path:
+def _file(path: Path) -> Path:
     endings = [f".{form}" for form in get_args(Format)]
-    if place.is_dir():
-        files = [file for ending in endings if (file := place / f"{STEM}{ending}").is_file()]
+    if path.is_dir():
+        files = [file for ending in endings if (file := path / f"{STEM}{ending}").is_file()]
         if len(files) != 1:
             what = "several" if files else "none"
-            raise UserError(f"{place} holds {what} of {', '.join(STEM + ending for ending in endings)}; name one file")
+            raise UserError(f"{path} holds {what} of {', '.join(STEM + ending for ending in endings)}; name one file")
         return files[0]
-    if not place.is_file():
-        raise UserError(f"there is no file or folder {place}; give what `reaemb-bench export` wrote")
-    if place.suffix not in endings:
-        raise UserError(f"{place} is none of {', '.join(endings)}; give what `reaemb-bench export` wrote")
-    return place
+    if not path.is_file():
+        raise UserError(f"there is no file or folder {path}; give what `reaemb-bench export` wrote")
+    if path.suffix not in endings:
+        raise UserError(f"{path} is none of {', '.join(endings)}; give what `reaemb-bench export` wrote")
+    return path
 
 
 def _read(file: Path) -> tuple[list[str], npt.NDArray[Any], list[str]]:

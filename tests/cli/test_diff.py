@@ -73,6 +73,14 @@ def test_other_code_and_other_versions_are_told(
     assert "→ 1.0 (rank)" in next(line for line in shown.splitlines() if line.startswith("numpy: "))
 
 
+def test_another_machine_and_precision_are_told(store: Store, command: Command) -> None:
+    said = command("run", "poor.toml", "--set", "rank.mean=30", "--precision", "bfloat16", "--deterministic")
+    assert said.code == 0, said.err
+    lines = command("diff", "poor", "poor (rank.mean=30)").out.splitlines()
+    assert "precision: float32 → bfloat16 (rank)" in lines
+    assert "deterministic: False → True (rank)" in lines
+
+
 def test_runs_without_common_targets_are_told_apart_all_the_same(store: Store, command: Command) -> None:
     assert command("run", "good.toml", "--set", "prepare.users=150").code == 0
     other = find(store, "good (prepare.users=150)").id
