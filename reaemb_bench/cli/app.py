@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from rich.markup import escape
 import reaemb_bench
 from reaemb_bench.cli import audit, components, data, doctor, experiments, export, mlflow, plan, results, run, store
 from reaemb_bench.cli.options import in_words
-from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.errors import UserError, is_out_of_memory
 from reaemb_bench.core.settings_only import import_settings_only
 from reaemb_bench.core.text import printable
 
@@ -98,6 +99,9 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     if not _COMPUTING & set(arguments):
         import_settings_only()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal or file that does not take UTF-8 gets a question mark for what it cannot show.
+        sys.stdout.reconfigure(errors="replace")
     code = _call(arguments, debug)
     if code == _INTERRUPTED:
         print("interrupted: finished steps are kept, the same command goes on from there", file=sys.stderr)
@@ -115,6 +119,9 @@ def _call(arguments: list[str], debug: bool) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
     except Exception as error:
+        if is_out_of_memory(error) and not debug:
+            print("error: out of memory; close other programs, or ask for less", file=sys.stderr)
+            return _REFUSED
         # Typer's usage errors have no public base class, but all of them format their message.
         if debug or not hasattr(error, "format_message"):
             raise

@@ -52,6 +52,12 @@ def reason_of(error: BaseException) -> str:
     return " ".join(f"{kind}{error}".split())[:300]
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory is used up: errors of Python and numpy, and those of torch on a GPU and on a CPU."""
+    by_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and by_torch)
+
+
 class NotFiniteError(UserError):
     """A number that is NaN or infinite: what it is, where it arose and from which items or users.
 

@@ -14,7 +14,7 @@ from reaemb_bench import __version__
 from reaemb_bench.core.artifacts import Corpus, Vectors
 from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.distributed import broadcast, is_first
-from reaemb_bench.core.errors import ArrayError, NotFiniteError, UserError
+from reaemb_bench.core.errors import ArrayError, NotFiniteError, UserError, is_out_of_memory
 from reaemb_bench.core.machine import (
     Machine,
     circumstances,
@@ -30,6 +30,8 @@ from reaemb_bench.core.store import PROGRESS_FILE, Store, save_checksummed
 from reaemb_bench.core.vector_facts import vector_facts
 
 T = TypeVar("T")
+
+_LONGEST_REASON = 160
 
 _NOTHING_LEFT = [-1, 0]
 
@@ -214,8 +216,17 @@ def _inputs(job: Job, store: Store) -> dict[str, Any]:
 
 
 def _run(job: Job, inputs: Mapping[str, Any], machine: Machine) -> tuple[Any, ...]:
-    with repeatable(machine), _culprits_named(job, inputs):
-        artifacts = job.step.run(**inputs)  # type: ignore[attr-defined]
+    try:
+        with repeatable(machine), _culprits_named(job, inputs):
+            artifacts = job.step.run(**inputs)  # type: ignore[attr-defined]
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        raise UserError(
+            f"step '{job.name}' ran out of memory ({reason}); lower --micro-batch or the step's batch_size, or choose "
+            "a smaller model"
+        ) from error
     return artifacts if isinstance(artifacts, tuple) else (artifacts,)
 
 
