@@ -26,6 +26,7 @@ from reaemb_bench.evaluation.metrics import Metric, gini, hit_rate, ndcg
 from reaemb_bench.evaluation.ranking import rank_targets
 from reaemb_bench.evaluation.significance import bootstrap_interval, method_values, paired_differences
 from reaemb_bench.recommender.simple_baselines import LastItemKNN
+from reaemb_bench.report.render import markdown_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -362,12 +363,14 @@ def _order_matters(card: Card) -> list[str]:
 
 def render_markdown(card: Card) -> str:
     """Terms first, then figures, pictures, whether order matters, and how to prepare the same data again."""
-    lines = [f"# Data card: {card.name}", "", *(f"- {name}: {text}" for name, text in card.about.terms().items())]
+    terms = [f"- {name}: {markdown_text(text)}" for name, text in card.about.terms().items()]
+    lines = [f"# Data card: {markdown_text(card.name)}", "", *terms]
     lines += [f"- sha256 of everything prepared: `{card.sha256}`"]
     for name, section in card.sections.items():
         lines += ["", f"## {_TITLES[name]}", "", "| what | value |", "| --- | ---: |"]
         lines += [f"| {figure.words} | {figure.shown} |" for figure in section.values()]
-    lines += ["", "## Removed", "", *([f"- {why}: {gone}" for why, gone in card.removed.items()] or ["- nothing"])]
+    removed = [f"- {markdown_text(why)}: {gone}" for why, gone in card.removed.items()]
+    lines += ["", "## Removed", "", *(removed or ["- nothing"])]
     lines += ["", "## Long tail", "", f"![Share of interactions against share of items]({_LONG_TAIL})"]
     lines += ["", "## Lengths", "", f"![Users by the length of their sequences]({_LENGTHS})"]
     how, *losses = _order_matters(card)

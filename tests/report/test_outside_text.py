@@ -8,6 +8,7 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from reaemb_bench.core.text import printable
+from reaemb_bench.report.data_card import render_markdown
 from reaemb_bench.report.html import Listing, Paragraph, page
 from reaemb_bench.report.render import FORMATS, render_terminal, write_tables
 from reaemb_bench.report.table import Cell, Column, Row, Table
 from tests.conftest import Said
+from tests.report.test_data_card import card_of, parts
 
 Command = Callable[..., Said]
 
@@ -101,6 +104,14 @@ def test_escaped_text_has_room_in_the_columns_of_the_terminal() -> None:
     file = io.StringIO()
     Console(file=file, width=200).print(render_terminal(table(CLIPBOARD)))
     assert "\\x1b]52;c;ZXZpbA==\\x072 †" in file.getvalue()
+
+
+def test_a_data_card_takes_names_and_reasons_as_text() -> None:
+    card = card_of(parts([[0, 1, 2], [2, 1, 0]], [1, 2], [2, 1], items=3))
+    text = render_markdown(replace(card, name=f"<b>{CLIPBOARD}", removed={f"*why* {CLEAR}": 3}))
+    assert text.startswith("# Data card: \\<b>")
+    assert "- \\*why\\* " in text
+    assert not ACTIVE.findall(text)
 
 
 def test_titles_of_recipes_and_items_and_errors_reach_the_terminal_as_text(command: Command, toy_recipe: Path) -> None:
