@@ -67,6 +67,7 @@ def plan(machine: Machine, recipe: RecipeName = DEFAULT_RECIPE, sets: Sets = Non
 
 
 def _jobs_table(planned: Plan, needed: frozenset[str], store: Store) -> Table:
+    from reaemb_bench.core.execute import other_code
     from reaemb_bench.tracking.terminal import in_words
 
     earlier = _earlier_identities(store)
@@ -76,7 +77,10 @@ def _jobs_table(planned: Plan, needed: frozenset[str], store: Store) -> Table:
         if job.key in needed:
             state, why = "[yellow]run[/]", _why_needed(job, needed, step_names, earlier.get(job.name, []))
         elif store.has(job.key):
-            state, why = "[green]cached[/]", f"took {in_words(float(store.manifest(job.key).get('seconds', 0.0)))}"
+            manifest = store.manifest(job.key)
+            state, why = "[green]cached[/]", f"took {in_words(float(manifest.get('seconds', 0.0)))}"
+            if changed := other_code(job, manifest):
+                why = f"{why}; computed by other code ({changed})"
         else:
             state, why = "[dim]not needed[/]", "all that depends on it is cached"
         if job.step.leaks:

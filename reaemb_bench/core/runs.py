@@ -6,6 +6,7 @@ The second half says what changed from one run to another: settings, results, an
 from __future__ import annotations
 
 import hashlib
+import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -105,8 +106,13 @@ def as_run(plans: Sequence[Plan], store: Store, group: Group | None = None) -> R
 
 
 def remember(plans: Sequence[Plan], store: Store, group: Group | None = None) -> Run:
-    """Write down that these plans, one a seed of one recipe, were executed; replaces an earlier record of them."""
+    """Write down that these plans, one a seed of one recipe, were executed; replaces an earlier record of them.
+
+    A run whose results all came from a store without write permission stays unrecorded.
+    """
     run = as_run(plans, store, group)
+    if not os.access(store.root, os.W_OK):
+        return run
     file = _file(store, run.id)
     with store.guarding("the record of the run", ()), store.lock(f"run-{run.id}"):
         # A process that died while it wrote this record has left a part of it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import pytest
 
 from reaemb_bench.core.artifacts import Ranker, Ranks, TestTargets, Vectors
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.recipe import name_with_edits
-from reaemb_bench.core.runs import artifact_of, find, floors_of, history, ranks_of
+from reaemb_bench.core.execute import execute
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.plan import plan
+from reaemb_bench.core.recipe import load, name_with_edits
+from reaemb_bench.core.runs import artifact_of, find, floors_of, history, ranks_of, remember
 from reaemb_bench.core.store import Store
 from tests.conftest import Said
 
@@ -109,3 +113,14 @@ def test_an_unfinished_run_is_not_remembered(command: Command, toy_recipe: Path)
     with pytest.raises(RuntimeError):
         command("run", toy_recipe, "--set", "train.stop=error")
     assert history(Store(Path(".reaemb-bench/store"))) == []
+
+
+def test_a_run_from_a_store_without_write_permission_goes_unrecorded(
+    toy_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, planned = Store(tmp_path / "store"), plan(load(toy_recipe), 1)
+    execute(planned, store, Machine(device="cpu"), lambda event: None)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != store.root)
+    execute(planned, store, Machine(device="cpu"), lambda event: None)
+    assert remember([planned], store).name == "toys"
+    assert history(store) == []
