@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 from rich.markup import escape
 from typer import Argument, Option
 
-from reaemb_bench.cli.options import DEFAULT_RECIPE, plain_table, say, show
+from reaemb_bench.cli.options import DEFAULT_RECIPE, Words, plain_table, say, show
 from reaemb_bench.core.errors import RecipeError, UserError
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ def _component_names(incomplete: str) -> list[str]:
 
 
 def list_components(
-    kind: Annotated[
-        str | None, Argument(metavar="[KIND]", help="Only components of this kind.", autocompletion=_kind_names)
-    ] = None,
+    kind: Annotated[str | None, Argument(help="Components of this kind alone.", autocompletion=_kind_names)] = None,
 ) -> None:
     """List the components that a recipe can name, by kind.
 
@@ -75,9 +73,7 @@ def describe(
             autocompletion=_component_names,
         ),
     ] = None,
-    kind: Annotated[
-        str | None, Option(help="Its kind, if several kinds have this name.", autocompletion=_kind_names)
-    ] = None,
+    kind: Annotated[str | None, Option(help="Its kind, if several have the name.", autocompletion=_kind_names)] = None,
 ) -> None:
     """Describe a component: what it does, its settings with type and default; without a name, list the kinds.
 
@@ -197,13 +193,8 @@ filters = [{ use = "k-core", user_minimum = 5, item_minimum = 5 }]"""
 
 def init(
     file: Annotated[Path, Argument(metavar="FILE", help="The recipe to write.")] = Path("my_recipe.toml"),
-    data: Annotated[
-        list[Path] | None, Option(metavar="PATH", help="Your files of interactions and items, or their folder.")
-    ] = None,
-    columns: Annotated[
-        list[str] | None,
-        Option("--column", metavar="ROLE=NAME", help="As for `data check`: what the names do not say."),
-    ] = None,
+    data: Annotated[list[Path] | None, Option(help="Your files of interactions and items, or their folder.")] = None,
+    columns: Annotated[Words, Option("--column", metavar="ROLE=NAME", help="As for `data check`.")] = None,
 ) -> None:
     """Write a commented recipe: ReaEmb on your files, or on MovieLens-100K if you name none.
 

@@ -15,6 +15,7 @@ from reaemb_bench.cli.options import (
     Drops,
     RecipeName,
     Sets,
+    Words,
     console,
     machine_options,
     open_store,
@@ -44,20 +45,8 @@ _FACTS = {
 
 
 def check(
-    paths: Annotated[
-        list[Path],
-        Argument(
-            metavar="PATH...", help="A file of interactions and one of items, their folder, or a recipe with a `table`."
-        ),
-    ],
-    columns: Annotated[
-        list[str] | None,
-        Option(
-            "--column",
-            metavar="ROLE=NAME",
-            help="Column of user, item, timestamp, rating, item_key or title; may be repeated.",
-        ),
-    ] = None,
+    paths: Annotated[list[Path], Argument(help="Interactions and items, their folder, or a recipe with a `table`.")],
+    columns: Annotated[Words, Option("--column", metavar="ROLE=NAME", help="Column of user, item, title, ...")] = None,
 ) -> None:
     """Check files of interactions and items: columns, order, duplicates, ids, texts, sizes; nothing is written.
 

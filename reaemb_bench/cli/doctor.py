@@ -36,9 +36,7 @@ class BrokenError(Exception):
 @machine_options("device", "store", "cache", "mlflow")
 def doctor(
     machine: Machine,
-    compute: Annotated[
-        bool, Option("--compute", help="Also import torch and multiply matrices on the device.")
-    ] = False,
+    compute: Annotated[bool, Option("--compute", help="Also multiply matrices on the device.")] = False,
 ) -> None:
     """Check Python, packages, components, device, disk, cache and MLflow; exit code 1 if something is broken.
 

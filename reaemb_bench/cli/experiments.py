@@ -17,6 +17,7 @@ from reaemb_bench.cli.options import (
     RecipeName,
     Sets,
     TablesFile,
+    Words,
     console,
     machine_options,
     open_store,
@@ -46,38 +47,15 @@ PrunerName = Literal["median", "hyperband", "none"]
 @machine_options(*COMPUTE, "mlflow", "log_models")
 def ablate(
     machine: Machine,
-    recipe: Annotated[
-        str, Argument(metavar="RECIPE", help="A recipe to vary, or a TOML file that names a recipe and variants of it.")
-    ] = DEFAULT_RECIPE,
+    recipe: Annotated[str, Argument(help="A recipe to vary, or a TOML file that names variants.")] = DEFAULT_RECIPE,
     drops: Annotated[
-        list[str] | None,
-        Option(
-            "--drop",
-            metavar="STEP[.PART]",
-            help="A variant without this; commas join what goes together (crrl,llm.reasoner); may be repeated.",
-        ),
+        Words, Option("--drop", metavar="STEP[.PART]", help="A variant without it; a,b drops both.")
     ] = None,
-    swaps: Annotated[
-        list[str] | None,
-        Option(
-            "--swap", metavar="STEP.SETTING=VALUE", help="A variant in which this one setting differs; may be repeated."
-        ),
-    ] = None,
-    each: Annotated[
-        bool, Option("--each", help="Also a variant without each step that the recipe can do without.")
-    ] = False,
-    only: Annotated[
-        list[str] | None, Option(metavar="NAME", help="Of the file's variants, this one; may be repeated.")
-    ] = None,
+    swaps: Annotated[Words, Option("--swap", metavar="STEP.SETTING=VALUE", help="A variant with this setting.")] = None,
+    each: Annotated[bool, Option("--each", help="Also a variant without each step that can go.")] = False,
+    only: Annotated[Words, Option(metavar="NAME", help="Of the file's variants, only this one.")] = None,
     base: Annotated[str | None, Option(metavar="RECIPE", help="Vary this recipe, not the file's.")] = None,
-    sets: Annotated[
-        list[str] | None,
-        Option(
-            "--set",
-            metavar="STEP.SETTING=VALUE",
-            help="Change the recipe itself, and so all variants; may be repeated.",
-        ),
-    ] = None,
+    sets: Annotated[Words, Option("--set", metavar="STEP.SETTING=VALUE", help="Change recipe and variants.")] = None,
     out: TablesFile = None,
 ) -> None:
     """Run a recipe and variants of it in one store, then show how each variant differs from the recipe.
@@ -150,10 +128,7 @@ def _run_variants(ablation: Ablation, machine: Machine, counts: Counts) -> tuple
 def bench(
     machine: Machine,
     suite: Annotated[str, Argument(metavar="SUITE", help="A TOML file, or the name of a shipped suite.")],
-    sets: Annotated[
-        list[str] | None,
-        Option("--set", metavar="PART.SETTING=VALUE", help="Change the suite, such as seeds=[1]; may be repeated."),
-    ] = None,
+    sets: Annotated[Words, Option("--set", metavar="PART.SETTING=VALUE", help="Change the suite.")] = None,
     jobs: Annotated[int, Option(min=1, help="How many cells are computed at once.")] = 1,
     executor: Annotated[Executor, Option(help="Processes of this machine, or a Ray cluster.")] = "processes",
     out: TablesFile = None,
@@ -186,19 +161,13 @@ def bench(
 def sweep(
     machine: Machine,
     recipe: RecipeName = DEFAULT_RECIPE,
-    space: Annotated[
-        Path | None, Option(help="TOML file of the search space; by default NAME.search.toml next to the recipe.")
-    ] = None,
+    space: Annotated[Path | None, Option(help="TOML file of the search space; by default NAME.search.toml.")] = None,
     trials: Annotated[int | None, Option(min=1, help="Finished trials that the study is to have.")] = None,
     jobs: Annotated[int, Option(min=1, help="Processes on this machine.")] = 1,
     sampler: Annotated[SamplerName | None, Option(help="Proposes settings.")] = None,
     pruner: Annotated[PrunerName | None, Option(help="Stops trials by their validation curve.")] = None,
-    objective: Annotated[
-        list[str] | None, Option(help="validation/ndcg@10, validation/ndcg@10/tail, minutes, ...; may be repeated.")
-    ] = None,
-    storage: Annotated[
-        str | None, Option(help="A database URL, or a journal file; by default STORE/sweeps/NAME.journal.")
-    ] = None,
+    objective: Annotated[Words, Option(help="validation/ndcg@10, validation/ndcg@10/tail, minutes, ...")] = None,
+    storage: Annotated[str | None, Option(help="A database URL or a journal file; by default in the store.")] = None,
     name: Annotated[str | None, Option(help="Name of the study; by default the recipe's.")] = None,
     out: Annotated[Path | None, Option(help="The best recipe; by default STORE/sweeps/NAME/best.toml.")] = None,
     timeout: Annotated[float | None, Option(min=0.0, help="Seconds after which no new trial starts.")] = None,

@@ -39,9 +39,7 @@ def export(
     vectors: WhichVectors = "reduced",
     form: Annotated[Format, Option("--format", help="Format of the vectors.")] = "safetensors",
     seed: Seed = None,
-    encoder: Annotated[
-        bool, Option("--encoder/--no-encoder", help="Also write the text encoder, if the run has one.")
-    ] = True,
+    encoder: Annotated[bool, Option(help="Also write the text encoder, if the run has one.")] = True,
 ) -> None:
     """Write a run's item vectors with ids, its encoder, a card and the recipe into a folder.
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from reaemb_bench.report.table import Table as ResultTable
 
 DEFAULT_RECIPE = "recipes/reaemb_full.toml"
+Words = list[str] | None
+"""The type of an option or argument that may be repeated."""
 MetricName = Literal["ndcg", "hr", "mrr"]
 
 _PREFIX = "REAEMB_BENCH_"
@@ -42,12 +44,8 @@ def _recipe_names(incomplete: str) -> list[str]:
 RecipeName = Annotated[
     str, Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.", autocompletion=_recipe_names)
 ]
-Sets = Annotated[
-    list[str] | None, Option("--set", metavar="STEP.SETTING=VALUE", help="Change a setting; may be repeated.")
-]
-Drops = Annotated[
-    list[str] | None, Option("--drop", metavar="STEP[.PART]", help="Take out a step or a part of one; may be repeated.")
-]
+Sets = Annotated[Words, Option("--set", metavar="STEP.SETTING=VALUE", help="Change a setting; may be repeated.")]
+Drops = Annotated[Words, Option("--drop", metavar="STEP[.PART]", help="Take out a step or a part; may be repeated.")]
 _MACHINE_OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "device": (str, "auto", "auto, cpu, cuda, cuda:1 or mps."),
     "precision": (str, "auto", "Arithmetic of the language model: auto, float32 or bfloat16."),

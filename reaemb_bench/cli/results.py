@@ -164,10 +164,7 @@ def compare(
     machine: Machine,
     runs: RunNames,
     against: Against = None,
-    by: Annotated[
-        By | None,
-        Option(help="Show the metric by popularity of the target, by length of the history, or cold and warm targets."),
-    ] = None,
+    by: Annotated[By | None, Option(help="Show the metric for groups of users.")] = None,
     metric: Annotated[MetricName, Option(help="What verdicts, differences and bins are about.")] = "ndcg",
     k: Annotated[int, Option(min=1, help="Cut-off of HR and NDCG.")] = 10,
     out: TablesFile = None,
@@ -200,9 +197,7 @@ def compare(
 def report(
     machine: Machine,
     runs: RunNames,
-    html: Annotated[
-        Path | None, Option(metavar="FILE", help="Write a page with tables and plots that needs no network.")
-    ] = None,
+    html: Annotated[Path | None, Option(metavar="FILE", help="Write a page that needs no network.")] = None,
     out: TablesFile = None,
     against: Against = None,
 ) -> None:

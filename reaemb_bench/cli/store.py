@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.tree import Tree
 from typer import Argument, Option
 
-from reaemb_bench.cli.options import component_name, existing_store, machine_options, plain_table, say, show
+from reaemb_bench.cli.options import Words, component_name, existing_store, machine_options, plain_table, say, show
 from reaemb_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -126,13 +126,11 @@ def gc(
         float | None, Option(metavar="DAYS", min=0, help="Unused results stay that long. [default: 1]")
     ] = None,
     keep_last: Annotated[int | None, Option(metavar="N", min=0, help="Forget all but the newest N runs first.")] = None,
-    forget: Annotated[list[str] | None, Option(metavar="RUN", help="Forget this run first; may be repeated.")] = None,
+    forget: Annotated[Words, Option(metavar="RUN", help="Forget this run first; may be repeated.")] = None,
     everything: Annotated[
-        bool, Option("--all", help="Delete unused results of any age, even while a process computes in this store.")
+        bool, Option("--all", help="Delete unused results of any age, even while a step runs.")
     ] = False,
-    yes: Annotated[
-        bool, Option("--yes", help="Delete; without it the command only says what it would delete.")
-    ] = False,
+    yes: Annotated[bool, Option("--yes", help="Delete; without it nothing is deleted.")] = False,
 ) -> None:
     """Delete results that no remembered run needs and what interrupted processes left; without --yes only say so.
 
