@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from rich.markup import escape
 import reaemb_bench
 from reaemb_bench.cli import audit, components, data, doctor, experiments, export, mlflow, plan, results, run, store
 from reaemb_bench.cli.options import in_words
-from reaemb_bench.core.errors import UserError, is_out_of_memory
+from reaemb_bench.core.errors import UserError, is_out_of_memory, reason_of
 from reaemb_bench.core.settings_only import import_settings_only
 from reaemb_bench.core.text import printable
 
@@ -24,6 +25,14 @@ _INTERRUPTED = 130
 _REFUSED = 2
 _COMPUTING = frozenset({"run", "ablate", "sweep", "bench", "audit", "export", "push", "prepare", "--compute"})
 """Words of commands that may run steps, and so need components with their networks."""
+
+_PLAIN = {
+    r"Input should be a valid integer.*": "give a whole number",
+    r"Input should be a valid number.*": "give a number",
+    r"Input should be less than or equal to": "give a number of at most",
+    r"Input should be greater than or equal to": "give a number of at least",
+}
+"""What Typer's messages say -> in plain English."""
 
 _COMPUTE, _READ, _PARTS, _TRUST = "Compute", "Read results", "Recipes and components", "Data, machine, trust"
 _VERBS: dict[str, tuple[str, Callable[..., None]]] = {
@@ -119,15 +128,24 @@ def _call(arguments: list[str], debug: bool) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
     except Exception as error:
-        if is_out_of_memory(error) and not debug:
-            print("error: out of memory; close other programs, or ask for less", file=sys.stderr)
-            return _REFUSED
-        # Typer's usage errors have no public base class, but all of them format their message.
-        if debug or not hasattr(error, "format_message"):
+        line = _one_line(error)
+        if debug or not line:
             raise
-        print(
-            f"error: {' '.join(printable(error.format_message()).split())} (reaemb-bench --help tells more)",
-            file=sys.stderr,
-        )
+        print(f"error: {printable(line)}", file=sys.stderr)
         return _REFUSED
     return code if isinstance(code, int) else 0
+
+
+def _one_line(error: Exception) -> str:
+    """A usage error, lack of memory or too large a number in one line; empty for any other error."""
+    # Typer's usage errors have no public base class, but all of them format their message.
+    if hasattr(error, "format_message"):
+        message = " ".join(error.format_message().split())
+        for theirs, plain in _PLAIN.items():
+            message = re.sub(theirs, plain, message)
+        return f"{message} (reaemb-bench --help tells more)"
+    if is_out_of_memory(error):
+        return f"out of memory ({reason_of(error)}); lower --micro-batch or batch sizes, or close other programs"
+    if isinstance(error, OverflowError) or "Overflow when unpacking" in str(error):
+        return f"a number is too large ({reason_of(error)}); --debug shows where it is used"
+    return ""

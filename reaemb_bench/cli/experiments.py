@@ -163,7 +163,7 @@ def sweep(
     recipe: RecipeName = DEFAULT_RECIPE,
     space: Annotated[Path | None, Option(help="TOML file of the search space; by default NAME.search.toml.")] = None,
     trials: Annotated[int | None, Option(min=1, help="Finished trials that the study is to have.")] = None,
-    jobs: Annotated[int, Option(min=1, help="Processes on this machine.")] = 1,
+    jobs: Annotated[int, Option(min=1, max=1024, help="Processes on this machine.")] = 1,
     sampler: Annotated[SamplerName | None, Option(help="Proposes settings.")] = None,
     pruner: Annotated[PrunerName | None, Option(help="Stops trials by their validation curve.")] = None,
     objective: Annotated[Words, Option(help="validation/ndcg@10, validation/ndcg@10/tail, minutes, ...")] = None,

@@ -166,7 +166,7 @@ def compare(
     against: Against = None,
     by: Annotated[By | None, Option(help="Show the metric for groups of users.")] = None,
     metric: Annotated[MetricName, Option(help="What verdicts, differences and bins are about.")] = "ndcg",
-    k: Annotated[int, Option(min=1, help="Cut-off of HR and NDCG.")] = 10,
+    k: Annotated[int, Option(min=1, max=1_000_000, help="Cut-off of HR and NDCG.")] = 10,
     out: TablesFile = None,
 ) -> None:
     """Show runs of the same data in one table, with the floors, and what differs from what.

@@ -47,10 +47,10 @@ class Machine(BaseModel):
     """`auto` takes a GPU if there is one; else `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the language model's arithmetic; `auto` is bfloat16 on CUDA and float32 elsewhere."""
-    micro_batch: int | None = Field(default=None, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1, le=1_000_000)
     """Prompts that pass through the language model at once; None chooses by device. Results do not depend on it beyond
     rounding."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=4096)
     """CPU threads of torch, set by the command line before torch starts; None leaves torch's own choice."""
     deterministic: bool = False
     """Whether torch may use deterministic algorithms alone: the bits of a GPU then repeat, at a price in time. Those of

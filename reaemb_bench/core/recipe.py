@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -23,9 +24,9 @@ from reaemb_bench.core.registry import build, nearest, settings_error
 
 Raw = dict[str, Any]
 
+_BEYOND_INTEGERS = 2**63
 _LONGEST_EDITS = 80
 _SHOWN_ELSEWHERE = ("seeds", "title")
-
 _MOST_NESTED = 100
 _PART_OF_RECIPES = re.compile(r"(^|/)(expected|common)[^/]*$|\.search$")
 
@@ -133,7 +134,7 @@ def read_toml(file: Path, children: tuple[Path, ...] = ()) -> Raw:
     if file.resolve() in children:
         raise UserError(f"{file}: extends leads back to itself; break the circle")
     try:
-        raw: Raw = _resolve_plugins(tomllib.loads(file.read_text(encoding="utf-8-sig")), file.parent)
+        raw: Raw = _resolve_paths(tomllib.loads(file.read_text(encoding="utf-8-sig")), file.parent)
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not in UTF-8 (byte {error.start + 1}); save it in that encoding") from None
     except (OSError, ValueError) as error:
@@ -149,13 +150,23 @@ def read_toml(file: Path, children: tuple[Path, ...] = ()) -> Raw:
     return merge(read_toml(in_folder if is_file(in_folder) else locate(parent), (*children, file.resolve())), raw)
 
 
-def _resolve_plugins(value: Any, folder: Path) -> Any:
-    """The value with each `file.py:Class` name, which is relative to the recipe's folder, made absolute."""
+def _resolve_paths(value: Any, folder: Path, at: tuple[str, ...] = ()) -> Any:
+    """The value with each path that is relative to the recipe's folder made absolute.
+
+    These are `file.py:Class` names, and what looks like a path if it exists in that folder; other paths stay relative
+    to the current folder. Raises RecipeError for a number beyond 64 bits, which TOML does not allow.
+    """
     if isinstance(value, dict):
-        return {key: _resolve_plugins(part, folder) for key, part in value.items()}
+        return {name: _resolve_paths(part, folder, (*at, name)) for name, part in value.items()}
     if isinstance(value, list):
-        return [_resolve_plugins(part, folder) for part in value]
-    if isinstance(value, str) and re.fullmatch(r"[^\s;]+\.py:\w+", value):
+        return [_resolve_paths(part, folder, at) for part in value]
+    if isinstance(value, int) and not -_BEYOND_INTEGERS <= value < _BEYOND_INTEGERS:
+        raise RecipeError(f"give a smaller number, not {value}", at)
+    if not isinstance(value, str):
+        return value
+    looks_like_path = at[-1:] == ("path",) or "/" in value or "." in value
+    # Unlike Path.exists, this is False for a text that is too long for a path.
+    if re.fullmatch(r"[^\s;]+\.py:\w+", value) or (looks_like_path and os.path.exists(folder / value)):  # noqa: PTH110
         return real_path(folder / value)
     return value
 
@@ -250,7 +261,8 @@ def parse_set(text: str, known: Sequence[str], what: str) -> Raw:
     except (ValueError, RecursionError):
         # Unquoted words are the usual case on a command line.
         parsed = value.strip()
-    return _nested(parts, _resolve_plugins(parsed, Path.cwd()))
+    tables: Raw = _resolve_paths(_nested(parts, parsed), Path.cwd())
+    return tables
 
 
 def _step_names(raw: Raw) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, ValidationError
-from pydantic_core import core_schema
+from pydantic_core import ErrorDetails, core_schema
 
 from reaemb_bench.catalogue import CATALOGUE, PROTOCOLS
 from reaemb_bench.core.component import Component
@@ -172,10 +172,47 @@ def settings_error(error: ValidationError, known: Iterable[str]) -> RecipeError:
         message = f"no setting is called '{word}'.{nearest(word, known)} Known: {', '.join(known) or 'none'}"
     elif first["type"] == "missing":
         message = "this setting is required; give it a value"
-    elif first["type"] == "int_parsing_size":
-        message = f"give a smaller number, not {first['input']!r}"
     else:
-        message = first["msg"].removeprefix("Value error, ")
-        message = message[:1].lower() + message[1:] + (f", not {first['input']!r}" if first["loc"] else "")
+        message = _refusal(first) + (f", not {first['input']!r}" if first["loc"] else "")
     more = f" (and {len(details) - 1} more in this table)" if len(details) > 1 else ""
     return RecipeError(message + more, tuple(str(part) for part in first["loc"]))
+
+
+_REFUSALS = {
+    "int_parsing_size": "give a smaller number",
+    "finite_number": "give a finite number",
+    "greater_than": "give a number above {gt}",
+    "greater_than_equal": "give a number of at least {ge}",
+    "less_than": "give a number below {lt}",
+    "less_than_equal": "give a number of at most {le}",
+    "literal_error": "give {expected}",
+    "too_short": "give at least {min_length}",
+    "too_long": "give at most {max_length}",
+}
+"""Type of a validation error -> what to do about it; `{...}` is filled from its context."""
+_WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text in quotes",
+    "path": "a path in quotes",
+    "list": "a list in brackets",
+    "tuple": "a list in brackets",
+    "dict": "a table",
+    "model": "a table",
+}
+"""How the type of a validation error begins -> what is wanted."""
+
+
+def _refusal(detail: ErrorDetails) -> str:
+    """What to give instead of a refused value."""
+    if detail["type"] in _REFUSALS:
+        values = detail.get("ctx", {}).items()
+        plain = {
+            name: f"{value:,}".removesuffix(".0") if isinstance(value, int | float) else value for name, value in values
+        }
+        return _REFUSALS[detail["type"]].format(**plain)
+    if (wanted := _WANTED.get(detail["type"].partition("_")[0])) is not None:
+        return f"give {wanted}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]

@@ -129,7 +129,7 @@ def released(path: Path, names: Sequence[str], home: str, scratch: Path) -> Iter
         return
     if not is_file(path):
         raise UserError(
-            f"there is no folder or zip file {path} (setting source.path, relative to where you start the program); "
+            f"there is no folder or zip file {path} (setting source.path, relative to the recipe or to here); "
             f"fetch it from {home}"
         )
     scratch.mkdir(parents=True, exist_ok=True)

@@ -109,7 +109,7 @@ def blocks(file: Path) -> Iterator[bytes]:
     early or has a line longer than 64 MB.
     """
     if not is_file(file):
-        raise UserError(f"there is no file {file}; paths are relative to where you start the program")
+        raise UserError(f"there is no file {file}; paths are relative to the recipe, else to the current folder")
     try:
         with file.open("rb") as plain:
             packed = plain.read(2) == b"\x1f\x8b"

@@ -143,7 +143,7 @@ def read_table(file: Path, form: Format, separator: str, quote: str, setting: st
     """
     if not is_file(file):
         raise UserError(
-            f"there is no file {file} (setting {setting}); paths are relative to where you start the program"
+            f"there is no file {file} (setting {setting}); paths are relative to the recipe, else to the current folder"
         )
     known = SUFFIXES.get(file.suffix.lower()) if form == "auto" else form
     if known is None:

@@ -26,7 +26,7 @@ IN_THE_RECIPE = {
     ),
     "wrong type": (
         "[embed]\nwidth = 'wide'",
-        "embed.width: input should be a valid integer",
+        "embed.width: give a whole number, not 'wide'",
     ),
     "missing required": (
         "steps = ['prepare']\n[prepare]\nuse = 'prepare'",
@@ -108,7 +108,7 @@ def test_no_such_recipe(command: Command) -> None:
 
 def test_machine_settings(command: Command, toy_recipe: Path) -> None:
     _one_line(command("run", toy_recipe, "--precision", "float8"), "--precision: ", "'bfloat16'")
-    _one_line(command("run", toy_recipe, "--micro-batch", "0"), "--micro-batch: ", "greater than or equal to 1")
+    _one_line(command("run", toy_recipe, "--micro-batch", "0"), "--micro-batch: ", "at least 1")
 
 
 def test_names_of_components(command: Command) -> None:
@@ -121,3 +121,32 @@ def test_debug_shows_where_an_error_comes_from(command: Command, toy_recipe: Pat
     assert said.code == 2
     assert "Traceback" in said.err
     assert said.err.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["compare", "a", "b", "--k", 10**22], "give a number of at most 1000000"),
+        (["run", "toys.toml", "--micro-batch", 10**22], "--micro-batch: give a number of at most 1,000,000"),
+        (["run", "toys.toml", "--threads", "many"], "give a whole number"),
+        (["run", "toys.toml", "--set", f"train.rate={10**22}"], "train.rate: give a smaller number"),
+        (["plan", "toys.toml", "--set", f"seeds=[{10**22}]"], "seeds: give a smaller number"),
+        (["plan", "toys.toml", "--set", "embed.width=0.5"], "embed.width: give a whole number, not 0.5"),
+        (["plan", "toys.toml", "--set", "seeds=3"], "seeds: give a list in brackets, not 3"),
+    ],
+)
+def test_absurd_values_are_refused_in_plain_english(
+    command: Command, toy_recipe: Path, words: list[object], says: str
+) -> None:
+    _one_line(command(*words), says)
+
+
+@pytest.mark.parametrize("error", [MemoryError("64 GiB"), OverflowError("too large"), RuntimeError("out of memory")])
+def test_too_little_memory_and_too_large_numbers_are_one_line(
+    command: Command, toy_recipe: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("reaemb_bench.core.plan.plan", fail)
+    _one_line(command("run", toy_recipe), str(error))

@@ -42,3 +42,23 @@ def test_sound_recipes_read_no_held_out_data_and_the_papers_say_that_they_do() -
         assert plan(load(name), 42).leaks == ()
     for name in PAPER:
         assert plan(load(name), 42).leaks == ("crrl",)
+
+
+def test_a_path_is_relative_to_the_file_that_names_it_else_to_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, elsewhere = tmp_path / "recipes", tmp_path / "elsewhere"
+    for name in ("rows.csv", "data/items.csv", "ml-1m/ratings.dat"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("user,item\n", encoding="utf-8")
+    elsewhere.mkdir()
+    source = '{ use = "table", interactions = "rows.csv", items = "data/items.csv" }'
+    (folder / "mine.toml").write_text(f"extends = 'quickstart'\nprepare.source = {source}\n", encoding="utf-8")
+    movies = '{ use = "movielens-1m", path = "ml-1m" }'
+    (folder / "movies.toml").write_text(f"extends = 'mine.toml'\nprepare.source = {movies}\n", encoding="utf-8")
+    monkeypatch.chdir(elsewhere)
+    read = load(folder / "mine.toml").raw["prepare"]["source"]
+    assert [Path(read[name]) for name in ("interactions", "items")] == [folder / "rows.csv", folder / "data/items.csv"]
+    assert Path(load(folder / "movies.toml").raw["prepare"]["source"]["path"]) == folder / "ml-1m"
+    (folder / "rows.csv").unlink()
+    assert load(folder / "mine.toml").raw["prepare"]["source"]["interactions"] == "rows.csv"

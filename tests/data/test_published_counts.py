@@ -86,7 +86,7 @@ def test_filters_and_cold_targets_are_counted_on_the_screen(command: Command, tm
     ("line", "part"),
     [
         ("item = 3", "counts.0.item: no setting is called 'item'. Did you mean 'items'?"),
-        ("users = 0", "counts.0.users: input should be greater than or equal to 1"),
+        ("users = 0", "counts.0.users: give a number of at least 1"),
     ],
 )
 def test_a_mistake_in_the_counts_is_one_line(line: str, part: str, tmp_path: Path) -> None:

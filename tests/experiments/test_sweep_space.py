@@ -129,7 +129,7 @@ MISTAKES = {
     '"train.lerning_rate" = { low = 1e-4, high = 1e-2 }': "Did you mean 'learning_rate'?",
     '"trian.learning_rate" = { low = 1e-4, high = 1e-2 }': "Did you mean 'train'?",
     '"train.learning_rate" = { low = 1e-2, high = 1e-4 }': "learning_rate: low (0.01) is above high (0.0001)",
-    '"train.learning_rate" = { low = -1.0, high = 1.0 }': "learning_rate: input should be greater than 0, not -1.0",
+    '"train.learning_rate" = { low = -1.0, high = 1.0 }': "learning_rate: give a number above 0, not -1.0",
     '"train.learning_rate" = { low = 0.0, high = 1.0, log = true }': "log needs a low above 0",
     '"train.learning_rate" = { lo = 1e-4, high = 1e-2 }': "no setting is called 'lo'. Did you mean 'low'?",
     '"train.learning_rate" = { high = 1e-2 }': "give low and high, or choices",

@@ -86,7 +86,7 @@ def test_a_release_without_a_movie_is_refused(tmp_path: Path) -> None:
 
 
 def test_settings_are_finite_numbers() -> None:
-    with pytest.raises(RecipeError, match=r"train\.learning_rate: input should be a finite number, not nan"):
+    with pytest.raises(RecipeError, match=r"train\.learning_rate: give a finite number, not nan"):
         load("quickstart", ["train.learning_rate=nan"])
 
 

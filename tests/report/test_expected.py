@@ -101,11 +101,11 @@ def test_only_what_names_the_recipe_is_expected_of_it(tmp_path: Path) -> None:
 
 
 MISTAKES = {
-    "misspelt metric": ('metric = "NDGC@10"', "expected.0.metric: input should be 'HR@10', 'NDCG@10' or 'MRR'"),
+    "misspelt metric": ('metric = "NDGC@10"', "expected.0.metric: give 'HR@10', 'NDCG@10' or 'MRR'"),
     "sampled metric": ('metric = "NDCG@10 sampled"', "expected.0.metric: "),
     "misspelt setting": ("mots = 0.5", "expected.0.mots: no setting is called 'mots'. Did you mean 'most'?"),
     "empty range": ("most = 0.3", "most (0.3) lies below least (0.4)"),
-    "per cent": ("most = 19.0", "expected.0.most: input should be less than or equal to 1"),
+    "per cent": ("most = 19.0", "expected.0.most: give a number of at most 1"),
     "no TOML": ("most =", "cannot be read as TOML"),
 }
 

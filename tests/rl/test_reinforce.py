@@ -275,7 +275,7 @@ def test_numbers_that_are_not_finite_stop_the_run_and_name_the_items(
     [
         ({"rollouts_per_step": 20}, "not a multiple of group"),
         ({"positives": 10}, "leave no negative"),
-        ({"group": 1}, "greater than or equal to 2"),
+        ({"group": 1}, "at least 2"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(table: dict[str, int], message: str) -> None:
