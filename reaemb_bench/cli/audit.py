@@ -65,15 +65,17 @@ def audit(
     show(_readings_table(steps), "")
     _print_paper_variants(loaded)
     if undeclared := [reading.name for reading in steps if reading.undeclared]:
-        say(f"LEAK: {', '.join(undeclared)} would read more than declared; `run` refuses such a recipe")
+        say(f"verdict: LEAK, {', '.join(undeclared)} would read more than declared; `run` refuses such a recipe")
         raise typer.Exit(_LEAK_FOUND)
     # Reports what is missing or forbidden before anything runs.
     plan(loaded, loaded.seeds[0])
-    if not dry:
-        leak_report = _examine(loaded, full, machine)
-        _print_leak_report(leak_report)
-        if not leak_report.passed:
-            raise typer.Exit(_LEAK_FOUND)
+    if dry:
+        say("verdict: no step reads more than it declares; without --dry the leak test runs too")
+        return
+    leak_report = _examine(loaded, full, machine)
+    _print_leak_report(leak_report)
+    if not leak_report.passed:
+        raise typer.Exit(_LEAK_FOUND)
 
 
 def _readings_table(steps: tuple[StepAccess, ...]) -> Table:
@@ -149,11 +151,19 @@ def _print_leak_report(leak_report: LeakReport) -> None:
     show("", table)
     counts = (f"{count:,} of {total:,} {part} targets" for part, (count, total) in leak_report.exchanged.items())
     say(f"exchanged among users: {' and '.join(counts)}; {_BEYOND}")
+    steps: dict[str, list[str]] = {}
     for verdict in leak_report.verdicts:
+        steps.setdefault(verdict.outcome, []).append(verdict.step)
         if verdict.outcome == "leak":
             say(f"LEAK: {verdict.artifact} of {verdict.step} depends on {verdict.parts} items")
-    if any(verdict.outcome == "unrepeatable" for verdict in leak_report.verdicts):
-        say("some results differ from run to run; on --device cpu they should not")
+    if "leak" in steps:
+        say(f"verdict: LEAK in {', '.join(dict.fromkeys(steps['leak']))}")
+    elif "unrepeatable" in steps:
+        names = ", ".join(dict.fromkeys(steps["unrepeatable"]))
+        say(f"verdict: undecided, results of {names} differ from run to run; on --device cpu they should not")
+    else:
+        declared = ", ".join(dict.fromkeys(steps.get("declared", [])))
+        say(f"verdict: no leak found{f' beyond the declared ones ({declared})' if declared else ''}")
 
 
 def _outcome(verdict: Verdict) -> str:

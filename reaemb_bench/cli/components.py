@@ -252,7 +252,7 @@ _SET_WITH = {
 def new(
     kind: Annotated[str, Argument(metavar="KIND", help=f"{', '.join(_SET_WITH)}.", autocompletion=_kind_names)],
     name: Annotated[str, Argument(metavar="NAME", help="Its name, such as my_loss.")],
-    folder: Annotated[Path, Option(help="Folder of the two files.")] = Path(),
+    folder: Annotated[Path, Option("--out", "--folder", help="Folder of the two files.")] = Path(),
 ) -> None:
     """Write NAME.py with a working component of a kind, and test_NAME.py with its test, to change from there.
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
 
-from reaemb_bench.cli.options import machine_options, open_store, say, show
+from reaemb_bench.cli.options import Against, RunName, machine_options, open_store, say, show
 from reaemb_bench.core.text import printable
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 Vectors = Literal["reduced", "encoded", "ranker"]
 Format = Literal["safetensors", "parquet", "npy"]
 
-RunName = Annotated[str, Argument(metavar="RUN", help="Id of a run, the start of one, or a recipe's name.")]
 WhichVectors = Annotated[
     Vectors,
     Option(
@@ -68,7 +67,7 @@ def neighbors(
     count: Annotated[int, Option(min=1, help="How many items to show.")] = 10,
     vectors: WhichVectors = "reduced",
     seed: Seed = None,
-    against: Annotated[str | None, Option(metavar="RUN", help="Another run, shown to the right of this one.")] = None,
+    against: Against = None,
 ) -> None:
     """Show the items whose vectors have the highest cosine with that of an item.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from reaemb_bench.cli.options import Words, machine_options, open_store, say
+from reaemb_bench.cli.options import Words, machine_options, open_store, run_names, say
 from reaemb_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _MODEL_TRAINING = "workflowType=machine_learning"
 @machine_options("store", "mlflow", "log_models")
 def push(
     machine: Machine,
-    wanted: Annotated[Words, Argument(metavar="[RUN]...", help="Ids or names; a name means its newest run.")] = None,
+    wanted: Annotated[Words, Argument(metavar="[RUN]...", help="Ids or names.", autocompletion=run_names)] = None,
     everything: Annotated[bool, Option("--all", help="All runs that the store remembers.")] = False,
 ) -> None:
     """Track runs that were made while MLflow was away; what is already there is left alone.

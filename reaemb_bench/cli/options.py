@@ -5,6 +5,7 @@ Verbs import the rooms they need inside their functions, so that `--help` and co
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.text import printable
@@ -41,11 +42,57 @@ def _recipe_names(incomplete: str) -> list[str]:
     return [name for name in (*local, *shipped_names()) if name.startswith(incomplete)]
 
 
+def run_names(context: Context, incomplete: str) -> list[str]:
+    """Completes the name or id of a remembered run."""
+    from reaemb_bench.core.machine import Machine
+    from reaemb_bench.core.runs import history
+    from reaemb_bench.core.store import Store
+
+    folder = context.params.get("store") or os.environ.get(f"{_PREFIX}STORE") or Machine().store
+    with contextlib.suppress(UserError):
+        words = dict.fromkeys(word for run in history(Store(Path(folder))) for word in (run.name, run.id))
+        return [word for word in words if word.startswith(incomplete)]
+    return []
+
+
+def _setting_names(context: Context, incomplete: str) -> list[str]:
+    from reaemb_bench.core.plan import flatten
+    from reaemb_bench.core.recipe import load
+
+    with contextlib.suppress(UserError):
+        recipe = load(context.params.get("recipe") or DEFAULT_RECIPE)
+        paths = flatten({name: step.spec() for name, step in recipe.steps.items()})
+        return [f"{path}=" for path in ("seeds", *paths) if path.startswith(incomplete)]
+    return []
+
+
+def _step_names(context: Context, incomplete: str) -> list[str]:
+    settings = _setting_names(context, incomplete.partition(".")[0])
+    paths = (setting.removesuffix("=").removesuffix(".use") for setting in settings)
+    return [path for path in dict.fromkeys(paths) if path.startswith(incomplete) and f"{path}.use=" in settings]
+
+
 RecipeName = Annotated[
     str, Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.", autocompletion=_recipe_names)
 ]
-Sets = Annotated[Words, Option("--set", metavar="STEP.SETTING=VALUE", help="Change a setting; may be repeated.")]
-Drops = Annotated[Words, Option("--drop", metavar="STEP[.PART]", help="Take out a step or a part; may be repeated.")]
+Sets = Annotated[
+    Words,
+    Option("--set", metavar="STEP.SETTING=VALUE", help="Change a setting.", autocompletion=_setting_names),
+]
+Drops = Annotated[
+    Words,
+    Option("--drop", metavar="STEP[.PART]", help="Take out a step or a part.", autocompletion=_step_names),
+]
+RunName = Annotated[
+    str, Argument(metavar="RUN", help="Id of a run, the start of one, or its name.", autocompletion=run_names)
+]
+RunNames = Annotated[
+    list[str],
+    Argument(metavar="RUN...", help="Ids, their starts, names of runs, or recipes.", autocompletion=run_names),
+]
+Against = Annotated[
+    str | None, Option(metavar="RUN", help="Show how the others differ from this run.", autocompletion=run_names)
+]
 _MACHINE_OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "device": (str, "auto", "auto, cpu, cuda, cuda:1 or mps."),
     "precision": (str, "auto", "Arithmetic of the language model: auto, float32 or bfloat16."),

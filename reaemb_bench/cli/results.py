@@ -13,11 +13,14 @@ from rich.markup import escape
 from typer import Argument, Option
 
 from reaemb_bench.cli.options import (
+    Against,
     MetricName,
+    RunNames,
     TablesFile,
     existing_store,
     machine_options,
     plain_table,
+    run_names,
     say,
     show,
     show_tables,
@@ -150,13 +153,9 @@ def _history_table(rows: Sequence[tuple[Run, float | None, float | None]]) -> Ta
     return table
 
 
-RunNames = Annotated[
-    list[str],
-    Argument(metavar="RUN...", help="Ids, their starts, names of runs, or recipes, on one data set."),
-]
-Against = Annotated[
-    str | None, Option("--against", metavar="RUN", help="Show how far the others differ from this run.")
-]
+Bins = Annotated[By | None, Option(help="Show the metric for groups of users.")]
+Metric = Annotated[MetricName, Option(help="What verdicts, differences and bins are about.")]
+CutOff = Annotated[int, Option(min=1, max=1_000_000, help="Cut-off of HR and NDCG.")]
 
 
 @machine_options("store")
@@ -164,9 +163,9 @@ def compare(
     machine: Machine,
     runs: RunNames,
     against: Against = None,
-    by: Annotated[By | None, Option(help="Show the metric for groups of users.")] = None,
-    metric: Annotated[MetricName, Option(help="What verdicts, differences and bins are about.")] = "ndcg",
-    k: Annotated[int, Option(min=1, max=1_000_000, help="Cut-off of HR and NDCG.")] = 10,
+    by: Bins = None,
+    metric: Metric = "ndcg",
+    k: CutOff = _K,
     out: TablesFile = None,
 ) -> None:
     """Show runs of the same data in one table, with the floors, and what differs from what.
@@ -197,9 +196,12 @@ def compare(
 def report(
     machine: Machine,
     runs: RunNames,
+    against: Against = None,
+    by: Bins = None,
+    metric: Metric = "ndcg",
+    k: CutOff = _K,
     html: Annotated[Path | None, Option(metavar="FILE", help="Write a page that needs no network.")] = None,
     out: TablesFile = None,
-    against: Against = None,
 ) -> None:
     """Report remembered runs: tables and curves in words, and as files tables or a page with plots.
 
@@ -214,21 +216,21 @@ def report(
     store = existing_store(machine)
     chosen = [run_from(store, wanted) for wanted in runs]
     reference = None if against is None else run_from(store, against)
-    content = page.report(chosen, store, reference)
+    content = page.report(chosen, store, reference, by, metric, k)
     show_tables(content.title, content.tables, out)
     say("")
     for line in page.in_words(content, store):
         say(line)
     if html is not None:
-        write_file(html, page.report_html(chosen, store, reference), "--html")
+        write_file(html, page.report_html(chosen, store, reference, by, metric, k), "--html")
         say(f"written to {html}")
 
 
 @machine_options("store")
 def diff(
     machine: Machine,
-    first: Annotated[str, Argument(metavar="A", help="Id, its start, name of a run, or recipe.")],
-    second: Annotated[str, Argument(metavar="B", help="The other one.")],
+    first: Annotated[str, Argument(metavar="A", help="Id, name of a run, or recipe.", autocompletion=run_names)],
+    second: Annotated[str, Argument(metavar="B", help="The other one.", autocompletion=run_names)],
 ) -> None:
     """Show which settings, results, versions and metrics differ between two runs.
 
@@ -247,6 +249,10 @@ def diff(
         say(f"{letter}  {', '.join(filter(None, facts))}")
     say("\nSettings", style="bold")
     table = plain_table("setting", "A", "B")
+    steps = [[result.step for result in run.results[0]] for run in (before, after)]
+    if steps[0] != steps[1]:
+        own = [[step for step in mine if step not in other] for mine, other in (steps, steps[::-1])]
+        table.add_row("steps", *(escape(", ".join(names) or "—") for names in (own if any(own) else steps)))
     for setting in runs.changed_settings(before, after):
         table.add_row(*(escape(str(value)) for value in (setting.path, setting.first, setting.second)))
     _print_or_say(table, "none differs")
@@ -256,8 +262,8 @@ def diff(
         keys = ["—" if key is None else key[:_KEY_CHARACTERS] for key in (pair.first, pair.second)]
         table.add_row(escape(pair.step), *keys, "[dim]the same[/]" if pair.same else escape(runs.reasons(pair, store)))
     show(table)
-    for change, steps in runs.changed_circumstances(pairs, store).items():
-        say(f"{change} ({', '.join(steps)})")
+    for change, names in runs.changed_circumstances(pairs, store).items():
+        say(f"{change} ({', '.join(names)})")
     _print_metrics(before, after, store)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -19,6 +20,7 @@ from reaemb_bench.cli.options import (
     say,
     show_tables,
 )
+from reaemb_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from reaemb_bench.core.machine import Machine
@@ -30,6 +32,7 @@ def run(
     recipe: RecipeName = DEFAULT_RECIPE,
     sets: Sets = None,
     drops: Drops = None,
+    name: Annotated[str | None, Option(help="Name in history, tables and MLflow; by default the recipe's.")] = None,
     process_timeout: Annotated[
         float,
         Option(
@@ -46,9 +49,11 @@ def run(
 
     Examples:
     reaemb-bench run quickstart
-    reaemb-bench run my_recipe.toml --set "seeds=[1, 2, 3]" --drop crrl
+    reaemb-bench run my_recipe.toml --set "seeds=[1, 2, 3]"
+    reaemb-bench run quickstart --drop crrl --name "without CRRL"
     torchrun --nproc-per-node 2 -m reaemb_bench run reaemb_full
     """
+    from reaemb_bench.core.artifacts import Ranks
     from reaemb_bench.core.distributed import is_first, process_group
     from reaemb_bench.core.execute import execute
     from reaemb_bench.core.plan import plan
@@ -58,6 +63,10 @@ def run(
     from reaemb_bench.report.recipe_tables import tables_of
 
     loaded = load(recipe, sets or (), drops or ())
+    if name is not None:
+        if not name.strip() or not name.isprintable() or name.endswith(".toml"):
+            raise UserError(f"--name: {name!r} is not a name for a run; give a few words, without .toml at the end")
+        loaded = replace(loaded, name=name, title=name)
     # Read before anything runs, so that a mistake in the file costs no results.
     expected = read_expected(locate(recipe), changes(sets or (), drops or ()))
     plans = [plan(loaded, seed) for seed in loaded.seeds]
@@ -72,3 +81,5 @@ def run(
             show_tables(loaded.title, tables, None)
             tracking.show(tables)
         say(counts.in_words(time.monotonic() - start))
+        verb = f"report {tracking.run.id}" if plans[0].job_of(Ranks) is not None else "store ls"
+        say(f"run {tracking.run.id} ({loaded.name}) is in {local.store}; next: reaemb-bench {verb}")

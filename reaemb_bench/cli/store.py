@@ -13,7 +13,16 @@ from rich.markup import escape
 from rich.tree import Tree
 from typer import Argument, Option
 
-from reaemb_bench.cli.options import Words, component_name, existing_store, machine_options, plain_table, say, show
+from reaemb_bench.cli.options import (
+    Words,
+    component_name,
+    existing_store,
+    machine_options,
+    plain_table,
+    run_names,
+    say,
+    show,
+)
 from reaemb_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -126,7 +135,7 @@ def gc(
         float | None, Option(metavar="DAYS", min=0, help="Unused results stay that long. [default: 1]")
     ] = None,
     keep_last: Annotated[int | None, Option(metavar="N", min=0, help="Forget all but the newest N runs first.")] = None,
-    forget: Annotated[Words, Option(metavar="RUN", help="Forget this run first; may be repeated.")] = None,
+    forget: Annotated[Words, Option(metavar="RUN", help="Forget this run.", autocompletion=run_names)] = None,
     everything: Annotated[
         bool, Option("--all", help="Delete unused results of any age, even while a step runs.")
     ] = False,

@@ -9,13 +9,13 @@ from reaemb_bench.core.artifacts import Corpus, Encoder, Floors, Ranks, Vectors
 from reaemb_bench.core.runs import Run, artifact_of
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.groups import SHORT, TAIL
-from reaemb_bench.evaluation.metrics import ndcg
+from reaemb_bench.evaluation.metrics import MetricName, ndcg
 from reaemb_bench.report import comparison, plots
 from reaemb_bench.report.comparison import Compared
 from reaemb_bench.report.html import Block, Facts, Listing, Paragraph, page
 from reaemb_bench.report.origins import Manifest, data_fingerprint, run_manifests
 from reaemb_bench.report.plots import Plot, Point
-from reaemb_bench.report.results import K, lists_table, users_notes
+from reaemb_bench.report.results import By, K, lists_table, users_notes
 from reaemb_bench.report.table import LEAK, Cell, Column, Row, Table
 
 _COSTS = {
@@ -41,7 +41,14 @@ class Report:
     tables: tuple[Table, ...]
 
 
-def report(runs: Sequence[Run], store: Store, against: Run | None = None) -> Report:
+def report(
+    runs: Sequence[Run],
+    store: Store,
+    against: Run | None = None,
+    by: By | None = None,
+    metric: MetricName = "ndcg",
+    k: int = K,
+) -> Report:
     """Reads what the runs ranked; differences from `against`, one of them or another, are a table of their own.
 
     Raises UserError as `comparison.read` does.
@@ -51,7 +58,7 @@ def report(runs: Sequence[Run], store: Store, against: Run | None = None) -> Rep
     title = f"{len(compared.runs)} runs on {runs[0].data}" if several else runs[0].title
     wanted = against.id if against is not None and several else None
     reference = next((name for name, run in compared.runs.items() if run.id == wanted), None)
-    tables = comparison.tables(compared, title, against=reference)
+    tables = comparison.tables(compared, title, against=reference, by=by, metric=metric, k=k)
     lists = lists_table(compared.ranks, compared.floors)
     return Report(title, compared, (*tables, *([] if lists is None else [lists])))
 
@@ -62,12 +69,19 @@ def in_words(summary: Report, store: Store) -> tuple[str, ...]:
     return (*plots.learning_readings(recorded, methods), *plots.reinforcement_readings(recorded, methods))
 
 
-def report_html(runs: Sequence[Run], store: Store, against: Run | None = None) -> str:
+def report_html(
+    runs: Sequence[Run],
+    store: Store,
+    against: Run | None = None,
+    by: By | None = None,
+    metric: MetricName = "ndcg",
+    k: int = K,
+) -> str:
     """The report of runs on the same data as one page that needs no network; the same store gives the same text.
 
     Raises UserError as `comparison.read` does.
     """
-    summary = report(runs, store, against)
+    summary = report(runs, store, against, by, metric, k)
     named = summary.compared.runs
     ranks = next(iter(summary.compared.ranks.values()))[0]
     blocks: list[Block] = [Paragraph(users_notes(ranks, TAIL, SHORT)[0])] if len(ranks.users) else []

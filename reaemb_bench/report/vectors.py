@@ -36,6 +36,10 @@ class ItemVectors:
     vectors: npt.NDArray[np.float32]
     titles: list[str]
 
+    def __repr__(self) -> str:
+        """Sizes alone, since there may be millions of numbers."""
+        return f"ItemVectors({len(self.ids):,} items, width {self.vectors.shape[1]:,})"
+
     def of(self, item: str) -> npt.NDArray[np.float32]:
         """The vector (width,) of the item with this id. Raises UserError if there is none."""
         if item not in self._rows:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from reaemb_bench.core.runs import history
+from reaemb_bench.core.store import Store
 from tests.conftest import TOYS, Said
 
 Command = Callable[..., Said]
@@ -21,6 +23,15 @@ def test_the_second_run_finds_everything_cached(command: Command, toy_recipe: Pa
     assert "everything was cached: 4 steps" in second.out
     third = command("run", toy_recipe, "--set", "train.rate=0.2")
     assert "computed 2 steps, 2 cached, in" in third.out
+
+
+def test_a_run_ends_with_its_id_its_place_and_the_next_command(command: Command, toy_recipe: Path) -> None:
+    last = command("run", toy_recipe, "--name", "wide toys", "--set", "embed.width=3").out.splitlines()[-1]
+    (run,) = history(Store(Path(".reaemb-bench/store")))
+    assert last == f"run {run.id} (wide toys) is in .reaemb-bench/store; next: reaemb-bench report {run.id}"
+    assert (run.name, run.title) == ("wide toys", "wide toys")
+    assert "store ls" in command("run", toy_recipe, "--drop", "rank").out.splitlines()[-1]
+    assert "--name: ' ' is not a name" in command("run", toy_recipe, "--name", " ").err
 
 
 def test_seeds_share_what_does_not_depend_on_them(command: Command, toy_recipe: Path) -> None:

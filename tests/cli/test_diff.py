@@ -33,7 +33,11 @@ def test_settings_results_and_metrics_that_differ_are_shown(store: Store, comman
     assert said.code == 0, said.err
     assert said.out.startswith(f"A  {find(store, 'leaky').id} leaky, toys, 20")
     assert ", leaks: peek" in said.out.splitlines()[0]
-    assert _part(said.out, "Settings")[1:] == [["allow_leaks", "True", "—"], ["rank.mean", "4.0", "120.0"]]
+    assert _part(said.out, "Settings")[1:] == [
+        ["steps", "peek", "—"],
+        ["allow_leaks", "True", "—"],
+        ["rank.mean", "4.0", "120.0"],
+    ]
     results = {words[0]: words[3:] for words in _part(said.out, "Results")[1:]}
     assert results == {
         "prepare": ["the", "same"],

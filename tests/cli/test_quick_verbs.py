@@ -77,25 +77,42 @@ def test_looking_at_runs_is_quick(command: Command, tmp_path: Path) -> None:
     run_in_a_new_process(commands, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("typed", "wanted"),
-    [("run to", "toys.toml"), ("run quick", "quickstart"), ("list rewa", "reward"), ("describe soft-t", "soft-target")],
-)
-def test_completion_is_quick_and_knows_names(typed: str, wanted: str, toy_recipe: Path) -> None:
+def completed(typed: str, folder: Path) -> list[str]:
+    """What the shell offers; checks that nothing slow was loaded for it."""
     script = (
-        "import atexit, sys\nfrom reaemb_bench.cli.app import app\n"
-        "slow = lambda: print({'torch', 'polars', 'mlflow'} & set(sys.modules), file=sys.stderr)\n"
-        "atexit.register(slow)\napp(prog_name='reaemb-bench')"
+        "import atexit, sys\nfrom reaemb_bench.cli.app import main\n"
+        "atexit.register(lambda: print({'torch', 'mlflow', 'optuna'} & set(sys.modules), file=sys.stderr))\nmain()"
     )
     words = f"reaemb-bench {typed}"
-    asked = {"_REAEMB_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "2"}
+    asked = {"_REAEMB_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
     ended = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", script, "reaemb-bench"],
         env={**os.environ, **asked},
-        cwd=toy_recipe.parent,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert wanted in ended.stdout.split(), ended.stderr
     assert ended.stderr == "set()\n"
+    return ended.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ("run to", "toys.toml"),
+        ("run quick", "quickstart"),
+        ("list rewa", "reward"),
+        ("describe soft-t", "soft-target"),
+        ("run quickstart --set lrcl.lo", "lrcl.loss.use="),
+        ("run quickstart --drop crr", "crrl"),
+    ],
+)
+def test_completion_is_quick_and_knows_names(typed: str, wanted: str, toy_recipe: Path) -> None:
+    assert wanted in completed(typed, toy_recipe.parent)
+
+
+def test_completion_knows_remembered_runs(command: Command, tmp_path: Path) -> None:
+    run_all(command, tmp_path)
+    assert completed("report le", tmp_path) == ["leaky"]
+    assert completed("compare good po", tmp_path) == ["poor"]

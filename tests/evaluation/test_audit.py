@@ -71,6 +71,7 @@ def test_a_leak_is_told_with_code_1_and_leaves_no_results_behind(command: Comman
     assert said.code == 1, said.err
     assert "LEAK: Vectors of squint depends on validation and test items" in said.out
     assert "of 40 validation targets and" in said.out
+    assert said.out.splitlines()[-1] == "verdict: LEAK in squint"
     assert not list(Path(".reaemb-bench/store").iterdir())
 
 
@@ -94,6 +95,7 @@ def test_the_quickstart_does_not_leak(command: Command) -> None:
     after = said.out.partition("what changed")[2]
     unchanged = [line.split()[0] for line in after.splitlines() if line.rstrip().endswith("nothing")]
     assert unchanged == ["prepare", "llm", "lrcl", "crrl", "encode", "reduce", "train"]
+    assert said.out.splitlines()[-1] == "verdict: no leak found"
 
 
 def test_the_settings_of_reaemb_full_do_not_leak(command: Command) -> None:
@@ -119,7 +121,7 @@ def test_a_step_that_asks_for_more_than_it_declares_is_a_leak(command: Command, 
     file.write_text(file.read_text(encoding="utf-8").replace(f"{LEAKY}:Squint", f"{TOYS}:Peek"), encoding="utf-8")
     said = command("audit", file)
     assert said.code == 1
-    assert "LEAK: squint would read more than declared" in said.out
+    assert "verdict: LEAK, squint would read more than declared" in said.out
 
 
 def test_what_each_step_reads_is_shown_without_running_it(command: Command) -> None:
@@ -127,6 +129,7 @@ def test_what_each_step_reads_is_shown_without_running_it(command: Command) -> N
     assert said.code == 0, said.err
     lines = {line.split()[0]: " ".join(line.split()) for line in said.out.splitlines() if line.strip()}
     assert lines["llm"] == "llm Corpus Encoder 0 % 0 %"
+    assert said.out.splitlines()[-1].startswith("verdict: no step reads more than it declares")
     assert lines["crrl"].startswith("crrl Corpus, TestTargets, Encoder Encoder 100 % 100 % declared leak")
     assert lines["reduce"] == "reduce Vectors Vectors 0 % 0 % and what crrl made of held-out rows"
     assert lines["rank"] == "rank Corpus, TestTargets, Ranker Ranks 100 % 100 % judge"

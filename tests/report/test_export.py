@@ -73,6 +73,7 @@ def test_each_format_gives_the_vectors_of_the_store(command: Command, toys: Run,
     assert said.code == 0, said.err
     assert f"12 vectors of width 2 of toys ({toys.id}), seed 42, step embed: written to out/my_vectors" in said.out
     items = reaemb_bench.load_vectors("out/my_vectors")
+    assert repr(items) == f"ItemVectors({len(items.ids)} items, width {items.vectors.shape[1]})"
     stored = artifact_of(toys, STORE, Vectors).values
     assert items.vectors.dtype == np.float32
     assert np.array_equal(items.vectors, stored)
