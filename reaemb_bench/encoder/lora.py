@@ -92,6 +92,7 @@ def load_adapters(model: ThoughtModel, folders: Sequence[Path], *, merge: bool) 
 
 
 def _use_adapters(model: ThoughtModel, frozen: list[str], trained: list[str]) -> None:
+    """Activates adapters; frozen ones have no dropout and no gradient."""
     for module in _lora_layers(model):
         module.set_adapter([*frozen, *trained])
         for name in frozen:

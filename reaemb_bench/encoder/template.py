@@ -28,7 +28,7 @@ class Template:
     padding: Literal["left", "right"] = "left"
 
     def prompts(self, tokenizer: Any, texts: Sequence[str]) -> list[str]:
-        """The prompt of each item text, through the tokenizer's chat template where it has one."""
+        """The prompt of each item text, through the tokenizer's chat template if it has one."""
         if tokenizer.chat_template is None:
             before, after = f"{self.system_prompt}\n{self.prefix}" if self.system_prompt else self.prefix, ""
         else:
@@ -43,7 +43,7 @@ class Template:
     def rows(self, tokenizer: Any, texts: Sequence[str], extra: int, max_length: int | None = None) -> list[list[int]]:
         """Token ids of each prompt, cut on the right so that `extra` more tokens fit into `max_length`.
 
-        Raises UserError where the template alone fills it.
+        Raises UserError if the template alone fills it.
         """
         limit = max_length or self.max_length
         room = limit - extra

@@ -63,7 +63,7 @@ def draw_candidates(pairs: csr_array, positives: int, candidates: int, seed: int
 
 
 def _most_cooccurring(rows: csr_array, positives: int, generator: np.random.Generator) -> tuple[Int64, Float64]:
-    """Neighbours (n, positives) of n items by falling count and their counts, 0 where an item has fewer neighbours.
+    """Neighbours (n, positives) of n items by falling count and their counts, 0 if an item has fewer neighbours.
 
     rows: (n, items), none of them empty.
     """
