@@ -19,6 +19,14 @@ _ISO = (
     r"(?:[T ](?<clock>\d{1,2}:\d{2}(?::\d{2})?)(?:[.,](?<fraction>\d{1,9}))?)?"
     r"\s*(?:Z|UTC|GMT|(?<sign>[+-])(?<hours>\d{2}):?(?<minutes>\d{2}))?$"
 )
+_FORMATS = [
+    mark.join(order.split()) + clock
+    for order in ("%d %m %Y", "%m %d %Y", "%d %m %y", "%m %d %y", "%y %m %d")
+    for mark in "/.-"
+    for clock in ("", " %H:%M", " %H:%M:%S")
+]
+_FIRST_YEAR = 1900
+_MOST_TEXTS = 100_000
 _FINER = "different times fall together in nanoseconds; round them, or give positions"
 
 
@@ -46,10 +54,22 @@ def whole_times(series: polars.Series, file: Path, time_format: str = "") -> tup
         times, unit = _iso_dates(series, file)
     wanted = f"a date of the form {time_format}; correct it or set another time_format"
     if not time_format:
-        wanted = 'a time; give whole seconds, positions, or dates like 2024-05-31, or set time_format = "%d/%m/%Y"'
+        formats = " or ".join(f'"{form}"' for form in fitting_formats(series) or _FORMATS[:1])
+        wanted = f"a time; give whole seconds, positions, or dates like 2024-05-31, or set time_format = {formats}"
     refuse_first(series, times.is_null(), file, wanted)
     refuse_first(series, times <= 0, file, "a time after 1970; correct it or leave out such rows")
     return times, unit
+
+
+def fitting_formats(series: polars.Series) -> list[str]:
+    """Returns the usual ways of writing dates that fit all values (rows,) of a text column; several if it may be read
+    in several ways."""
+    texts = series.drop_nulls().unique().head(_MOST_TEXTS)
+    if series.dtype != polars.String or texts.is_empty():
+        return []
+    dates = {form: texts.str.to_datetime(form, time_unit="us", strict=False) for form in _FORMATS}
+    # A year of two digits is no year of four.
+    return [form for form, read in dates.items() if not read.null_count() and read.dt.year().min() >= _FIRST_YEAR]  # type: ignore[operator]
 
 
 def _typed_dates(series: polars.Series, file: Path) -> tuple[polars.Series, Unit]:

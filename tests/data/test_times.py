@@ -107,11 +107,28 @@ def test_offsets_from_utc_count() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["10/04/2024", "31.05.2024", "05-31-2024", "24-05-31", "5/4/24", "May 31 2024", "1 Jun"]
+    ("values", "formats"),
+    [
+        (["10/04/2024", "09/05/2024"], ["%d/%m/%Y", "%m/%d/%Y"]),
+        (["10/04/2024", "13/05/2024"], ["%d/%m/%Y"]),
+        (["10/14/2024", "9/5/2024"], ["%m/%d/%Y"]),
+        (["31.05.2024 10:00", "1.6.2024 9:30"], ["%d.%m.%Y %H:%M"]),
+        (["05-31-2024"], ["%m-%d-%Y"]),
+        (["5/4/24", "6/4/24"], ["%d/%m/%y", "%m/%d/%y", "%y/%m/%d"]),
+        (["31/5/99 10:00:00"], ["%d/%m/%y %H:%M:%S"]),
+        (["May 31 2024", "1 Jun"], ["%d/%m/%Y"]),
+        (["24-05-31", "24-06-01"], ["%d-%m-%y", "%y-%m-%d"]),
+    ],
 )
-def test_dates_that_can_be_read_in_two_ways_are_refused_with_the_cure(value: str) -> None:
-    with pytest.raises(UserError, match=rf"data row 1: '{value}' is not a time.*time_format = \"%d/%m/%Y\""):
-        converted([value, value])
+def test_dates_that_can_be_read_in_two_ways_are_refused_with_the_cure(values: list[str], formats: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        converted(values)
+    message = str(caught.value)
+    assert f"data row 1: '{values[0]}' is not a time" in message
+    assert message.partition("time_format = ")[2].partition(" (")[0] == " or ".join(f'"{form}"' for form in formats)
+    if values[0][0] not in "M2":
+        for form in formats:
+            assert len(set(converted(values, form)[0])) == len(values)
 
 
 def test_a_format_reads_what_it_says_and_nothing_else() -> None:
