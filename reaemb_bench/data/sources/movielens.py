@@ -30,7 +30,6 @@ _CITATION = (
     "F. Maxwell Harper and Joseph A. Konstan (2015). The MovieLens Datasets: History and Context. "
     "ACM Transactions on Interactive Intelligent Systems 5(4), 19:1-19:19. https://doi.org/10.1145/2827872"
 )
-_LICENCE = "GroupLens usage licence: research, no commercial use without permission, {}"
 _FIELDS = {
     "user": Field("text", required=True),
     "item": Field("text", required=True),
@@ -44,6 +43,14 @@ _ARTICLES = "The|A|An|Il|Lo|La|Le|Les|Gli|L'|Un|Une|Una|Uno|El|Los|Las|Das|Der|D
 _YEAR = re.compile(r"^(.*\S)\s*\((\d{4})(?:\s*[-\u2013]\s*(?:\d{4})?)?\s*\)")
 
 Movies = dict[str, Attributes]
+
+
+def _about(edition: str, redistribution: str) -> About:
+    return About(
+        home=f"https://grouplens.org/datasets/movielens/{edition}/",
+        licence=f"GroupLens usage licence: research, no commercial use without permission, {redistribution}",
+        citation=_CITATION,
+    )
 
 
 def movie(title: str, genres: Iterable[str], year: str = "") -> Attributes:
@@ -91,9 +98,7 @@ class MovieLens100K(Component):
     They may be used for research and not be passed on; cite Harper & Konstan, The MovieLens Datasets, 2015.
     """
 
-    about: ClassVar[About] = About(
-        "https://grouplens.org/datasets/movielens/100k/", _LICENCE.format("no redistribution"), _CITATION
-    )
+    about: ClassVar[About] = _about("100k", "no redistribution")
 
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of the files."""
@@ -194,7 +199,37 @@ class MovieLensFiles(Component):
 
     def read(self, machine: Machine) -> Interactions:
         """Returns all ratings and movies. Raises UserError if a file is missing or is not a release of MovieLens."""
-        return _read_release(self, machine.cache)
+        path, layout, home = self.path, self.layout, self.about.home
+        names = (layout.ratings, layout.movies)
+        bad_ratings, bad_movies = (BadLines(path / name, self.malformed_limit) for name in names)
+        movies: Movies = {}
+        repeated = 0
+        with released(path, names, home, machine.cache) as files:
+            for name, header in zip(names, layout.headers or (), strict=False):
+                with files[name].open("rb") as stream:
+                    first = stream.readline(1000).removeprefix(b"\xef\xbb\xbf").decode("latin-1").strip()
+                if first != header:
+                    raise UserError(
+                        f"{path / name} starts with '{first[:80]}' and not with '{header}'; give the published file"
+                    )
+            has_header = layout.headers is not None
+            frame = read_delimited(files[layout.ratings], _COLUMNS, _FIELDS, layout.separator, has_header, bad_ratings)
+            for number, line in lines(files[layout.movies]):
+                if number == 1 and has_header:
+                    continue
+                with bad_movies.line(number):
+                    key, title, genres = _movie_fields(line.decode(layout.encoding), layout.separator)
+                    repeated += key in movies
+                    movies.setdefault(key, movie(title, genres.split("|")))
+        if not movies:
+            raise UserError(f"{path / layout.movies} holds no movie{bad_movies.hint}; fetch it again from {home}")
+        removed = {
+            **bad_ratings.removed("interactions"),
+            **bad_movies.removed("items"),
+            "repeated items": Removed(items=repeated),
+        }
+        name = f"movielens-{Path(home).name}"
+        return without_duplicates(Interactions(name, frame, movies, _INSTRUCTION, removed, self.about, "s"))
 
 
 class MovieLens1M(MovieLensFiles):
@@ -204,9 +239,7 @@ class MovieLens1M(MovieLensFiles):
     """
 
     layout: ClassVar[Layout] = _DOUBLE_COLONS
-    about: ClassVar[About] = About(
-        "https://grouplens.org/datasets/movielens/1m/", _LICENCE.format("no redistribution"), _CITATION
-    )
+    about: ClassVar[About] = _about("1m", "no redistribution")
 
     path: Annotated[Path, _OF_RELEASE] = Path("data/ml-1m")
     """Folder with ratings.dat and movies.dat, or the zip file that holds them."""
@@ -219,11 +252,7 @@ class MovieLens20M(MovieLensFiles):
     """
 
     layout: ClassVar[Layout] = _COMMAS
-    about: ClassVar[About] = About(
-        "https://grouplens.org/datasets/movielens/20m/",
-        _LICENCE.format("redistribution under the same terms"),
-        _CITATION,
-    )
+    about: ClassVar[About] = _about("20m", "redistribution under the same terms")
 
     path: Annotated[Path, _OF_RELEASE] = Path("data/ml-20m")
     """Folder with ratings.csv and movies.csv, or the zip file that holds them."""
@@ -237,49 +266,10 @@ class MovieLens32M(MovieLensFiles):
     """
 
     layout: ClassVar[Layout] = _COMMAS
-    about: ClassVar[About] = About(
-        "https://grouplens.org/datasets/movielens/32m/",
-        _LICENCE.format("redistribution under the same terms"),
-        _CITATION,
-    )
+    about: ClassVar[About] = _about("32m", "redistribution under the same terms")
 
     path: Annotated[Path, _OF_RELEASE] = Path("data/ml-32m")
     """Folder with ratings.csv and movies.csv, or the zip file that holds them."""
-
-
-def _read_release(source: MovieLensFiles, scratch: Path) -> Interactions:
-    """Returns a release of MovieLens. scratch: where a zip file is unpacked meanwhile."""
-    path, layout, home = source.path, source.layout, source.about.home
-    names = (layout.ratings, layout.movies)
-    bad_ratings, bad_movies = (BadLines(path / name, source.malformed_limit) for name in names)
-    movies: Movies = {}
-    repeated = 0
-    with released(path, names, home, scratch) as files:
-        for name, header in zip(names, layout.headers or (), strict=False):
-            with files[name].open("rb") as stream:
-                first = stream.readline(1000).removeprefix(b"\xef\xbb\xbf").decode("latin-1").strip()
-            if first != header:
-                raise UserError(
-                    f"{path / name} starts with '{first[:80]}' and not with '{header}'; give the published file"
-                )
-        has_header = layout.headers is not None
-        frame = read_delimited(files[layout.ratings], _COLUMNS, _FIELDS, layout.separator, has_header, bad_ratings)
-        for number, line in lines(files[layout.movies]):
-            if number == 1 and has_header:
-                continue
-            with bad_movies.line(number):
-                key, title, genres = _movie_fields(line.decode(layout.encoding), layout.separator)
-                repeated += key in movies
-                movies.setdefault(key, movie(title, genres.split("|")))
-    if not movies:
-        raise UserError(f"{path / layout.movies} holds no movie{bad_movies.hint}; fetch it again from {home}")
-    removed = {
-        **bad_ratings.removed("interactions"),
-        **bad_movies.removed("items"),
-        "repeated items": Removed(items=repeated),
-    }
-    name = f"movielens-{Path(home).name}"
-    return without_duplicates(Interactions(name, frame, movies, _INSTRUCTION, removed, source.about, "s"))
 
 
 def _movie_fields(line: str, separator: str) -> tuple[str, str, str]:
