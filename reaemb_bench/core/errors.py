@@ -83,11 +83,11 @@ class NotFiniteError(UserError):
         return UserError(self._line(step, [keys[number] if keys else str(number) for number in self.numbers[:3]]))
 
     def _line(self, step: str, named: Sequence[str]) -> str:
-        place = " of ".join(filter(None, (self.where, step)))
+        position = " of ".join(filter(None, (self.where, step)))
         more = f" and {len(self.numbers) - len(named)} more" if len(self.numbers) > len(named) else ""
         plural = "s" if len(self.numbers) > 1 else ""
         owners = f" ({self.whose}{plural} {', '.join(named)}{more})" if named else ""
-        return f"{self.what}{f' in {place}' if place else ''}{owners}; {self.cure}"
+        return f"{self.what}{f' in {position}' if position else ''}{owners}; {self.cure}"
 
 
 def check_finite(what: str, value: float, where: str, numbers: Numbers = (), whose: Whose = "item") -> None:

@@ -114,7 +114,7 @@ def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None
                     watch(Started(job))
                     if job.step.distributed:
                         broadcast(*_call(planned, job))
-                    _compute(job, store, machine, watch)
+                    _compute(planned, job, store, machine, watch)
                     watch(Finished(job, store.manifest(job.key), cached=False))
                     continue
         if store.has(job.key):
@@ -161,9 +161,9 @@ def _disk_errors_named(job: Job, store: Store) -> AbstractContextManager[None]:
     return store.guarding(f"step '{job.name}'", [key for _, key in job.inputs.values()])
 
 
-def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
+def _compute(planned: Plan, job: Job, store: Store, machine: Machine, watch: Watch) -> None:
     """Run one step and put its artefacts, its curve and its manifest into the store."""
-    check_unchanged(job)
+    check_unchanged(planned, job)
     inputs = _inputs(job, store)
     facts: dict[str, float | int | str] = {}
     curve: list[str] = []
@@ -190,7 +190,7 @@ def _compute(job: Job, store: Store, machine: Machine, watch: Watch) -> None:
             if corpus is not None and vectors.items != corpus.items:
                 raise ArrayError(f"it returned {vectors.items} vectors for {corpus.items} items; return one for each")
             facts.update(vector_facts(vectors))
-    check_unchanged(job)
+    check_unchanged(planned, job)
     with store.writing(job.key) as draft:
         for artifact in artifacts:
             folder = draft / type(artifact).__name__.lower()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
-from reaemb_bench.core.artifacts import Artifact, TestTargets, ValidationTargets
+from reaemb_bench.core.artifacts import Artifact, Encoder, TestTargets, ValidationTargets
 from reaemb_bench.core.component import Context, Step
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.recipe import Recipe
@@ -129,18 +129,21 @@ def derive_seed(seed: int, name: str) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def check_unchanged(job: Job) -> None:
-    """Raise UserError naming the settings of a job whose files were changed after it was planned."""
+def check_unchanged(planned: Plan, job: Job) -> None:
+    """Raise UserError naming the settings of a job whose files were changed after it was planned.
+
+    The weights of an encoder stay where they are until a step opens them, so the jobs that made it are checked too.
+    """
     before, now = flatten(job.identity["step"]), flatten(job.step.identity())
     changed = sorted(name for name in {**before, **now} if before.get(name) != now.get(name))
-    if not changed:
-        return
-    paths = flatten(job.step.spec())
-    known = {path.removesuffix("_sha256").removesuffix(".sha256").removesuffix(".missing"): path for path in changed}
-    settings = ", ".join(f"{name} ({paths[name]})" if name in paths else name for name in known)
-    raise UserError(
-        f"step '{job.name}': {settings} was changed after this run was planned; run again to use it as it is"
-    )
+    if changed:
+        paths = flatten(job.step.spec())
+        names = [name.removesuffix("_sha256").removesuffix(".sha256").removesuffix(".missing") for name in changed]
+        files = ", ".join(f"{name} ({paths[name]})" if name in paths else name for name in dict.fromkeys(names))
+        raise UserError(f"step '{job.name}': {files} was changed after this run was planned; run again to use it so")
+    for artifact, key in job.inputs.values():
+        if artifact is Encoder:
+            check_unchanged(planned, next(maker for maker in planned.jobs if maker.key == key))
 
 
 def needed_jobs(planned: Plan, store: Store) -> frozenset[str]:

@@ -156,18 +156,18 @@ def _local_imports(file: Path, name: str, folder: Path | None) -> dict[str, Path
 
     name: the file's own module, whose package counts as local. folder: in which modules are found first.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     waiting = [(file, name)]
     while waiting:
         importer, importer_name = waiting.pop()
         for wanted in _imported_names(importer, importer_name):
-            if wanted in found or wanted == name:
+            if wanted in files or wanted == name:
                 continue
             path = _file_next_to(folder, wanted) or _imported_file(wanted, name)
             if path is not None and path != file:
-                found[wanted] = path
+                files[wanted] = path
                 waiting.append((path, wanted))
-    return dict(sorted(found.items()))
+    return dict(sorted(files.items()))
 
 
 def _imported_names(file: Path, name: str) -> set[str]:
@@ -186,7 +186,8 @@ def _imported_names(file: Path, name: str) -> set[str]:
             parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*parents, *filter(None, [node.module])])
             names.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
-    return {".".join(parts[:end]) for parts in (each.split(".") for each in names) for end in range(1, len(parts) + 1)}
+    split = [name.split(".") for name in names]
+    return {".".join(parts[:end]) for parts in split for end in range(1, len(parts) + 1)}
 
 
 def _file_next_to(folder: Path | None, name: str) -> Path | None:

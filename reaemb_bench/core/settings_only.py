@@ -66,7 +66,7 @@ class Placeholder(metaclass=_Anything):
     """Stands for any class, function or decorator of a package that was not imported."""
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
-        """An instance, whatever the arguments."""
+        """An instance, for any arguments."""
         return super().__new__(cls)
 
     def __init__(self, *_: Any, **__: Any) -> None: ...

@@ -132,3 +132,44 @@ def test_a_file_that_changes_while_its_step_runs_is_refused_before_the_result_is
     with pytest.raises(UserError, match=r"file \(.*data\.txt\) was changed"):
         execute(planned, store, Machine(device="cpu"), lambda event: None)
     assert not store.has(planned.jobs[0].key)
+
+
+OPENER = """
+from pathlib import Path
+from reaemb_bench import Context, Corpus, Encoder, Sequences, Step
+import numpy as np
+
+class Make(Step):
+    '''Weights that stay where they are.'''
+    weights: Path
+    '''Their file.'''
+
+    def run(self, context: Context) -> Encoder:
+        return Encoder(context.scratch)
+
+class Open(Step):
+    '''Reads them.'''
+    def run(self, encoder: Encoder) -> Corpus:
+        CHANGE
+        sequences = Sequences(np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64))
+        return Corpus("", sequences, (), (), "", (), ())
+"""
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_weights_that_change_before_a_later_step_opens_them_are_refused(tmp_path: Path, inside: bool) -> None:
+    weights, store = tmp_path / "weights", Store(tmp_path / "store")
+    change = f"Path({str(weights)!r}).write_text('two')" if inside else "pass"
+    (tmp_path / "opener.py").write_text(OPENER.replace("CHANGE", change), encoding="utf-8")
+    weights.write_text("one", encoding="utf-8")
+    tables = {"make": {"use": f"{tmp_path}/opener.py:Make", "weights": str(weights)}}
+    opening = {**tables, "open": {"use": f"{tmp_path}/opener.py:Open"}}
+    made = plan(from_raw({"steps": ["make"], **tables}, "weights"), 1)
+    execute(made, store, Machine(device="cpu"), lambda event: None)
+    planned = plan(from_raw({"steps": ["make", "open"], **opening}, "weights"), 1)
+    assert planned.jobs[0].key == made.jobs[0].key
+    if not inside:
+        weights.write_text("two", encoding="utf-8")
+    with pytest.raises(UserError, match=r"step 'make': weights \(.*weights\) was changed"):
+        execute(planned, store, Machine(device="cpu"), lambda event: None)
+    assert not store.has(planned.jobs[1].key)
