@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -210,7 +211,7 @@ def _table(title: str, cells: Sequence[Cell], floors_plan: Plan, store: Store, r
         name: [seed for planned in plans if (seed := fetch(planned, store, Ranks)) is not None]
         for name, plans in finished.items()
     }
-    everything = [*(each for seeds in ranks.values() for each in seeds), *by_floor.values()]
+    everything = [*chain.from_iterable(ranks.values()), *by_floor.values()]
     ranked = {name: seeds for name, seeds in ranks.items() if seeds}
     check_rows(ranked, floors)
     compared = against_best(ranked, by_floor, [cell.name for cell in cells if cell.proposed], K)
@@ -252,10 +253,10 @@ def _cost_cells(paid: Sequence[Costs]) -> list[report.Cell]:
     if not paid:
         return [report.Cell(None) for _ in _COSTS]
     return [
-        report.Cell(fmean(each.trained_parameters for each in paid)),
-        report.Cell(fmean(each.tokens for each in paid)),
-        report.Cell(fmean(each.seconds for each in paid) / 60),
-        report.Cell(max(each.peak_memory_bytes for each in paid) / 1e9),
+        report.Cell(fmean(seed.trained_parameters for seed in paid)),
+        report.Cell(fmean(seed.tokens for seed in paid)),
+        report.Cell(fmean(seed.seconds for seed in paid) / 60),
+        report.Cell(max(seed.peak_memory_bytes for seed in paid) / 1e9),
     ]
 
 

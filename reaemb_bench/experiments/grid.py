@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from reaemb_bench.core.errors import RecipeError, UserError
-from reaemb_bench.core.plan import Plan, plan
-from reaemb_bench.core.recipe import Raw, Recipe, from_raw, load, locate, merge, parse_set, read_toml
+from reaemb_bench.core.plan import Plan, flatten, plan
+from reaemb_bench.core.recipe import Raw, Recipe, from_raw, load, locate, merge, name_with_edits, parse_set, read_toml
 from reaemb_bench.core.registry import nearest, settings_error
 from reaemb_bench.experiments.variants import Edits, Variant, edited, file_near, judge, planned_variant
 
@@ -24,7 +25,7 @@ class Method(Edits):
     recipe: str
     """A recipe file, relative to the suite, or the name of a shipped one."""
     name: str = ""
-    """Its name in the tables; by default the recipe's."""
+    """Its name in the tables; by default the recipe's, with what is changed."""
     own_head: bool = False
     """Whether the recommender stays as the recipe has it, instead of those in `heads`."""
     proposed: bool = False
@@ -58,7 +59,9 @@ class Suite(BaseModel):
     @field_validator("methods", mode="before")
     @classmethod
     def _names_alone(cls, value: Any) -> Any:
-        return [{"recipe": each} if isinstance(each, str) else each for each in value] if type(value) is list else value
+        if not isinstance(value, list):
+            return value
+        return [{"recipe": method} if isinstance(method, str) else method for method in value]
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,12 @@ def _recipe_of(method: Method, shared: Raw) -> Recipe:
     try:
         recipe = load(method.recipe)
         shared = {step: table for step, table in shared.items() if step in recipe.steps}
-        recipe = edited(recipe, method.name or recipe.name, [shared, method.set], method.drop)
+        sets = [
+            f"{path}={value if isinstance(value, str) else json.dumps(value)}"
+            for path, value in flatten(method.set).items()
+        ]
+        name = method.name or name_with_edits(recipe.name, sets, method.drop)
+        recipe = edited(recipe, name, [shared, method.set], method.drop)
     except RecipeError as error:
         raise UserError(f"method {method.name or method.recipe}: {error}") from None
     if _DATA_STEP not in recipe.steps:

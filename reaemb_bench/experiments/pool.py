@@ -86,8 +86,8 @@ def processes(work: Work, machine: Machine, jobs: int, attempts: int) -> Iterato
     finally:
         with starting:
             leaving.set()
-        for each in started:
-            each.process.kill()
+        for busy in started:
+            busy.process.kill()
         threads.shutdown(cancel_futures=True)
         for name, value in before.items():
             os.environ.pop(name)

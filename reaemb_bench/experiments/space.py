@@ -184,7 +184,7 @@ class Dimension(BaseModel):
         if step is None:
             raise UserError("a grid needs choices, or a step between low and high, and no log")
         count = math.floor((self.high - self.low) / step + 1e-9) + 1
-        return tuple(self.low + place * step for place in range(count))
+        return tuple(self.low + number * step for number in range(count))
 
     def drawn(self, path: str, trial: Trial) -> Any:
         """Returns the value that the trial's sampler proposes."""

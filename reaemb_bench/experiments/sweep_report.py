@@ -204,7 +204,7 @@ def _plot(title: str, draw: Callable[..., Any], study: Study, options: dict[str,
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    # The texts are names of settings and their values, in which a dollar sign is no mathematics.
+    # The texts are names of settings and their values, in which a dollar sign does not begin a formula.
     style: Any = {"text.parse_math": False, "svg.fonttype": "none"}
     with warnings.catch_warnings(), matplotlib.rc_context(style):
         warnings.simplefilter("ignore")

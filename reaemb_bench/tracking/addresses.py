@@ -31,7 +31,7 @@ def redacted(text: str, uri: str = "") -> str:
 
 def _secrets(uri: str) -> set[str]:
     """Returns the secrets of an address, as they are written and as they are meant."""
-    # Values such as `1` or `ro` are no secrets, but would be replaced in every word.
+    # Values such as `1` or `ro` are not secrets, and would be replaced in every word.
     secrets = {value for _, value in _VALUE.findall(uri) if len(value) > _LONGEST_OPTION}
     if user := _USER.search(uri):
         name, _, password = user.group().removeprefix("://").removesuffix("@").partition(":")

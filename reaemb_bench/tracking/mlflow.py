@@ -67,7 +67,7 @@ _METRICS_PER_CALL = 1000
 _SECONDS_BETWEEN_FLUSHES = 10.0
 _SECONDS_AWAY = 300.0
 _SECONDS_TO_ANSWER = 2
-_SECONDS_TO_CREATE_TABLES = 120
+_SECONDS_TO_CREATE_TABLES = 300
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 _failed_at: dict[str, float] = {}
@@ -335,7 +335,7 @@ def tags_of(planned: Plan, run: Run, store: Store, group: Group | None) -> dict[
     protocol = ""
     if planned.job_of(Ranks) is not None:
         sampled = next((spec["sampled_candidates"] for spec in specs if "sampled_candidates" in spec), None)
-        parts = (used("split"), "whole catalogue", f"{sampled} sampled beside it" if sampled else "")
+        parts = (used("split"), "whole catalogue", f"and {sampled} sampled candidates" if sampled else "")
         protocol = ", ".join(filter(None, parts))
     identity = [planned.recipe.name, str(planned.seed), *(f"{job.name}={job.key}" for job in planned.jobs)]
     identity += [group.kind, group.name] if group else []

@@ -225,6 +225,15 @@ def test_a_suite_without_heads_leaves_the_recipes_theirs(command: Command, toys:
     assert "5 test users" in said.out
 
 
+def test_a_method_without_a_name_is_called_by_its_recipe_and_what_is_changed(toys: Path) -> None:
+    changes = ["set = { train.rate = 0.5 }", "set.embed = { width = 3 }"]
+    methods = ", ".join(f'{{ recipe = "toy.toml", {change} }}' for change in changes)
+    text = TOY_SUITE.replace(TOY_SUITE.partition("]")[0].partition("[")[2], f'"toy.toml", {methods}')
+    toys.with_name("suite.toml").write_text(text, encoding="utf-8")
+    names = [cell.name for cell in grid(read_suite(toys.with_name("suite.toml"))).cells]
+    assert names[:3] == ["toy", "toy (train.rate=0.5)", "toy (embed.width=3)"]
+
+
 MISTAKES = {
     "no such recipe": ('methods = ["toys.toml"]', "there is no recipe toys.toml."),
     "two methods of one name": ('methods = ["toy.toml", "toy.toml"]', "two methods are called 'toy'"),

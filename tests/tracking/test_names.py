@@ -49,7 +49,7 @@ def test_tags_name_the_parts_of_a_shipped_recipe(tmp_path_factory: pytest.TempPa
     assert tags["data"] == "simulated"
     assert tags["backbone"] == "tiny"
     assert tags["head"] == "sasrec"
-    assert tags["protocol"] == "leave-last-two, whole catalogue, 100 sampled beside it"
+    assert tags["protocol"] == "leave-last-two, whole catalogue, and 100 sampled candidates"
 
 
 @pytest.mark.parametrize(
