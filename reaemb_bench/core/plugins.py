@@ -160,7 +160,7 @@ def _local_imports(file: Path, name: str, folder: Path | None) -> dict[str, Path
     waiting = [(file, name)]
     while waiting:
         importer, importer_name = waiting.pop()
-        for wanted in _imported_names(importer, importer_name):
+        for wanted in _imported_names(importer, importer_name, cached_sha256(importer)):
             if wanted in files or wanted == name:
                 continue
             path = _file_next_to(folder, wanted) or _imported_file(wanted, name)
@@ -170,13 +170,14 @@ def _local_imports(file: Path, name: str, folder: Path | None) -> dict[str, Path
     return dict(sorted(files.items()))
 
 
-def _imported_names(file: Path, name: str) -> set[str]:
+@cache
+def _imported_names(file: Path, name: str, sha256: str) -> frozenset[str]:  # noqa: ARG001 - one text, one entry
     """The modules, and their parents, that a file imports anywhere, and names in them that may be modules."""
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):
         # The import says what is wrong with it.
-        return set()
+        return frozenset()
     names: set[str] = set()
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(tree):
@@ -187,7 +188,7 @@ def _imported_names(file: Path, name: str) -> set[str]:
             base = ".".join([*parents, *filter(None, [node.module])])
             names.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
     split = [name.split(".") for name in names]
-    return {".".join(parts[:end]) for parts in split for end in range(1, len(parts) + 1)}
+    return frozenset(".".join(parts[:end]) for parts in split for end in range(1, len(parts) + 1))
 
 
 def _file_next_to(folder: Path | None, name: str) -> Path | None:
