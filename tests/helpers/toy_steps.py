@@ -89,6 +89,9 @@ class Judge(Step):
         """User u's target comes after u other items."""
         users = test_targets.users
         zeros = np.zeros(len(users), dtype=np.int64)
+        histories = test_targets.histories
+        seen = [set(histories.items[slice(*histories.offsets[user : user + 2])].tolist()) for user in users]
+        others = [len(items - {target}) for items, target in zip(seen, test_targets.targets.tolist(), strict=True)]
         return Ranks(
             users=users,
             targets=test_targets.targets,
@@ -98,7 +101,7 @@ class Judge(Step):
             sampled_tied=zeros,
             popularity=corpus.popularity[test_targets.targets],
             history=test_targets.histories.lengths[users],
-            catalogue=zeros + corpus.items,
+            catalogue=corpus.items - np.array(others, dtype=np.int64),
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -51,6 +51,7 @@ def test_no_control_character_leaves_a_table(ending: str, tmp_path: Path) -> Non
 
 
 @given(st.text(min_size=1))
+@settings(deadline=None)
 def test_whatever_a_text_is_no_format_lets_it_act(text: str) -> None:
     for ending, render in FORMATS.items():
         shown = render(text, [table(text)])
