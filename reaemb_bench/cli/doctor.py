@@ -109,12 +109,12 @@ def _components() -> str:
 
 def _device(machine: Machine) -> str:
     """What is known of the device without torch, which takes seconds to import."""
-    gpu = any(Path(driver).exists() for driver in _DRIVERS) or shutil.which("nvidia-smi") is not None
+    gpu = any(Path(file).exists() for file in _DRIVERS) or shutil.which("nvidia-smi") is not None
     if machine.device.startswith("cuda") and not gpu:
         raise BrokenError(f"no GPU driver is installed, so '{machine.device}' cannot be used; say --device auto")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    found = "a GPU driver" if gpu else "no GPU driver"
-    return f"torch {importlib.metadata.version('torch')}, {cores} CPU cores, {found}; --compute tries it out"
+    driver = "a GPU driver" if gpu else "no GPU driver"
+    return f"torch {importlib.metadata.version('torch')}, {cores} CPU cores, {driver}; --compute tries it out"
 
 
 def _product(machine: Machine) -> str:

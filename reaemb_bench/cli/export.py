@@ -81,13 +81,13 @@ def neighbors(
 
     store = open_store(machine)
     remembered = [find(store, name) for name in (run, against) if name is not None]
-    chosen = [run_vectors(each, store, vectors, seed_position(each, seed)) for each in remembered]
+    chosen = [run_vectors(source, store, vectors, seed_position(source, seed)) for source in remembered]
     corpus = chosen[0].corpus
     item = find_item(corpus, title)
     items = [item_with_id(other.corpus, corpus.item_keys[item]) for other in chosen]
     lists = [nearest(other.vectors, number, count) for other, number in zip(chosen, items, strict=True)]
     sources = " | ".join(
-        f"{each.name}: vectors of {other.step}" for each, other in zip(remembered, chosen, strict=True)
+        f"{source.name}: vectors of {other.step}" for source, other in zip(remembered, chosen, strict=True)
     )
     popularity = f"{int(corpus.popularity[item]):,} training interactions"
     item_named = printable(f"{corpus.titles[item]} [{corpus.item_keys[item]}]")

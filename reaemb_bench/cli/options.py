@@ -144,7 +144,7 @@ def machine_options(*names: str) -> Callable[[Callable[..., None]], Callable[...
 
         signature = inspect.Signature(parameters)
         with_options.__signature__ = signature  # type: ignore[attr-defined]
-        with_options.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+        with_options.__annotations__ = {name: option.annotation for name, option in signature.parameters.items()}
         return with_options
 
     return decorate
