@@ -183,13 +183,13 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
     },
     "floor": {
         "random": ("reaemb_bench.recommender.simple_baselines:Random",
-            "Score items at random: the value of a metric if nothing is known."),
+            "Score items at random: what a metric is worth when nothing is known."),
         "popularity": ("reaemb_bench.recommender.simple_baselines:Popularity",
             "Score each item by its training interactions, the same for all users."),
         "item-knn": ("reaemb_bench.recommender.simple_baselines:ItemKNN",
             "Score each item by the sum of its cosine similarities to all items of the history."),
         "last-item-knn": ("reaemb_bench.recommender.simple_baselines:LastItemKNN",
-            "Score each item by its cosine similarity to the last item of the history alone."),
+            "Score each item by its cosine similarity to the last item of the history, and to no other."),
     },
 }
 """kind -> name -> (`module:Class`, what it is: the beginning of the docstring of the class)."""
