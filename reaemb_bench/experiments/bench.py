@@ -13,9 +13,9 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
-from reaemb_bench.core.artifacts import Floors, Ranks, TestTargets
+from reaemb_bench.core.artifacts import Encoder, Floors, Ranker, Ranks, TestTargets
 from reaemb_bench.core.errors import UserError, reason_of
 from reaemb_bench.core.execute import Event, Finished, Planned, Started, execute, fetch
 from reaemb_bench.core.machine import Machine
@@ -158,12 +158,13 @@ def remember_cells(grid: Grid, store: Store, group: Group, of: Plan | None = Non
 class Costs:
     """What one run of a method takes on an otherwise idle machine, from an empty store.
 
-    trained_parameters, tokens: sums over its steps, of all trained parts and of all tokens that a language model read.
+    trained_parameters, tokens: sums over its steps, of all trained parts and of all tokens that a language model read;
+    None if a step that trains, or reads texts by a language model, noted none, because what is unknown is not 0.
     seconds: sum of the steps' wall time. peak_memory_bytes: the most that any step held.
     """
 
-    trained_parameters: float
-    tokens: float
+    trained_parameters: float | None
+    tokens: float | None
     seconds: float
     peak_memory_bytes: float
 
@@ -180,11 +181,38 @@ def costs(planned: Plan, store: Store) -> Costs | None:
         return None
     manifests = [store.manifest(job.key) for job in jobs]
     return Costs(
-        trained_parameters=sum(float(manifest["facts"].get("trained_parameters", 0)) for manifest in manifests),
-        tokens=sum(float(manifest["facts"].get("tokens", 0)) for manifest in manifests),
+        trained_parameters=_total("trained_parameters", manifests, [_trains(job) for job in jobs]),
+        tokens=_total("tokens", manifests, [Encoder in _reads(job) and not _idle(job) for job in jobs]),
         seconds=sum(float(manifest["seconds"]) for manifest in manifests),
         peak_memory_bytes=max((float(manifest["peak_memory_bytes"]) for manifest in manifests), default=0.0),
     )
+
+
+def _reads(job: Job) -> set[type]:
+    return {artifact for artifact, _ in job.inputs.values()}
+
+
+def _trains(job: Job) -> bool:
+    """Whether a step trains: it makes a recommender, or one encoder from another."""
+    return Ranker in job.makes or (Encoder in job.makes and Encoder in _reads(job) and not _idle(job))
+
+
+def _idle(job: Job) -> bool:
+    return getattr(job.step, "steps", None) == 0
+
+
+def _total(fact: str, manifests: Sequence[Mapping[str, Any]], expected: Sequence[bool]) -> float | None:
+    """Returns the sum of a fact over steps, or None if a step that is expected to note it did not.
+
+    A step of several parts may note one for each, as in `ids: trained_parameters`.
+    """
+    by_step = [
+        [float(value) for name, value in manifest["facts"].items() if name.rpartition(": ")[2] == fact]
+        for manifest in manifests
+    ]
+    if any(not values for values, wanted in zip(by_step, expected, strict=True) if wanted):
+        return None
+    return sum(sum(values) for values in by_step)
 
 
 def suite_tables(grid: Grid, store: Store, reasons: Mapping[str, str]) -> list[Table]:
@@ -253,11 +281,16 @@ def _cost_cells(paid: Sequence[Costs]) -> list[report.Cell]:
     if not paid:
         return [report.Cell(None) for _ in _COSTS]
     return [
-        report.Cell(fmean(seed.trained_parameters for seed in paid)),
-        report.Cell(fmean(seed.tokens for seed in paid)),
+        report.Cell(_mean([seed.trained_parameters for seed in paid])),
+        report.Cell(_mean([seed.tokens for seed in paid])),
         report.Cell(fmean(seed.seconds for seed in paid) / 60),
         report.Cell(max(seed.peak_memory_bytes for seed in paid) / 1e9),
     ]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
 
 
 def _embedder_notes(cells: Sequence[Cell]) -> list[str]:

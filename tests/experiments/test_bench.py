@@ -216,6 +216,27 @@ def test_costs_are_those_of_all_steps_between_data_and_judge(command: Command, t
     assert 0.01 < cells["GB peak"]["value"] < 10
 
 
+def test_costs_that_a_step_does_not_note_are_unknown_and_those_of_parts_are_summed(
+    command: Command, toys: Path
+) -> None:
+    text = PARTS.read_text(encoding="utf-8")
+    noted = '{"trained_parameters": 7, "tokens": 1000}'
+    assert noted in text
+    for name, facts in (("silent", "{}"), ("parts", '{"ids: trained_parameters": 7, "texts: trained_parameters": 8}')):
+        toys.with_name(f"{name}.py").write_text(text.replace(noted, facts), encoding="utf-8")
+        recipe = toys.with_name("toy.toml").read_text(encoding="utf-8").replace(str(PARTS), f"{name}.py")
+        toys.with_name(f"{name}.toml").write_text(recipe, encoding="utf-8")
+    suite = f'methods = ["silent.toml", "parts.toml"]\ndata.toys = {{ use = "{TOYS}:Prepare" }}\n'
+    toys.with_name("suite.toml").write_text(suite, encoding="utf-8")
+    said = command("bench", "suite.toml", "--out", "table.json")
+    assert said.code == 0, said.err
+    by_method = {method: cells for (_, method), cells in values(toys.with_name("table.json")).items()}
+    assert by_method["silent"]["params trained"]["value"] is None
+    assert by_method["parts"]["params trained"]["value"] == 15
+    # Neither reads a language model, so the tokens of both are known.
+    assert by_method["silent"]["tokens"]["value"] == 0
+
+
 def test_a_suite_without_heads_leaves_the_recipes_theirs(command: Command, toys: Path) -> None:
     text = "\n".join(line for line in TOY_SUITE.splitlines() if not line.startswith("heads"))
     toys.with_name("suite.toml").write_text(text, encoding="utf-8")
