@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from reaemb_bench.core.artifacts import Corpus, Float32, Int64, Ranker, Sequences, ValidationTargets, Vectors
 from reaemb_bench.core.component import Component, Context
+from reaemb_bench.core.errors import UserError
 from reaemb_bench.encoder.reducers import PCA
 from reaemb_bench.recommender.fit import Penalty, TrainSettings, fit
 from reaemb_bench.recommender.item_tables import FrozenTable, IdTable, given_vectors
@@ -128,7 +129,10 @@ class DualView(Component):
         return self.view.max_length
 
     def build(self, table: nn.Module) -> nn.Module:
-        """The network over a table of joined views (items, hidden)."""
+        """The network over a table of joined views (items, hidden). Raises UserError if the encoder reads masks."""
+        one_item = Sequences(np.zeros(1, dtype=np.int32), np.array([0, 1]))
+        if len(self.view.scoring_input(one_item, 1, torch.device("cpu")).items) > 1:
+            raise UserError("train.head.view: a mask has no two views; choose a head without masks, such as sasrec")
         return DualNetwork(self.view, table, self.attention_heads)
 
     def training_examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:

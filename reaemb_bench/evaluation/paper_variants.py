@@ -45,7 +45,7 @@ class Use:
 
 
 _PADDING = "padding is read as if it were history, most of all in short histories"
-_UNSCALED = "the thought enters far larger than the token embeddings beside it, an outlier among the inputs"
+_UNSCALED = "the thought is far larger than the token embeddings, an outlier among the inputs"
 _FINAL = "the item texts tell how the business fared until the data were dumped, test time included"
 
 VARIANTS = (
@@ -67,7 +67,7 @@ VARIANTS = (
     Variant(
         "D4",
         "latent-thought-paper",
-        "the rotary embedding is no rotation: an item's vector changes with the padding of its batch",
+        "the rotary embedding is not a rotation: an item's vector changes with the padding of its batch",
     ),
     Variant(
         "D5",
@@ -102,7 +102,7 @@ VARIANTS = (
     Variant(
         "D14",
         "gru4rec",
-        "one position a user is trained where other heads train all, so heads are not compared on equal terms",
+        "one position per user is trained and other heads train all, so heads are not compared on equal terms",
         {"targets": "last"},
     ),
     Variant("D17", "yelp", _FINAL, {"with_final_counts": True}),
@@ -111,7 +111,7 @@ VARIANTS = (
     Variant(
         "D18",
         "soft-target",
-        "the targets move with the vectors they judge and, transposed, are no distributions",
+        "the targets move with the vectors that they judge and, transposed, are not distributions",
     ),
     Variant("D19", "latent-thought-paper", _UNSCALED),
     Variant("D19", "latent-thought", _UNSCALED, {"scale": "none"}),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from reaemb_bench.core.artifacts import Corpus, Sequences, Vectors
+from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.registry import build
 from reaemb_bench.encoder.reducers import PCA
 from tests.helpers.baselines import BASELINES, mixed, part
@@ -74,6 +75,12 @@ def test_batch_mates_change_nothing() -> None:
         together = network(asked, vectors, asked.last)
     alone = torch.stack([states(network, head, vectors, row)[-1] for row in rows])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_an_encoder_that_reads_masks_is_refused() -> None:
+    head: Any = build("head", {**HEAD, "view": {**VIEW, "use": "bert4rec"}})
+    with pytest.raises(UserError, match=r"train\.head\.view: a mask has no two views; choose a head without masks"):
+        head.build(nn.Identity())
 
 
 def shoppers() -> tuple[Corpus, Vectors]:
