@@ -24,7 +24,7 @@ ALLOWED = Path(__file__).with_suffix(".toml")
 VARIABLES = frozenset({"made", "each", "found", "place", "told"})
 PHRASES = {
     r"(?<!there\s)(?:is|are|was|were) no\b(?! longer| more than)": "is not a",
-    r"where (?:there|it|they) (?:is|are)\b": "if there is",
+    r"where there (?:is|are)\b": "if there is",
     r"where none\b": "if no ...",
     r"behind (?:the|it|them|each)\b": "after",
     r"beside\b": "next to",

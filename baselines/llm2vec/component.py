@@ -72,8 +72,10 @@ def own_places(row: Sequence[int], bare: Sequence[int]) -> list[int]:
 
 def masked(ids: Sequence[int], places: Sequence[int], mask: int, share: float, draw: np.random.Generator) -> Question:
     """The sequence with some of `places` masked, each predicted from the position before it."""
-    chosen = [place for place in places if draw.random() < share] or [places[int(draw.integers(len(places)))]]
+    chosen = [position for position in places if draw.random() < share] or [places[int(draw.integers(len(places)))]]
     shown = list(ids)
-    for place in chosen:
-        shown[place] = mask
-    return Question(tuple(shown), tuple(place - 1 for place in chosen), tuple(ids[place] for place in chosen))
+    for position in chosen:
+        shown[position] = mask
+    return Question(
+        tuple(shown), tuple(position - 1 for position in chosen), tuple(ids[position] for position in chosen)
+    )

@@ -37,7 +37,7 @@ class MiniLM(Step):
     max_length: int = Field(default=256, ge=3)
     """Most tokens of a text, as in the published pipeline; longer ones are cut."""
     batch_size: int = Field(default=64, ge=1)
-    """Texts of similar length that are read at once; changes nothing but rounding."""
+    """Texts of similar length that are read at once; changes only rounding."""
 
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of a folder's files; those of the wheel are in this file."""

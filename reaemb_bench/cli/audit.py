@@ -112,7 +112,7 @@ def _print_paper_variants(recipe: Recipe) -> None:
     )
     for use in uses:
         choice = use.variant.choice or use.variant.component
-        table.add_row(*(escape(cell) for cell in (use.variant.defect, use.place, choice, use.variant.effect)))
+        table.add_row(*(escape(cell) for cell in (use.variant.defect, use.path, choice, use.variant.effect)))
     show(table, "")
 
 

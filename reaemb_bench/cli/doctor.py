@@ -48,7 +48,7 @@ def doctor(
         "python": _python,
         "packages": _packages,
         "components": _components,
-        "device": lambda: _product(machine) if compute else _device(machine),
+        "device": lambda: _test_multiplication(machine) if compute else _device(machine),
         "store": lambda: _free_disk(machine.store),
         "cache": lambda: _cache(machine.cache),
         "mlflow": lambda: _mlflow(machine.mlflow),
@@ -117,7 +117,7 @@ def _device(machine: Machine) -> str:
     return f"torch {importlib.metadata.version('torch')}, {cores} CPU cores, {driver}; --compute tries it out"
 
 
-def _product(machine: Machine) -> str:
+def _test_multiplication(machine: Machine) -> str:
     import torch
 
     try:

@@ -52,7 +52,7 @@ def ablate(
         Words, Option("--drop", metavar="STEP[.PART]", help="A variant without it; a,b drops both.")
     ] = None,
     swaps: Annotated[Words, Option("--swap", metavar="STEP.SETTING=VALUE", help="A variant with this setting.")] = None,
-    each: Annotated[bool, Option("--each", help="Also a variant without each step that can go.")] = False,
+    each_step: Annotated[bool, Option("--each", help="Also a variant without each step that can go.")] = False,
     only: Annotated[Words, Option(metavar="NAME", help="Of the file's variants, only this one.")] = None,
     base: Annotated[str | None, Option(metavar="RECIPE", help="Vary this recipe, not the file's.")] = None,
     sets: Annotated[Words, Option("--set", metavar="STEP.SETTING=VALUE", help="Change recipe and variants.")] = None,
@@ -72,7 +72,7 @@ def ablate(
     from reaemb_bench.experiments.ablate import Asked, ablation_tables, read_ablation, unlike
     from reaemb_bench.experiments.running import Counts, group_results
 
-    asked = Asked(tuple(drops or ()), tuple(swaps or ()), each, tuple(only or ()), base, tuple(sets or ()))
+    asked = Asked(tuple(drops or ()), tuple(swaps or ()), each_step, tuple(only or ()), base, tuple(sets or ()))
     ablation = read_ablation(recipe, asked)
     store, start, counts = open_store(machine), time.monotonic(), Counts()
     _announce(ablation, store)
@@ -219,7 +219,7 @@ def _report_search(search: Sweep, out: Path | None) -> None:
         least, complete = report.LEAST_FOR_IMPORTANCE, len(trials.complete)
         say(f"importance of settings: takes {least} complete trials, there are {complete}")
     best, plots = out or search.folder / "best.toml", search.folder / "plots.html"
-    recipe = search.whole_recipe(search.searched.named(trials.best.params))
+    recipe = search.whole_recipe(search.searched.values_of(trials.best.params))
     write_file(best, recipe.toml(), "--out")
     write_file(plots, report.page(trials, search), "--store")
     say(f"\nplots: {plots}")

@@ -15,10 +15,10 @@ def printable(text: str, *, lines: bool = False) -> str:
     or a tab becomes a space; with `lines`, newlines and tabs stay.
     """
     if lines:
-        text = _BREAKS.sub(lambda found: found[0] if found[0] in "\n\t" else "\n" if found[0] == "\r\n" else " ", text)
+        text = _BREAKS.sub(lambda match: match[0] if match[0] in "\n\t" else "\n" if match[0] == "\r\n" else " ", text)
     else:
         text = _BREAKS.sub(" ", text)
-    return _UNSAFE.sub(lambda found: _escape(ord(found[0])), text)
+    return _UNSAFE.sub(lambda match: _escape(ord(match[0])), text)
 
 
 def _escape(code: int) -> str:

@@ -266,8 +266,8 @@ def _sizes(rows: polars.DataFrame) -> Iterator[Finding]:
     yield Finding("size", "users, the one with most interactions", users.height, examples=(longest,), warns=False)
     yield Finding("size", "items", items.height, warns=False)
     for few in _FEW:
-        what = f"users with fewer than {few} interactions" + (", who only train" if few == _FEW[0] else "")
-        yield _finding("size", what, users.filter(polars.col("len") < few)["user"], users.height, warns=False)
+        group = f"users with fewer than {few} interactions" + (", who only train" if few == _FEW[0] else "")
+        yield _finding("size", group, users.filter(polars.col("len") < few)["user"], users.height, warns=False)
     yield Finding("size", "median interactions of a user", int(median or 0), warns=False)  # type: ignore[arg-type]
     rare = items.filter(polars.col("len") < _FEW_OF_ITEMS).sort("item")["item"]
     yield _finding("size", f"items with fewer than {_FEW_OF_ITEMS} interactions", rare, items.height, warns=False)

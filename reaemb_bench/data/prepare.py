@@ -172,7 +172,7 @@ def assemble(
 
 
 def sorted_keys(keys: list[str]) -> list[str]:
-    """Returns keys in an order that reads numbers as numbers ("9" before "10") and depends on nothing but the keys."""
+    """Returns keys in an order that reads numbers as numbers ("9" before "10") and depends only on the keys."""
     split = re.compile(r"([0-9]+)").split
 
     def natural(key: str) -> tuple[list[str | tuple[int, str]], str]:

@@ -17,6 +17,7 @@ from reaemb_bench.data.lines import BadLines, Field, blocks, lines, prefetched
 from reaemb_bench.data.text import as_text
 from reaemb_bench.data.times import refuse_first
 
+# Helper columns; no column of a file can have a line break in its name.
 _LINE, _NUMBER, _MORE, _FAULT = "\nline", "\nnumber", "\nmore", "\nfault"
 
 

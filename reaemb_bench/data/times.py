@@ -68,7 +68,7 @@ def fitting_formats(series: polars.Series) -> list[str]:
     if series.dtype != polars.String or texts.is_empty():
         return []
     dates = {form: texts.str.to_datetime(form, time_unit="us", strict=False) for form in _FORMATS}
-    # A year of two digits is no year of four.
+    # A year of two digits is not a year of four.
     return [form for form, read in dates.items() if not read.null_count() and read.dt.year().min() >= _FIRST_YEAR]  # type: ignore[operator]
 
 

@@ -55,7 +55,7 @@ class Contrast(LoraSettings):
     batch_size: int = Field(default=512, ge=2)
     """Pairs of views a step; at most as many as there are items."""
     views: Literal["every-epoch", "once", "same"] = "every-epoch"
-    """When the two views of an item are drawn; `same` takes the whole text twice, so that nothing but LoRA's dropout
+    """When the two views of an item are drawn; `same` takes the whole text twice, so that only LoRA's dropout
     tells the two apart (unsupervised SimCSE, arXiv 2104.08821)."""
     drop: float = Field(default=0.4, ge=0, lt=1)
     """Share of an item's attributes that each view leaves out."""
@@ -121,7 +121,7 @@ def batches(items: int, size: int, seed: int) -> Iterator[tuple[int, list[int]]]
 
 
 def view_pairs(corpus: Corpus, items: Sequence[int], drop: float, seed: int, epoch: int) -> list[tuple[str, str]]:
-    """The two views of each item in an epoch; they depend on nothing but seed, epoch and item."""
+    """The two views of each item in an epoch; they depend only on seed, epoch and item."""
     return [two_views(corpus.texts[item], drop, np.random.default_rng([seed, epoch, item])) for item in items]
 
 

@@ -156,8 +156,8 @@ class Exchanged(Component):
     def read(self, machine: Machine) -> Interactions:
         """The rows of the source, in its order. Raises UserError if the split drops columns."""
         data = self.source.read(machine)
-        for each in self.filters:
-            data = each.apply(data)
+        for one_filter in self.filters:
+            data = one_filter.apply(data)
         if self.parts == "nothing":
             return data
         numbered = replace(data, frame=data.frame.with_row_index(_ROW))
@@ -174,7 +174,7 @@ class Exchanged(Component):
 
 
 def exchange(recipe: Recipe, seed: int, parts: Parts) -> Recipe:
-    """The recipe on data whose held-out items are exchanged among users; every training row stays where it is.
+    """The recipe on data whose held-out items are exchanged among users; every training row stays the same.
 
     Raises UserError if no `prepare` step divides the data, because nothing else knows which rows are held out.
     """

@@ -38,10 +38,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Use:
-    """A variant in a recipe; place: dotted path of the component that it concerns."""
+    """A variant in a recipe; path: dotted path of the component that it concerns."""
 
     variant: Variant
-    place: str
+    path: str
 
 
 _PADDING = "padding is read as if it were history, most of all in short histories"
@@ -121,18 +121,18 @@ VARIANTS = (
 def variants_in(recipe: Recipe) -> list[Use]:
     """The paper variants that a recipe uses, by number."""
     parts = [part for name, step in recipe.steps.items() for part in _parts(step, name)]
-    uses = [Use(variant, place) for variant in VARIANTS for place, part in parts if variant.matches(part)]
+    uses = [Use(variant, path) for variant in VARIANTS for path, part in parts if variant.matches(part)]
     return sorted(uses, key=lambda use: int(use.variant.defect[1:]))
 
 
-def _parts(component: Component, place: str) -> Iterator[tuple[str, Component]]:
+def _parts(component: Component, path: str) -> Iterator[tuple[str, Component]]:
     """A component and all that its settings hold, each with its dotted path."""
-    yield place, component
+    yield path, component
     for name in type(component).model_fields:
         value = getattr(component, name)
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, Component):
-                yield from _parts(part, f"{place}.{name}")
+                yield from _parts(part, f"{path}.{name}")
 
 
 def _names(setting: object) -> list[object]:

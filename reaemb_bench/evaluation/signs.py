@@ -11,7 +11,7 @@ from reaemb_bench.evaluation.metrics import ndcg
 
 
 def equal_scores(ranks: Ranks) -> int:
-    """The number of users for whom all items of the catalogue have the same score, for whatever reason."""
+    """The number of users for whom all items of the catalogue have the same score, for any reason."""
     return int(np.count_nonzero((ranks.tied == ranks.catalogue - 1) & (ranks.catalogue > 1)))
 
 

@@ -46,13 +46,14 @@ class AblationsFile(BaseModel):
 class Asked:
     """What the command line asks for.
 
-    drops, swaps: one variant each. each: also a variant without each step that the recipe can do without. only: names
-    of the file's variants to run, empty for all. base: a recipe instead of the file's. sets: `--set` edits of the base.
+    drops, swaps: one variant each. each_step: also a variant without each step that the recipe can do without.
+    only: names of the file's variants to run, empty for all. base: a recipe instead of the file's. sets: `--set` edits
+    of the base.
     """
 
     drops: tuple[str, ...] = ()
     swaps: tuple[str, ...] = ()
-    each: bool = False
+    each_step: bool = False
     only: tuple[str, ...] = ()
     base: str | None = None
     sets: tuple[str, ...] = ()
@@ -68,15 +69,15 @@ class Ablation:
     equal: tuple[str, ...]
 
 
-def read_ablation(place: str, asked: Asked) -> Ablation:
+def read_ablation(name_or_file: str, asked: Asked) -> Ablation:
     """Returns the ablation of a recipe, or of the recipe that an ablations file names.
 
     place: a TOML file, or the name of a shipped one. Raises UserError with one line that names the place of a mistake.
     """
-    file = locate(place)
+    file = locate(name_or_file)
     read = None if "steps" in read_toml(file) else _read_file(file)
     if read is None and (asked.only or asked.base):
-        raise UserError(f"{place} is a recipe; --only and --base are for files that name variants")
+        raise UserError(f"{name_or_file} is a recipe; --only and --base are for files that name variants")
     if read is None:
         recipe = load(file, asked.sets)
     else:
@@ -96,7 +97,7 @@ def read_ablation(place: str, asked: Asked) -> Ablation:
             if variant.equals(base):
                 raise UserError(f"{option} {text}: this changes nothing on the way to the ranks of {base.name}")
             variants.append(variant)
-    if asked.each:
+    if asked.each_step:
         by_step = list(_each_step_dropped(base))
         if not by_step:
             raise UserError("--each: this recipe can do without none of its steps")

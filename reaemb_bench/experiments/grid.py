@@ -115,13 +115,13 @@ class Grid:
         return list(tasks.values())
 
 
-def read_suite(place: str | Path, sets: Sequence[str] = ()) -> Suite:
+def read_suite(name_or_file: str | Path, sets: Sequence[str] = ()) -> Suite:
     """Reads a suite file and applies `--set` edits.
 
     place: a TOML file, or the name of a shipped suite (`suites/quick`). A data set may be the name of a recipe, whose
     `[prepare]` table it takes. Raises UserError naming the file and the place of the mistake.
     """
-    file = locate(place)
+    file = locate(name_or_file)
     raw = read_toml(file)
     try:
         data = raw.get("data")

@@ -105,11 +105,11 @@ def shape_of(backbone: object, kept: int) -> Shape | None:
         return None
 
 
-def memory_lines(found: Estimate) -> Iterator[str]:
+def memory_lines(estimate: Estimate) -> Iterator[str]:
     """The estimate in lines."""
-    free = f", {_gigabytes(found.free)} free" if found.free else ""
-    yield f"memory, at most about (prompts of up to {found.longest} tokens{free}):"
-    for need in found.needs:
+    free = f", {_gigabytes(estimate.free)} free" if estimate.free else ""
+    yield f"memory, at most about (prompts of up to {estimate.longest} tokens{free}):"
+    for need in estimate.needs:
         on_disk = " on disk" if need.on_disk and need.kept is not None else ""
         kept = "" if need.kept == 0 else f", kept of all items {_gigabytes(need.kept)}{on_disk}"
         yield (

@@ -211,7 +211,7 @@ class Space:
                 values[path] = dimension.drawn(path, trial)
         return values
 
-    def named(self, params: Mapping[str, Label]) -> Values:
+    def values_of(self, params: Mapping[str, Label]) -> Values:
         """Returns the values that a trial tried, from what its study remembers."""
         values: Values = {}
         for path, dimension in self.dimensions.items():
@@ -270,10 +270,10 @@ def as_tables(raw: Raw, values: Values) -> list[Raw]:
     """
     tables = []
     for path, value in values.items():
-        parts, present = path.split("."), raw
+        parts, current = path.split("."), raw
         for part in parts:
-            present = present.get(part, {}) if isinstance(present, dict) else {}
-        table = {"use": value} if isinstance(value, str) and isinstance(present, dict) and present else value
+            current = current.get(part, {}) if isinstance(current, dict) else {}
+        table = {"use": value} if isinstance(value, str) and isinstance(current, dict) and current else value
         for part in reversed(parts):
             table = {part: table}
         tables.append(table)

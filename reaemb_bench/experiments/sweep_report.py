@@ -61,11 +61,11 @@ def found_in(study: Study) -> Found:
     return Found(study, tuple(trials), tuple(complete), front)
 
 
-def trials_table(found: Found, sweep: Sweep) -> Table:
+def trials_table(trials: Found, sweep: Sweep) -> Table:
     """Returns the best trials, then those that were pruned or failed."""
-    best = [*found.complete, *(trial for trial in found.used if trial not in found.complete)][:_ROWS]
+    best = [*trials.complete, *(trial for trial in trials.used if trial not in trials.complete)][:_ROWS]
     names = sweep.settings.objectives
-    paths = [path for path in sweep.space if any(path in trial.params for trial in found.used)]
+    paths = [path for path in sweep.space if any(path in trial.params for trial in trials.used)]
     rows = []
     for trial in best:
         failed = trial.state == TrialState.FAIL or not trial.values
@@ -73,7 +73,7 @@ def trials_table(found: Found, sweep: Sweep) -> Table:
         minutes = trial.user_attrs.get(MINUTES_TAKEN)
         rows.append(
             [
-                f"{trial.number}{_PARETO if trial.number in found.front else ''}",
+                f"{trial.number}{_PARETO if trial.number in trials.front else ''}",
                 trial.state.name.lower(),
                 *(MISSING if value is None else shown(value, name) for name, value in values if name != MINUTES),
                 *(shown_setting(trial.params.get(path)) for path in paths),
@@ -82,39 +82,39 @@ def trials_table(found: Found, sweep: Sweep) -> Table:
         )
     columns = ("trial", "state", *(name for name in names if name != MINUTES), *paths, "takes")
     table = _table(columns, {"state", *paths}, rows)
-    if len(found.used) > len(best):
-        table.title, table.title_justify = Text(f"the {len(best)} best of {len(found.used)} trials"), "left"
+    if len(trials.used) > len(best):
+        table.title, table.title_justify = Text(f"the {len(best)} best of {len(trials.used)} trials"), "left"
     return table
 
 
-def notes(found: Found, sweep: Sweep) -> list[str]:
+def notes(trials: Found, sweep: Sweep) -> list[str]:
     """Returns the lines below the table: the number of trials, the Pareto front, what failed."""
-    states = [trial.state.name.lower() for trial in found.used]
+    states = [trial.state.name.lower() for trial in trials.used]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned", "fail") if state in states)
-    lines = [f"{len(found.used)} trials: {counts}"]
-    if found.front:
+    lines = [f"{len(trials.used)} trials: {counts}"]
+    if trials.front:
         lines.append(
             f"{_PARETO} Pareto front: no other trial is better in all of {', '.join(sweep.settings.objectives)}"
         )
-    failed = [trial for trial in found.used if trial.state == TrialState.FAIL]
+    failed = [trial for trial in trials.used if trial.state == TrialState.FAIL]
     reasons = [str(trial.user_attrs.get(REASON, "its process died too often")) for trial in failed]
     return lines + [f"failed {reasons.count(reason)} times: {reason}" for reason in dict.fromkeys(reasons)]
 
 
-def importance(found: Found) -> dict[str, dict[str, float]]:
+def importance(trials: Found) -> dict[str, dict[str, float]]:
     """Returns the importance of each setting, by objective: its share in what makes trials good.
 
     By PED-ANOVA (Watanabe et al., IJCAI 2023). Empty below `LEAST_FOR_IMPORTANCE` complete trials.
     """
-    if len(found.complete) < LEAST_FOR_IMPORTANCE:
+    if len(trials.complete) < LEAST_FOR_IMPORTANCE:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return {
             name: get_param_importances(
-                found.study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial, at=at: trial.values[at]
+                trials.study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial, at=at: trial.values[at]
             )
-            for at, name in enumerate(found.study.metric_names or ["objective"])
+            for at, name in enumerate(trials.study.metric_names or ["objective"])
         }
 
 
@@ -137,11 +137,11 @@ def _table(columns: Sequence[str], left: set[str], rows: Sequence[Sequence[str]]
     return table
 
 
-def best_so_far(found: Found) -> list[float]:
+def best_so_far(trials: Found) -> list[float]:
     """Returns the best value of the first objective after each complete trial, in order of trial numbers."""
-    better = min if found.study.directions[0] == StudyDirection.MINIMIZE else max
+    better = min if trials.study.directions[0] == StudyDirection.MINIMIZE else max
     values: list[float] = []
-    for trial in sorted(found.complete, key=lambda trial: trial.number):
+    for trial in sorted(trials.complete, key=lambda trial: trial.number):
         values.append(better([*values[-1:], trial.values[0]]))
     return values
 
@@ -161,7 +161,7 @@ def shown_setting(value: object) -> str:
     return MISSING if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def page(found: Found, sweep: Sweep) -> str:
+def page(trials: Found, sweep: Sweep) -> str:
     """Returns one HTML file that needs no other: Optuna's plots of the study, and all complete trials."""
     from optuna.visualization import matplotlib as plots
 
@@ -173,17 +173,17 @@ def page(found: Found, sweep: Sweep) -> str:
             return float(trial.values[at])
 
         options = {"target": value, "target_name": name}
-        pictures.append(_plot(f"{name}, trial by trial", plots.plot_optimization_history, found.study, options))
-        pictures.append(_plot(f"{name} by setting", plots.plot_slice, found.study, options))
-        if len(found.complete) >= LEAST_FOR_IMPORTANCE:
+        pictures.append(_plot(f"{name}, trial by trial", plots.plot_optimization_history, trials.study, options))
+        pictures.append(_plot(f"{name} by setting", plots.plot_slice, trials.study, options))
+        if len(trials.complete) >= LEAST_FOR_IMPORTANCE:
             options = {**options, "evaluator": PedAnovaImportanceEvaluator()}
             heading = f"Importance of settings for {name}"
-            pictures.append(_plot(heading, plots.plot_param_importances, found.study, options))
+            pictures.append(_plot(heading, plots.plot_param_importances, trials.study, options))
     if len(names) > 1:
         options = {"targets": lambda trial: trial.values[:2], "target_names": list(names[:2])}
-        pictures.append(_plot("Pareto front", plots.plot_pareto_front, found.study, options))
-    if any(trial.intermediate_values for trial in found.used):
-        pictures.append(_plot("Validation curves", plots.plot_intermediate_values, found.study, {}))
+        pictures.append(_plot("Pareto front", plots.plot_pareto_front, trials.study, options))
+    if any(trial.intermediate_values for trial in trials.used):
+        pictures.append(_plot("Validation curves", plots.plot_intermediate_values, trials.study, {}))
     rows = [
         (
             f"trial {trial.number}",
@@ -192,10 +192,10 @@ def page(found: Found, sweep: Sweep) -> str:
                 *(shown_setting(trial.params.get(path)) for path in sweep.space),
             ),
         )
-        for trial in found.complete
+        for trial in trials.complete
     ]
     facts = html.Facts("Complete trials", (*names, *sweep.space), rows)
-    return html.page(f"Sweep {sweep.name}", [html.Items(notes(found, sweep)), *pictures, facts])
+    return html.page(f"Sweep {sweep.name}", [html.Items(notes(trials, sweep)), *pictures, facts])
 
 
 def _plot(title: str, draw: Callable[..., Any], study: Study, options: dict[str, Any]) -> Plot:

@@ -78,10 +78,10 @@ def judge(planned: Plan) -> Job:
     return job
 
 
-def file_near(place: str, folder: Path) -> Path:
+def file_near(name_or_file: str, folder: Path) -> Path:
     """Returns the recipe file of a name in a file of `folder`: relative to that folder, else as `locate` finds it."""
-    near = folder / place
-    return near if near.is_file() else locate(place)
+    near = folder / name_or_file
+    return near if near.is_file() else locate(name_or_file)
 
 
 def check_paths(recipe: Recipe, paths: Iterable[str]) -> None:

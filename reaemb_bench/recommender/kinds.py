@@ -54,7 +54,7 @@ class Objective(Protocol):
 
 
 class Floor(Protocol):
-    """A method that learns nothing but counts."""
+    """A method that learns only counts."""
 
     def fit(self, corpus: Corpus) -> Scorer:
         """A scorer from training counts."""

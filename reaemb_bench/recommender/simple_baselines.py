@@ -1,4 +1,4 @@
-"""Floors: methods that learn nothing but counts, and the step that ranks them like trained recommenders."""
+"""Floors: methods that learn only counts, and the step that ranks them like trained recommenders."""
 
 from __future__ import annotations
 

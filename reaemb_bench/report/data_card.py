@@ -388,7 +388,7 @@ _CHARACTERS = 75
 
 
 def long_tail_png(curve: Sequence[float], name: str) -> bytes:
-    """The curve of `long_tail` beside that of items that are all equally popular, 800 pixels wide."""
+    """The curve of `long_tail` and that of items that are all equally popular, 800 pixels wide."""
 
     def draw(axes: Axes) -> None:
         shares = [100 * share for share in curve]

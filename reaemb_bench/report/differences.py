@@ -92,12 +92,16 @@ def _notes(
     notes = [
         f"Δ: minus {against}, over the same users, and its 95 % bootstrap interval; better, worse: a paired "
         f"randomisation test at level {f'{ALPHA:g}'.removeprefix('0')} shows it{over}; none shown: it does not, which "
-        "is no proof of equality; each interval is of its difference alone, so one may exclude 0 where none is shown"
+        "does not prove equality; each interval is of its difference alone, so one may exclude 0 although none is shown"
     ]
     detectable = []
     for part in _PARTS:
         # Equal methods do not vary, so they do not say what could have been shown.
-        values = [each.detectable for (_, of), each in comparisons.items() if of == part and _verdict(each) != "equal"]
+        values = [
+            comparison.detectable
+            for (_, of), comparison in comparisons.items()
+            if of == part and _verdict(comparison) != "equal"
+        ]
         if values:
             least, most = number(min(values)), number(max(values))
             between = least if least == most else f"{least} to {most}"

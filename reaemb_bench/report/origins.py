@@ -51,9 +51,9 @@ def origin_notes(named: Mapping[str, Sequence[Manifest]]) -> list[str]:
     for name, manifests in named.items():
         known = [manifest for manifest in manifests if "machine" in manifest]
         # Steps without torch leave `auto` as it is, and those without a GPU say little if others of the row have one.
-        precisions += [(_row(named, name, each), each["machine"]["precision"]) for each in known]
+        precisions += [(_row(named, name, manifest), manifest["machine"]["precision"]) for manifest in known]
         on_gpu = [manifest for manifest in known if manifest["peak_memory_of"] == "cuda"]
-        devices += [(_row(named, name, each), each["machine"]["device"]) for each in on_gpu or known]
+        devices += [(_row(named, name, manifest), manifest["machine"]["device"]) for manifest in on_gpu or known]
     by_precision = _grouped((row, precision) for row, precision in precisions if precision != "auto")
     by_device = _grouped((row, device.removesuffix(" (cpu)")) for row, device in devices)
     for what, rows in (("precisions", by_precision), ("devices", by_device)):

@@ -194,7 +194,7 @@ def _what_was_run(named: Mapping[str, Run], store: Store) -> Facts:
         ("finished", [run.finished for run in runs]),
         ("git", [run.git or "none" for run in runs]),
         ("device", [joined(map(device, of_run)) for of_run in manifests]),
-        *((name, [joined(circumstance(each, name) for each in of_run) for of_run in manifests]) for name in _MACHINE),
+        *((name, [joined(circumstance(facts, name) for facts in of_run) for of_run in manifests]) for name in _MACHINE),
     ]
     rows += [
         (name, [joined(str(manifest["versions"].get(name, "")) for manifest in of_run) for of_run in manifests])

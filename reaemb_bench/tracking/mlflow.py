@@ -1,6 +1,6 @@
 """MLflow shows what the store holds: a run for each recipe and seed, with a nested run for each step.
 
-An ablation, a sweep or a suite has a run of its own above those of its members. Whatever fails here ends in one warning
+An ablation, a sweep or a suite has a run of its own above those of its members. Any failure here ends in one warning
 line. Results that are tracked already are not logged twice, and a finished run replaces what was logged by half.
 """
 

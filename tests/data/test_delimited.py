@@ -1,4 +1,4 @@
-"""Lines with separators: whatever stands in a file, a line is either read as it is or counted with its number."""
+"""Lines with separators: in any file, a line is either read as it is or counted with its number."""
 
 from __future__ import annotations
 

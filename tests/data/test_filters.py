@@ -39,7 +39,7 @@ def gone(before: Rows, after: Rows) -> Removed:
 @given(rows, st.integers(1, 4), st.integers(1, 4))
 def test_drop_users_of_rare_items_is_the_largest_set_without_rare_items(data: Rows, users: int, items: int) -> None:
     kept = list(data)
-    # One user at a time, in whatever order: the result is the same.
+    # One user at a time, in any order: the result is the same.
     while True:
         held, owned = Counter(row[1] for row in kept), Counter(row[0] for row in kept)
         bad = next((row[0] for row in kept if owned[row[0]] < users or held[row[1]] < items), None)

@@ -1,4 +1,4 @@
-"""JSON lines: whatever stands in a file, a line is either read as it is or counted with its number."""
+"""JSON lines: in any file, a line is either read as it is or counted with its number."""
 
 from __future__ import annotations
 

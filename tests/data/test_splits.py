@@ -1,4 +1,4 @@
-"""What a split may and may not do: against its definition, and whatever happens to held-out rows."""
+"""What a split may and may not do: against its definition, and for any held-out rows."""
 
 from __future__ import annotations
 

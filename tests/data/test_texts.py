@@ -1,4 +1,4 @@
-"""Attributes come out as readable text, whatever notation a file has for them, and files are opened by their names."""
+"""Attributes come out as readable text from any notation of a file, and files are opened by their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks of dropout belong to step, row, token and layer, whatever batch the row is read in."""
+"""Masks of dropout belong to step, row, token and layer, not to the batch in which the row is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors of many items: written file by file, resumed behind the last whole file, read without being held."""
+"""Vectors of many items: written file by file, resumed after the last whole file, read without being held."""
 
 from __future__ import annotations
 

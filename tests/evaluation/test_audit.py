@@ -221,5 +221,5 @@ def test_variants_speak_of_settings_that_exist() -> None:
 
 def test_a_place_says_which_component_is_meant() -> None:
     uses = variants_in(load("paper/yelp"))
-    assert {use.variant.defect: use.place for use in uses}["D3"] == "train.items"
+    assert {use.variant.defect: use.path for use in uses}["D3"] == "train.items"
     assert uses[2].variant.choice == "zero_last = true"

@@ -1,4 +1,4 @@
-"""Ranks that mean little say so: equal scores whatever the cause, constant metrics, training that reads too little."""
+"""Ranks that mean little say so: equal scores from any cause, constant metrics, training that reads too little."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -109,7 +109,7 @@ def test_each_leaves_out_every_step_that_can_be_done_without(command: Command, t
     # What --drop asks for already is not there twice.
     command("ablate", "toy.toml", "--each", "--drop", "polish", "--out", "t.json")
     assert list(table("t.json")) == ["toy", "toy without polish"]
-    assert [each.name for each in read_ablation("quickstart", Asked(each=True)).variants] == [
+    assert [each.name for each in read_ablation("quickstart", Asked(each_step=True)).variants] == [
         "quickstart without lrcl",
         "quickstart without crrl",
         "quickstart without reduce",

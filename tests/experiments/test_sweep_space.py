@@ -53,7 +53,7 @@ def test_what_a_study_remembers_gives_the_same_values_again() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(8):
         trial = study.ask()
-        assert read.drawn(trial) == read.named(trial.params)
+        assert read.drawn(trial) == read.values_of(trial.params)
 
 
 def test_a_component_of_a_choice_brings_its_settings() -> None:

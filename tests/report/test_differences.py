@@ -185,8 +185,8 @@ GOLDEN = """\
 +.6131 (+.6131 to +.6131) better |
 
 - Δ: minus base, over the same users, and its 95 % bootstrap interval; better, worse: a paired randomisation test at \
-level .05 shows it after Holm over the 3 differences of this table; none shown: it does not, which is no proof of \
-equality; each interval is of its difference alone, so one may exclude 0 where none is shown
+level .05 shows it after Holm over the 3 differences of this table; none shown: it does not, which does not prove \
+equality; each interval is of its difference alone, so one may exclude 0 although none is shown
 - smallest true difference that one such test, uncorrected, would show with probability .8: all .1243 (20 users), \
 tail .0000 (10 users), head .0000 (10 users); tail: targets below 20 training interactions
 """

@@ -1,4 +1,4 @@
-"""`report`: the page needs nothing beside itself, whatever a run is called, and says what the store knows."""
+"""`report`: the page needs no other file, runs may have any name, and says what the store knows."""
 
 from __future__ import annotations
 

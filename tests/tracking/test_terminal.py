@@ -1,4 +1,4 @@
-"""What people see while a recipe runs."""
+"""What the terminal shows while a recipe runs."""
 
 from __future__ import annotations
 

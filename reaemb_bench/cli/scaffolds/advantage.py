@@ -1,4 +1,4 @@
-"""An advantage of one's own."""
+"""An advantage of your own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A floor of one's own."""
+"""A floor of your own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A contrastive loss of one's own."""
+"""A contrastive loss of your own."""
 
 from __future__ import annotations
 

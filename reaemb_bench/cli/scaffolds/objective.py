@@ -1,4 +1,4 @@
-"""A recommender's training loss of one's own."""
+"""A recommender's training loss of your own."""
 
 from __future__ import annotations
 

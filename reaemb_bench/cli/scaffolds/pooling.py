@@ -1,4 +1,4 @@
-"""A pooling of one's own."""
+"""A pooling of your own."""
 
 from __future__ import annotations
 

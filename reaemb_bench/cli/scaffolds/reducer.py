@@ -1,4 +1,4 @@
-"""A reducer of one's own."""
+"""A reducer of your own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reward of one's own."""
+"""A reward of your own."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def _attributes_2014(line: Line) -> Attributes:
 
 
 def _categories(main: str, others: Iterable[str] | None) -> list[str]:
-    """The main category, then the others, each once in whatever capitals."""
+    """The main category, then the others, each once, ignoring capitals."""
     names: dict[str, str] = {}
     for name in (main, *map(one_text, others or ())):
         names.setdefault(name.lower(), name)

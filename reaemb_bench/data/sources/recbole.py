@@ -41,7 +41,7 @@ class Atomic(Component):
     )
 
     path: Annotated[Path, NotHashed("fingerprint hashes the two files in it that are read")]
-    """The file NAME.inter, beside which NAME.item lies, or a folder that holds one such pair."""
+    """The file NAME.inter, next to which NAME.item lies, or a folder that holds one such pair."""
     name: str = ""
     """Name of the data set in tables; empty takes NAME."""
     user: str = "user_id"
@@ -162,7 +162,7 @@ def _types(file: Path) -> dict[str, str]:
     """Column -> type, from the first line of an atomic file. Raises UserError if it is not a header."""
     if not is_file(file):
         raise UserError(
-            f"there is no file {file} (setting source.path); name the file NAME.inter beside which NAME.item lies"
+            f"there is no file {file} (setting source.path); name the file NAME.inter, next to which NAME.item lies"
         )
     with file.open("rb") as stream:
         line = stream.readline().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").rstrip("\r\n")

@@ -69,7 +69,7 @@ class Simulated(Component):
     habit: float = Field(default=0.5, ge=0, le=1)
     """Probability that, within a cluster, the next item is the one that follows the last on its shelf."""
     seed: int = 0
-    """Decides the shop and its customers, whatever the recipe's seeds are."""
+    """Decides the shop and its customers, independently of the recipe's seeds."""
 
     def read(self, machine: Machine) -> Interactions:
         """Returns all interactions and item attributes, computed anew."""

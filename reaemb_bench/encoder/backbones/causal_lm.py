@@ -41,7 +41,7 @@ class CausalLM(Component):
         return {"files": {str(file): cached_sha256(folder / file) for file in visible}}
 
     def prepare(self, corpus: Corpus, folder: Path, machine: Machine, seed: int) -> None:
-        """Writes nothing: the weights stay where they are."""
+        """Writes nothing: the weights stay in their folder."""
 
     def load(self, folder: Path, machine: Machine) -> Loaded:
         """The model and its tokenizer, ready on the machine's device. Raises UserError if it cannot be loaded."""
