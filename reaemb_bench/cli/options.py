@@ -259,5 +259,5 @@ def component_name(use: str) -> str:
 
 def in_words(error: UserError) -> str:
     """The error as one line, after its place in the recipe if it has one."""
-    place = "in the recipe, " if isinstance(error, RecipeError) and error.path else ""
-    return " ".join(printable(f"{place}{error}").split())
+    position = "in the recipe, " if isinstance(error, RecipeError) and error.path else ""
+    return " ".join(printable(f"{position}{error}").split())
