@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from reaemb_bench import __version__
-from reaemb_bench.core.artifacts import Corpus, Vectors
+from reaemb_bench.core.artifacts import Corpus, Encoder, Vectors
 from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.distributed import broadcast, is_first
 from reaemb_bench.core.errors import ArrayError, NotFiniteError, UserError, is_out_of_memory
@@ -104,8 +104,19 @@ def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None
     needed = needed_jobs(planned, store)
     changed = {job.name: other_code(job, store.manifest(job.key)) for job in planned.jobs if job.key in cached}
     steps = ", ".join(f"{name} ({code})" for name, code in changed.items() if code)
-    note = f"cached results of other code are used: {steps}; another --store computes them again"
-    watch(Planned(planned, cached, needed, (note,) if steps else ()))
+    notes = [f"cached results of other code are used: {steps}; another --store computes them again"] if steps else []
+    precision = machine.precision_name()
+    others = [
+        f"{job.name} ({computed})"
+        for job in planned.jobs
+        if job.key in cached and (computed := computed_precision(job, store.manifest(job.key))) not in ("", precision)
+    ]
+    if others:
+        notes.append(
+            f"cached results of another precision than {precision} are used: {', '.join(others)}; "
+            "another --store computes them again"
+        )
+    watch(Planned(planned, cached, needed, tuple(notes)))
     for job in planned.jobs:
         if job.key in needed:
             with _disk_errors_named(job, store), store.computing_alone(job.key, partial(_wait, job, watch)):
@@ -129,6 +140,14 @@ def other_code(job: Job, manifest: Mapping[str, Any]) -> str:
     then = {**manifest["versions"], **manifest.get("code", {})}
     changed = [name for name in now if name in then and then[name] != now[name]]
     return ", ".join(f"{name} {then[name]}" if name == "reaemb-bench" else name for name in changed)
+
+
+def computed_precision(job: Job, manifest: Mapping[str, Any]) -> str:
+    """The precision in which a stored result of a language model's step was computed; empty for any other step."""
+    uses_model = Encoder in job.makes or any(wanted is Encoder for wanted, _ in job.inputs.values())
+    precision = str(manifest["machine"]["precision"])
+    # A step that never loaded torch computed nothing in any precision.
+    return precision if uses_model and precision != "auto" else ""
 
 
 def _wait(job: Job, watch: Watch, owner: str) -> None:

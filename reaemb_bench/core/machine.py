@@ -85,6 +85,12 @@ class Machine(BaseModel):
             raise UserError(f"--device: torch finds no CUDA device here, so '{self.device}' cannot be used; say auto")
         return device
 
+    def precision_name(self) -> str:
+        """`float32` or `bfloat16`: the precision of the language model, said without importing torch if possible."""
+        if self.precision != "auto":
+            return self.precision
+        return "bfloat16" if self.device_name().startswith("cuda") else "float32"
+
     def torch_dtype(self) -> torch.dtype:
         """The floating-point type of the language model's arithmetic."""
         import torch

@@ -61,6 +61,8 @@ def load_pretrained(
             attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
+            # A file that is cut while it is mapped would kill the process without a line.
+            disable_mmap=True,
         )
         if attention == "sdpa":
             pack(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -169,3 +170,22 @@ def test_a_cached_result_of_other_code_is_used_with_a_line_that_says_so(
     assert notes() == (other.format("reduce (encoder)"),)
     monkeypatch.setattr("reaemb_bench.core.execute.__version__", "9")
     assert notes()[0].startswith(f"{other[:39]}prepare (reaemb-bench 0.1.0), embed (reaemb-bench 0.1.0), reduce (")
+
+
+def test_cached_results_of_another_precision_are_used_with_a_line_that_says_so(tmp_path: Path) -> None:
+    recipe = load("quickstart", drops=("lrcl", "crrl", "reduce", "train", "rank", "floors"))
+    planned, store = plan(recipe, 42), Store(tmp_path / "store")
+
+    def notes(precision: Literal["float32", "bfloat16"]) -> tuple[str, ...]:
+        events: list[Event] = []
+        machine = Machine(device="cpu", precision=precision, store=tmp_path / "store")
+        execute(planned, store, machine, events.append)
+        assert isinstance(events[0], Planned)
+        return events[0].notes
+
+    assert notes("float32") == ()
+    assert notes("float32") == ()
+    assert notes("bfloat16") == (
+        "cached results of another precision than bfloat16 are used: llm (float32), encode (float32); "
+        "another --store computes them again",
+    )

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -225,6 +227,20 @@ def test_causal_lm_loads_a_local_folder_with_fewer_layers(tmp_path):
     with pytest.raises(UserError, match="2 blocks"):
         folder = encoder(tmp_path / "other").folder / "backbone"
         build("backbone", {"use": "causal-lm", "model": str(folder), "layers": 3}).load(tmp_path, CPU)
+
+
+def test_weights_that_are_cut_after_loading_do_not_kill_the_process(tmp_path):
+    folder = encoder(tmp_path).folder / "backbone"
+    script = (
+        "import os, sys; from pathlib import Path; from reaemb_bench import Machine\n"
+        "from reaemb_bench.core.registry import build\n"
+        "folder = Path(sys.argv[1])\n"
+        "loaded = build('backbone', {'use': 'causal-lm', 'model': str(folder)}).load(folder, Machine(device='cpu'))\n"
+        "os.truncate(folder / 'model.safetensors', 64)\n"
+        "assert all(parameter.isfinite().all() for parameter in loaded.model.parameters())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_cannot_be_loaded_is_explained_in_one_line(tmp_path, monkeypatch):
