@@ -70,7 +70,8 @@ class Whole:
 def table_of(out: str) -> str:
     """The tables in what `run` prints, without the lines before and after them, which contain times."""
     lines = [line.rstrip() for line in out.splitlines()]
-    return "\n".join(lines[lines.index("Tiny") : -1])
+    end = next(number for number, line in enumerate(lines) if line.startswith(("computed ", "everything was cached")))
+    return "\n".join(lines[lines.index("Tiny") : end])
 
 
 def results_of(root: Path, leave_out: Collection[str] = ()) -> dict[str, dict[str, Any]]:
