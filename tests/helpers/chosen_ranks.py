@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -40,23 +41,45 @@ class Placed(Step):
     """Mean place of the targets."""
     offset: int = 0
     """Further training interactions of each target."""
+    like_floors: bool = False
+    """Whether popularity, histories and catalogue are those of the data, so that real floors may stand in the table."""
 
     data_access: ClassVar[DataAccess] = "test"
     randomness: ClassVar[Randomness] = "recommender"
 
     def run(self, corpus: Corpus, test_targets: TestTargets, context: Context) -> Ranks:
         """Geometric places from the step's seed."""
-        return ranks(self.mean, context.seed, test_targets, self.offset)
+        drawn = ranks(self.mean, context.seed, test_targets, self.offset)
+        return on_the_data(drawn, corpus, test_targets) if self.like_floors else drawn
+
+
+def on_the_data(drawn: Ranks, corpus: Corpus, test_targets: TestTargets) -> Ranks:
+    """The same ranks with the popularity, histories and catalogue that the data have."""
+    users, targets, histories = test_targets.users, test_targets.targets, test_targets.histories
+    seen = [set(histories.items[slice(*histories.offsets[user : user + 2])].tolist()) for user in users]
+    others = [len(items - {target}) for items, target in zip(seen, targets.tolist(), strict=True)]
+    return replace(
+        drawn,
+        popularity=corpus.popularity[targets],
+        history=histories.lengths[users],
+        catalogue=corpus.items - np.array(others, dtype=np.int64),
+    )
 
 
 class Counted(Step):
     """Floors of made-up ranks."""
 
+    like_floors: bool = False
+    """As in `Placed`."""
+
     data_access: ClassVar[DataAccess] = "test"
 
     def run(self, corpus: Corpus, test_targets: TestTargets) -> Floors:
         """Two floors, one far worse than the other."""
-        return Floors({"random": ranks(90, 1, test_targets), "popularity": ranks(30, 2, test_targets)})
+        floors = {"random": ranks(90, 1, test_targets), "popularity": ranks(30, 2, test_targets)}
+        if self.like_floors:
+            floors = {name: on_the_data(drawn, corpus, test_targets) for name, drawn in floors.items()}
+        return Floors(floors)
 
 
 class Peek(Step):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -274,7 +275,15 @@ def test_the_same_numbers_give_the_same_bytes_whatever_a_persons_own_style() -> 
     first = all_plots()
     with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 3, "svg.fonttype": "path"}):
         assert all_plots() == first
-    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_plots_need_no_display() -> None:
+    # Another test of this process may have loaded pyplot, which chooses a display.
+    code = (
+        "import sys; from tests.report.test_plots import all_plots; all_plots(); "
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_pictures_carry_no_date_no_address_and_no_id_of_another_picture() -> None:
