@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from threading import Thread
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from filelock import FileLock
 
@@ -34,6 +34,7 @@ from reaemb_bench.core.runs import Group, Run, as_run
 from reaemb_bench.core.store import Store
 from reaemb_bench.tracking.addresses import database_file, is_server, page_of, redacted
 
+T = TypeVar("T")
 Outcome = Literal["waiting", "tracked", "known", "failed"]
 
 EXPERIMENT = "reaemb-bench"
@@ -48,13 +49,15 @@ PARENT_TAG = "mlflow.parentRunId"
 DESCRIPTION_TAG = "mlflow.note.content"
 """MLflow shows its value, which is Markdown, above a run."""
 QUIET = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
     # MLflow sets its level while it is imported, alembic while it creates the tables: both read this.
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # The pages of runs, with the password of the server's address in them.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""Environment of MLflow unless the user chose another: it reports to nobody and soon gives up a silent server."""
+"""Environment of MLflow unless the user chose another: it reports to nobody and does not wait for a silent server."""
 
 _BINS = re.compile(r"(low|high)/|.*-q\d+$")
 _GROUP_TITLES = {"run": "runs", "ablation": "ablation", "trial": "sweep", "bench": "suite"}
@@ -67,6 +70,8 @@ _METRICS_PER_CALL = 1000
 _SECONDS_BETWEEN_FLUSHES = 10.0
 _SECONDS_AWAY = 300.0
 _SECONDS_TO_ANSWER = 2
+_SLOWEST_UPLOAD = 1e6
+"""Bytes a second; so much longer than other calls may the upload of files take."""
 _SECONDS_TO_CREATE_TABLES = 300
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -91,6 +96,9 @@ class Tracker:
         record: Run | None = None,
     ) -> None:
         """models: whether to log the ranker and vectors too. record: of the run, if it finished earlier."""
+        if record is not None:
+            # A push tries MLflow again although it failed before.
+            _failed_at.pop(uri, None)
         self.outcome: Outcome = "waiting"
         self._planned, self._store, self._uri, self._warn = planned, store, uri, warn
         self._group, self._models, self._record = group, models, record
@@ -145,22 +153,20 @@ class Tracker:
 
     @contextmanager
     def _harmless(self) -> Iterator[None]:
+        """Gives MLflow up after the first failure, with one line for all trackers of this process if it is away."""
+        if self.outcome in ("waiting", "tracked") and is_away(self._uri):
+            self._client, self._held, self.outcome = None, [], "failed"
         try:
             yield
         except Exception as error:  # noqa: BLE001 - a tracking server must never cost anybody a result
-            if not self._run:
+            self._client, self._held, self.outcome = None, [], "failed"
+            if not self._run or _is_silence(error):
                 _failed_at[self._uri] = time.monotonic()
-            self._client = None
-            self._held = []
-            self.outcome = "failed"
             self._warn(f"{failure(error, self._uri)}; later: reaemb-bench push {quote(self._planned.recipe.name)}")
 
     def _catch_up(self) -> None:
         """Creates the run and logs all events so far."""
         held, self._held = self._held, []
-        if self._record is None and is_away(self._uri):
-            self.outcome = "failed"
-            return
         planned, client = self._planned, connect(self._uri)
         run = self._record or as_run([planned], self._store, self._group)
         tags = tags_of(planned, run, self._store, self._group)
@@ -362,7 +368,10 @@ def tags_of(planned: Plan, run: Run, store: Store, group: Group | None) -> dict[
 
 
 def connect(uri: str) -> Any:
-    """Returns an MLflow client that logs no noise. Raises within seconds if nothing answers at the address."""
+    """Returns an MLflow client that logs no noise.
+
+    Connecting raises within seconds if nothing answers at the address, and each later call raises TimeoutError.
+    """
     ready = _is_ready(uri)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -375,12 +384,56 @@ def connect(uri: str) -> Any:
     lock = _tables_lock(uri)
     # Asked after the tables, which may be half of those of a process that creates them and holds the lock.
     if ready and not lock.exists():
-        return MlflowClient(tracking_uri=uri)
+        return _Bounded(MlflowClient(tracking_uri=uri))
     with FileLock(lock, timeout=_SECONDS_TO_CREATE_TABLES):
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
         lock.unlink(missing_ok=True)
-    return client
+    return _Bounded(client)
+
+
+class _Bounded:
+    """An MLflow client whose calls raise TimeoutError after a few seconds, also if its store is not a server."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        attempts = 1 + int(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
+        # A server is given up by MLflow itself, and by name; this is for all other stores.
+        self._seconds = 1 + attempts * float(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*words: Any, **options: Any) -> Any:
+            size = 0
+            if name in ("log_artifact", "log_artifacts"):
+                path = Path(words[1])
+                size = sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
+            return _within(self._seconds + size / _SLOWEST_UPLOAD, lambda: method(*words, **options))
+
+        return call
+
+
+def _within(seconds: float, ask: Callable[[], T]) -> T:
+    """Returns what `ask` returns, or raises what it raises, or TimeoutError if it takes longer."""
+    answers: list[T] = []
+    errors: list[Exception] = []
+
+    def answer() -> None:
+        try:
+            answers.append(ask())
+        except Exception as error:  # noqa: BLE001 - raised again by the thread that asked
+            errors.append(error)
+
+    # In a thread, because not every driver and no name server can be given a time limit.
+    thread = Thread(target=answer, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return answers[0]
 
 
 def _is_ready(uri: str) -> bool:
@@ -388,23 +441,7 @@ def _is_ready(uri: str) -> bool:
 
     Raises what the driver raises, or TimeoutError, if nothing answers: MLflow itself would try again for minutes.
     """
-    answers: list[bool | Exception] = []
-
-    def ask() -> None:
-        try:
-            answers.append(_server_answers(uri) if is_server(uri) else _has_tables(uri))
-        except Exception as error:  # noqa: BLE001 - raised again by the thread that asked
-            answers.append(error)
-
-    # In a thread, because not every driver and no name server can be given a time limit.
-    thread = Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_SECONDS_TO_ANSWER + 1)
-    if not answers:
-        raise TimeoutError(f"no answer within {_SECONDS_TO_ANSWER + 1} s")
-    if isinstance(answers[0], Exception):
-        raise answers[0]
-    return answers[0]
+    return _within(_SECONDS_TO_ANSWER + 1, lambda: _server_answers(uri) if is_server(uri) else _has_tables(uri))
 
 
 def _server_answers(uri: str) -> bool:
@@ -453,6 +490,15 @@ def _tables_lock(uri: str) -> Path:
 def is_away(uri: str) -> bool:
     """Returns whether this process could not reach it a moment ago, so that many runs do not wait for it each."""
     return uri in _failed_at and time.monotonic() - _failed_at[uri] < _SECONDS_AWAY
+
+
+def _is_silence(error: Exception) -> bool:
+    """Returns whether nothing answered, so that no other call will be answered either."""
+    from requests.exceptions import ConnectionError as Unconnected
+    from requests.exceptions import Timeout
+
+    # MLflow raises an error of its own in their place.
+    return isinstance(error, TimeoutError) or isinstance(error.__context__, Unconnected | Timeout)
 
 
 def failure(error: Exception, uri: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sqlite3
 import subprocess
@@ -10,11 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reaemb_bench.tracking.mlflow import connect
+from reaemb_bench.tracking.mlflow import IDENTITY_TAG, connect
 from tests.conftest import Said
 
 Command = Callable[..., Said]
@@ -82,6 +85,106 @@ def test_a_tracker_that_is_away_costs_one_line_and_under_five_seconds(
     assert (said.out + said.err).count("warning") == 1, said.out + said.err
     assert "later: reaemb-bench push toys" in said.out
     assert "secret" not in said.out + said.err
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """Answers the client as an MLflow server does and keeps nothing, until the server has given all its `answers`."""
+
+    server: TrackingServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answers, or hangs for ever."""
+        self.server.asked += 1
+        if self.server.asked > self.server.answers:
+            self.server.ended.wait()
+            self.close_connection = True
+            return
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        info = {"run_id": "1", "experiment_id": "1", "status": "FINISHED", "artifact_uri": str(self.server.files)}
+        run = {"run": {"info": info, "data": {"tags": [{"key": IDENTITY_TAG, "value": "1"}]}}}
+        experiment = {"experiment_id": "1", "name": "reaemb-bench/toys", "lifecycle_stage": "active"}
+        pages: dict[str, Any] = {"experiments/get-by-name": {"experiment": experiment}}
+        pages |= dict.fromkeys(("runs/create", "runs/get", "runs/update"), run)
+        body = json.dumps(pages.get(self.path.rpartition("/mlflow/")[2].partition("?")[0], {})).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_PATCH = do_GET  # noqa: N815 - the names that the server looks for
+
+    def log_message(self, format: str, *words: object) -> None:
+        """Prints nothing."""
+
+
+class TrackingServer(ThreadingHTTPServer):
+    """A tracking server that hangs once it was asked more than `answers` times."""
+
+    asked, answers = 0, 1_000_000
+
+    def __init__(self, files: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Forgetful)
+        self.files, self.ended = files, threading.Event()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[TrackingServer]:
+    """A tracking server in a thread."""
+    with TrackingServer(tmp_path / "files") as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.ended.set()
+        server.shutdown()
+
+
+def test_no_line_of_a_tracked_run_shows_the_password(
+    command: Command, toy_recipe: Path, server: TrackingServer
+) -> None:
+    said = command("run", toy_recipe, "--mlflow", f"http://me:secret@127.0.0.1:{server.server_port}")
+    assert server.asked > 20
+    assert "warning" not in said.out + said.err
+    assert "secret" not in said.out + said.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_a_server_that_hangs_in_the_middle_of_a_run_costs_one_line_and_under_five_seconds(
+    share: float, command: Command, toy_recipe: Path, server: TrackingServer
+) -> None:
+    words = ["run", toy_recipe, "--mlflow", f"http://me:secret@127.0.0.1:{server.server_port}", "--set"]
+    command(*words, "seeds=[1, 2]")
+    server.asked, start = 0, time.monotonic()
+    assert "warning" not in command(*words, "seeds=[3, 4]").out
+    without = time.monotonic() - start
+    server.asked, server.answers, start = 0, int(share * server.asked), time.monotonic()
+    said = command(*words, "seeds=[5, 6]")
+    assert said.code == 0, said.err
+    assert time.monotonic() - start - without < 5
+    assert (said.out + said.err).count("warning") == 1, said.out + said.err
+    assert "later: reaemb-bench push toys" in said.out
+    assert "secret" not in said.out + said.err
+    assert server.asked == server.answers + 1, "after the first call without an answer there is no other"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hanging", ["create_run", "log_artifact", "set_terminated"])
+def test_a_database_that_hangs_in_the_middle_of_a_run_costs_one_line_and_under_five_seconds(
+    hanging: str, command: Command, toy_recipe: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["run", toy_recipe, "--mlflow", uri, "--set"]
+    command(*words, "seeds=[1, 2]")
+    start = time.monotonic()
+    command(*words, "seeds=[3, 4]")
+    without = time.monotonic() - start
+    ended = threading.Event()
+    monkeypatch.setattr(f"mlflow.tracking.MlflowClient.{hanging}", lambda *words, **options: ended.wait())
+    start = time.monotonic()
+    said = command(*words, "seeds=[5, 6]")
+    ended.set()
+    assert said.code == 0, said.err
+    assert time.monotonic() - start - without < 5
+    assert (said.out + said.err).count("warning") == 1, said.out + said.err
 
 
 FIRST = """
