@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import io
 import re
@@ -15,9 +16,9 @@ from rich.markup import escape
 
 import reaemb_bench
 from reaemb_bench.cli import audit, components, data, doctor, experiments, export, mlflow, plan, results, run, store
-from reaemb_bench.cli.options import in_words
+from reaemb_bench.cli.screen import in_words
 from reaemb_bench.core.errors import UserError, is_out_of_memory, reason_of
-from reaemb_bench.core.settings_only import import_settings_only
+from reaemb_bench.core.settings_only import forget_placeholders, import_settings_only
 from reaemb_bench.core.text import printable
 
 _DEBUG = "--debug"
@@ -25,7 +26,6 @@ _INTERRUPTED = 130
 _REFUSED = 2
 _COMPUTING = frozenset({"run", "ablate", "sweep", "bench", "audit", "export", "push", "prepare", "--compute"})
 """Words of commands that may run steps, and so need components with their networks."""
-
 _PLAIN = {
     r"Input should be a valid integer.*": "give a whole number",
     r"Input should be a valid number.*": "give a number",
@@ -34,27 +34,19 @@ _PLAIN = {
 }
 """What Typer's messages say -> in plain English."""
 
-_COMPUTE, _READ, _PARTS, _TRUST = "Compute", "Read results", "Recipes and components", "Data, machine, trust"
-_VERBS: dict[str, tuple[str, Callable[..., None]]] = {
-    "run": (_COMPUTE, run.run),
-    "ablate": (_COMPUTE, experiments.ablate),
-    "sweep": (_COMPUTE, experiments.sweep),
-    "bench": (_COMPUTE, experiments.bench),
-    "plan": (_COMPUTE, plan.plan),
-    "history": (_READ, results.history),
-    "compare": (_READ, results.compare),
-    "report": (_READ, results.report),
-    "diff": (_READ, results.diff),
-    "export": (_READ, export.export),
-    "neighbors": (_READ, export.neighbors),
-    "ui": (_READ, mlflow.ui),
-    "push": (_READ, mlflow.push),
-    "init": (_PARTS, components.init),
-    "new": (_PARTS, components.new),
-    "list": (_PARTS, components.list_components),
-    "describe": (_PARTS, components.describe),
-    "audit": (_TRUST, audit.audit),
-    "doctor": (_TRUST, doctor.doctor),
+_TRUST = "Data, machine, trust"
+_VERBS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Compute": (run.run, experiments.ablate, experiments.sweep, experiments.bench, plan.plan),
+    "Read results": (
+        *(results.history, results.compare, results.report, results.diff),
+        *(export.export, export.neighbors, mlflow.ui, mlflow.push),
+    ),
+    "Recipes and components": (components.init, components.new, components.list_, components.describe),
+    _TRUST: (audit.audit, doctor.doctor),
+}
+_GROUPS: dict[str, tuple[str, tuple[Callable[..., None], ...]]] = {
+    "data": ("Read, check and describe data sets.", (data.check, data.prepare, data.describe)),
+    "store": ("List, explain and delete results.", (store.ls, store.why, store.gc)),
 }
 
 app = typer.Typer(
@@ -66,27 +58,20 @@ app = typer.Typer(
 )
 
 
-def _register(group: typer.Typer, name: str, verb: Callable[..., None], panel: str | None = None) -> None:
-    """Add a verb; the part of its docstring after `Examples:` stands below its options."""
-    text, _, examples = inspect.cleandoc(verb.__doc__ or "").partition("\n\nExamples:\n")
-    paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
-    group.command(
-        name,
-        help=escape("\n\n".join(paragraphs)),
-        epilog=escape(f"Examples:\n{examples}"),
-        rich_help_panel=panel,
-    )(verb)
+def _register(group: typer.Typer, verbs: tuple[Callable[..., None], ...], panel: str | None = None) -> None:
+    """Add verbs; the part of a docstring after `Examples:` stands below the verb's options."""
+    for verb in verbs:
+        text, _, examples = inspect.cleandoc(verb.__doc__ or "").partition("\n\nExamples:\n")
+        paragraphs = escape("\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n")))
+        name, below = verb.__name__.removesuffix("_"), escape(f"Examples:\n{examples}")
+        group.command(name, help=paragraphs, epilog=below, rich_help_panel=panel)(verb)
 
 
-for _name, (_panel, _verb) in _VERBS.items():
-    _register(app, _name, _verb, _panel)
-for _name, _help, _verbs in (
-    ("data", "Read, check and describe data sets.", (data.check, data.prepare, data.describe)),
-    ("store", "List, explain and delete results.", (store.ls, store.why, store.gc)),
-):
+for _panel, _verbs in _VERBS.items():
+    _register(app, _verbs, _panel)
+for _name, (_help, _verbs) in _GROUPS.items():
     _group = typer.Typer(help=_help)
-    for _verb in _verbs:
-        _register(_group, _verb.__name__, _verb)
+    _register(_group, _verbs)
     app.add_typer(_group, name=_name, rich_help_panel=_TRUST)
 
 
@@ -104,36 +89,33 @@ def _root(
 
 def main() -> None:
     """Entry point: runs a verb and exits with its code."""
+    if (newest := importlib.import_module(__name__)).main is not main:
+        newest.main()
     arguments = [word for word in sys.argv[1:] if word != _DEBUG]
     debug = len(arguments) < len(sys.argv) - 1
     if not _COMPUTING & set(arguments):
         import_settings_only()
+    elif forget_placeholders():
+        # An earlier verb of this process had components without networks; all modules are loaded anew, this one too.
+        importlib.import_module(__name__).main()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal or file that does not take UTF-8 gets a question mark for what it cannot show.
         sys.stdout.reconfigure(errors="replace")
-    code = _call(arguments, debug)
-    if code == _INTERRUPTED:
-        print("interrupted: finished steps are kept, the same command goes on from there", file=sys.stderr)
-    sys.exit(code)
-
-
-def _call(arguments: list[str], debug: bool) -> int:
     try:
         code = app(args=arguments, prog_name="reaemb-bench", standalone_mode=False)
-    except UserError as error:
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    except Exception as error:
+        line = in_words(error) if isinstance(error, UserError) else printable(_one_line(error))
+        if not isinstance(error, UserError) and (debug or not line):
+            raise
         if debug:
             traceback.print_exc()
-        print(f"error: {in_words(error)}", file=sys.stderr)
-        return _REFUSED
-    except (KeyboardInterrupt, typer.Abort):
-        return _INTERRUPTED
-    except Exception as error:
-        line = _one_line(error)
-        if debug or not line:
-            raise
-        print(f"error: {printable(line)}", file=sys.stderr)
-        return _REFUSED
-    return code if isinstance(code, int) else 0
+        print(f"error: {line}", file=sys.stderr)
+        code = _REFUSED
+    if code == _INTERRUPTED:
+        print("interrupted: finished steps are kept, the same command goes on from there", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _one_line(error: Exception) -> str:

@@ -10,27 +10,16 @@ import typer
 from rich.markup import escape
 from typer import Option
 
-from reaemb_bench.cli.options import (
-    DEFAULT_RECIPE,
-    Drops,
-    RecipeName,
-    Sets,
-    console,
-    machine_options,
-    plain_table,
-    say,
-    show,
-)
+from reaemb_bench.cli.options import DEFAULT_RECIPE, Drops, RecipeName, Sets, machine_options
+from reaemb_bench.cli.screen import console, plain_table, say, show
 from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import Recipe, load
+from reaemb_bench.core.store import Store
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from reaemb_bench.core.machine import Machine
     from reaemb_bench.core.plan import Plan
-    from reaemb_bench.core.recipe import Recipe
-    from reaemb_bench.core.store import Store
-    from reaemb_bench.evaluation.leak_test import LeakReport, StepAccess, Verdict
+    from reaemb_bench.evaluation.leak_test import LeakReport
 
 _LEAK_FOUND = 1
 _BEYOND = "beyond this test: components that open the raw files themselves, or keep the first rows that they ever saw"
@@ -56,15 +45,39 @@ def audit(
     reaemb-bench audit my_recipe.toml
     """
     from reaemb_bench.core.plan import plan
-    from reaemb_bench.core.recipe import load
     from reaemb_bench.evaluation.leak_test import step_access
+    from reaemb_bench.evaluation.paper_variants import variants_in
 
     loaded = load(recipe, sets or (), drops or ())
     steps = step_access(loaded)
     say(f"Audit of {loaded.title}", style="bold")
-    show(_readings_table(steps), "")
-    _print_paper_variants(loaded)
-    if undeclared := [reading.name for reading in steps if reading.undeclared]:
+    rows = ("validation rows", "test rows")
+    table = plain_table("step", "reads", "makes", *rows, "remark", right=rows)
+    for step in steps:
+        reads, makes = (", ".join(part.__name__ for part in parts) for parts in (step.reads, step.makes))
+        shares = ["100 %" if step.divides or step.input_level >= access else "0 %" for access in (1, 2)]
+        remarks = (
+            (step.undeclared, f'reads more than it declares (data_access = "{step.step.data_access}")'),
+            (step.divides, "divides the data"),
+            (step.step.leaks, "declared leak: looks at held-out rows on purpose"),
+            (step.is_judge, "judge"),
+            (step.via, f"and what {', '.join(step.via)} made of held-out rows"),
+        )
+        remark = next((words for applies, words in remarks if applies), "")
+        table.add_row(*map(escape, (step.name, reads, makes, *shares, remark)))
+    show(table, "")
+
+    if uses := variants_in(loaded):
+        headings = ("paper variant", "where")
+        table = plain_table(*headings, "choice", "what it is known to do", no_wrap=headings)
+        for use in uses:
+            choice = use.variant.choice or use.variant.component
+            table.add_row(*map(escape, (use.variant.defect, use.path, choice, use.variant.effect)))
+        show(table, "")
+    else:
+        say("no variant of the paper's released code is in use")
+
+    if undeclared := [step.name for step in steps if step.undeclared]:
         say(f"verdict: LEAK, {', '.join(undeclared)} would read more than declared; `run` refuses such a recipe")
         raise typer.Exit(_LEAK_FOUND)
     # Reports what is missing or forbidden before anything runs.
@@ -78,48 +91,9 @@ def audit(
         raise typer.Exit(_LEAK_FOUND)
 
 
-def _readings_table(steps: tuple[StepAccess, ...]) -> Table:
-    table = plain_table(
-        "step", "reads", "makes", "validation rows", "test rows", "remark", right=("validation rows", "test rows")
-    )
-    for reading in steps:
-        reads, makes = (", ".join(part.__name__ for part in parts) for parts in (reading.reads, reading.makes))
-        shares = ["100 %" if reading.divides or reading.input_level >= access else "0 %" for access in (1, 2)]
-        remark = ""
-        if reading.undeclared:
-            remark = f'reads more than it declares (data_access = "{reading.step.data_access}")'
-        elif reading.divides:
-            remark = "divides the data"
-        elif reading.step.leaks:
-            remark = "declared leak: looks at held-out rows on purpose"
-        elif reading.is_judge:
-            remark = "judge"
-        elif reading.via:
-            remark = f"and what {', '.join(reading.via)} made of held-out rows"
-        table.add_row(*(escape(cell) for cell in (reading.name, reads, makes, *shares, remark)))
-    return table
-
-
-def _print_paper_variants(recipe: Recipe) -> None:
-    from reaemb_bench.evaluation.paper_variants import variants_in
-
-    uses = variants_in(recipe)
-    if not uses:
-        say("no variant of the paper's released code is in use")
-        return
-    table = plain_table(
-        "paper variant", "where", "choice", "what it is known to do", no_wrap=("paper variant", "where")
-    )
-    for use in uses:
-        choice = use.variant.choice or use.variant.component
-        table.add_row(*(escape(cell) for cell in (use.variant.defect, use.path, choice, use.variant.effect)))
-    show(table, "")
-
-
 def _examine(recipe: Recipe, full: bool, machine: Machine) -> LeakReport:
     """Run the leak test in a temporary folder inside the store."""
     from reaemb_bench.core.execute import execute
-    from reaemb_bench.core.store import Store
     from reaemb_bench.evaluation.leak_test import find_leaks, shorten
     from reaemb_bench.tracking.terminal import watching
 
@@ -145,33 +119,33 @@ def _examine(recipe: Recipe, full: bool, machine: Machine) -> LeakReport:
 
 def _print_leak_report(leak_report: LeakReport) -> None:
     table = plain_table("step", "artefact", "exchanged", "what changed")
+    steps: dict[str, list[str]] = {}
+    leaks = []
     for verdict in leak_report.verdicts:
+        steps.setdefault(verdict.outcome, []).append(verdict.step)
+        of_source = f" of {escape(verdict.source)}" if verdict.source else ""
+        outcome = {
+            "identical": "[green]nothing[/]",
+            "leak": "[red]LEAK: its bits[/]",
+            "follows": f"its bits, with those{of_source}",
+            "declared": f"declared leak{of_source}: not compared",
+            "unrepeatable": "[yellow]its bits, but they also change on the same rows: nothing is known[/]",
+        }[verdict.outcome]
         parts = verdict.parts if verdict.outcome != "declared" else ""
-        table.add_row(escape(verdict.step), verdict.artifact, parts, _outcome(verdict))
+        table.add_row(escape(verdict.step), verdict.artifact, parts, outcome)
+        if verdict.outcome == "leak":
+            leaks.append(f"LEAK: {verdict.artifact} of {verdict.step} depends on {verdict.parts} items")
     show("", table)
     counts = (f"{count:,} of {total:,} {part} targets" for part, (count, total) in leak_report.exchanged.items())
     say(f"exchanged among users: {' and '.join(counts)}; {_BEYOND}")
-    steps: dict[str, list[str]] = {}
-    for verdict in leak_report.verdicts:
-        steps.setdefault(verdict.outcome, []).append(verdict.step)
-        if verdict.outcome == "leak":
-            say(f"LEAK: {verdict.artifact} of {verdict.step} depends on {verdict.parts} items")
-    if "leak" in steps:
-        say(f"verdict: LEAK in {', '.join(dict.fromkeys(steps['leak']))}")
-    elif "unrepeatable" in steps:
-        names = ", ".join(dict.fromkeys(steps["unrepeatable"]))
-        say(f"verdict: undecided, results of {names} differ from run to run; on --device cpu they should not")
+    for line in leaks:
+        say(line)
+    leaking, unrepeatable, declared = (
+        ", ".join(dict.fromkeys(steps.get(outcome, ()))) for outcome in ("leak", "unrepeatable", "declared")
+    )
+    if leaking:
+        say(f"verdict: LEAK in {leaking}")
+    elif unrepeatable:
+        say(f"verdict: undecided, results of {unrepeatable} differ from run to run; on --device cpu they should not")
     else:
-        declared = ", ".join(dict.fromkeys(steps.get("declared", [])))
         say(f"verdict: no leak found{f' beyond the declared ones ({declared})' if declared else ''}")
-
-
-def _outcome(verdict: Verdict) -> str:
-    of_source = f" of {escape(verdict.source)}" if verdict.source else ""
-    return {
-        "identical": "[green]nothing[/]",
-        "leak": "[red]LEAK: its bits[/]",
-        "follows": f"its bits, with those{of_source}",
-        "declared": f"declared leak{of_source}: not compared",
-        "unrepeatable": "[yellow]its bits, but they also change on the same rows: nothing is known[/]",
-    }[verdict.outcome]

@@ -4,39 +4,43 @@ from __future__ import annotations
 
 import inspect
 import keyword
+import tomllib
 import types
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
+from pydantic.fields import FieldInfo
 from rich.markup import escape
 from typer import Argument, Option
 
-from reaemb_bench.cli.options import DEFAULT_RECIPE, Words, plain_table, say, show
+from reaemb_bench.cli.options import DEFAULT_RECIPE, Words
+from reaemb_bench.cli.screen import plain_table, say, show
+from reaemb_bench.core.component import Step
 from reaemb_bench.core.errors import RecipeError, UserError
-
-if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-    from rich.table import Table
-
-    from reaemb_bench.core.component import Component, Step
+from reaemb_bench.core.files import write_new
+from reaemb_bench.core.recipe import locate, read_toml
+from reaemb_bench.core.registry import find, kinds, names, nearest, pick_of, summary
 
 _BOUNDS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"), ("min_length", "at least"), ("max_length", "at most"))
 
 
 def _kind_names(incomplete: str) -> list[str]:
-    from reaemb_bench.core.registry import kinds
-
     return [kind for kind in kinds() if kind.startswith(incomplete)]
 
 
 def _component_names(incomplete: str) -> list[str]:
-    from reaemb_bench.core.registry import kinds, names
-
     return sorted({name for kind in kinds() for name in names(kind) if name.startswith(incomplete)})
 
 
-def list_components(
+def _known_kinds(kind: str | None) -> tuple[str, ...]:
+    """This kind alone, or all if it is None. Raises UserError if no kind of component has this name."""
+    if kind is not None and kind not in kinds():
+        raise UserError(f"no kind of component is called '{kind}'.{nearest(kind, kinds())} Known: {', '.join(kinds())}")
+    return kinds() if kind is None else (kind,)
+
+
+def list_(
     kind: Annotated[str | None, Argument(help="Components of this kind alone.", autocompletion=_kind_names)] = None,
 ) -> None:
     """List the components that a recipe can name, by kind.
@@ -45,23 +49,11 @@ def list_components(
     reaemb-bench list
     reaemb-bench list loss
     """
-    from reaemb_bench.core.registry import kinds, names, summary
-
-    if kind is not None:
-        _check_kind(kind)
     table = plain_table("kind", "name", "what it is", no_wrap=("kind", "name"))
-    for shown in (kind,) if kind else kinds():
+    for shown in _known_kinds(kind):
         for name in names(shown):
             table.add_row(shown, name, escape(summary(shown, name)))
     show(table)
-
-
-def _check_kind(kind: str) -> None:
-    """Raise UserError if no kind of component has this name."""
-    from reaemb_bench.core.registry import kinds, nearest
-
-    if kind not in kinds():
-        raise UserError(f"no kind of component is called '{kind}'.{nearest(kind, kinds())} Known: {', '.join(kinds())}")
 
 
 def describe(
@@ -83,80 +75,50 @@ def describe(
     reaemb-bench describe none --kind reducer
     reaemb-bench describe my_loss.py:MyLoss
     """
-    from reaemb_bench.core.component import Step
-    from reaemb_bench.core.registry import find, kinds, names
+    from reaemb_bench.core.plan import signature
 
-    if kind is not None:
-        _check_kind(kind)
+    shown_kinds = _known_kinds(kind)
     if name is None:
         table = plain_table("kind", "components", no_wrap=("kind",))
-        for shown in (kind,) if kind else kinds():
+        for shown in shown_kinds:
             table.add_row(shown, ", ".join(names(shown)))
         show(table)
         return
-    component, found_in = _resolve(name, kind)
-    for shown in found_in:
-        class_ = find(shown, component)
-        title = f"[bold]{escape(component)}[/] ({shown}), {escape(f'{class_.__module__}:{class_.__qualname__}')}"
-        show(title)
+    if kind is None:
+        shown_kinds = ("step",) if ".py:" in name else tuple(shown for shown in kinds() if name in names(shown))
+    if not shown_kinds:
+        recipe = read_toml(locate(DEFAULT_RECIPE))
+        if name not in recipe["steps"]:
+            hint = nearest(name, [*_component_names(""), *recipe["steps"]])
+            raise UserError(f"no component is called '{name}'.{hint} `reaemb-bench list` shows all")
+        step, name, shown_kinds = name, str(recipe[name]["use"]), ("step",)
+        say(f"{step} is a step of {DEFAULT_RECIPE}; its component is {name}:\n")
+    for shown in shown_kinds:
+        class_ = find(shown, name)
+        show(f"[bold]{escape(name)}[/] ({shown}), {escape(f'{class_.__module__}:{class_.__qualname__}')}")
         say(f"\n{inspect.getdoc(class_) or ''}\n")
         if issubclass(class_, Step):
-            say(_artefacts(class_, component))
-        show(_settings(class_), "")
-
-
-def _resolve(name: str, kind: str | None) -> tuple[str, list[str]]:
-    """The component that is meant, and the kinds that have one of this name. Raises UserError."""
-    from reaemb_bench.core.recipe import locate, read_toml
-    from reaemb_bench.core.registry import kinds, names, nearest
-
-    if kind is not None:
-        return name, [kind]
-    if ".py:" in name:
-        return name, ["step"]
-    if having := [shown for shown in kinds() if name in names(shown)]:
-        return name, having
-    recipe = read_toml(locate(DEFAULT_RECIPE))
-    if name in recipe["steps"]:
-        use = recipe[name]["use"]
-        say(f"{name} is a step of {DEFAULT_RECIPE}; its component is {use}:\n")
-        return use, ["step"]
-    known = [*_component_names(""), *recipe["steps"]]
-    raise UserError(f"no component is called '{name}'.{nearest(name, known)} `reaemb-bench list` shows all")
-
-
-def _artefacts(step: type[Step], name: str) -> str:
-    """A line about what a step takes and gives."""
-    from reaemb_bench.core.plan import signature
-
-    try:
-        # The signature belongs to the class; no settings are needed to read it.
-        wants, makes, _ = signature(step.model_construct(), name)
-    except RecipeError as error:
-        return f"cannot be planned: {error}\n"
-    takes = ", ".join(artefact.__name__ for artefact in wants.values()) or "nothing"
-    gives = ", ".join(artefact.__name__ for artefact in makes)
-    leaks = ", looks at held-out data on purpose" if step.leaks else ""
-    return f"takes {takes}; gives {gives}; sees {step.data_access} data{leaks}; seed: {step.randomness}\n"
-
-
-def _settings(component: type[Component]) -> Table | str:
-    if not component.model_fields:
-        return "It has no settings."
-    table = plain_table("setting", "type", "default", "meaning")
-    for name, field in component.model_fields.items():
-        table.add_row(*map(escape, (name, _type(field), _default(field), field.description or "")))
-    return table
+            try:
+                # The signature belongs to the class; no settings are needed to read it.
+                wants, makes, _ = signature(class_.model_construct(), name)
+            except RecipeError as error:
+                say(f"cannot be planned: {error}\n")
+            else:
+                takes = ", ".join(artefact.__name__ for artefact in wants.values()) or "nothing"
+                gives = ", ".join(artefact.__name__ for artefact in makes)
+                data = f"{class_.data_access} data{', looks at held-out data on purpose' if class_.leaks else ''}"
+                say(f"takes {takes}; gives {gives}; sees {data}; seed: {class_.randomness}\n")
+        table = plain_table("setting", "type", "default", "meaning")
+        for setting, field in class_.model_fields.items():
+            table.add_row(*map(escape, (setting, _type(field), _default(field), field.description or "")))
+        show(table if class_.model_fields else "It has no settings.", "")
 
 
 def _type(field: FieldInfo) -> str:
-    from reaemb_bench.core.registry import pick_of
-
     if (pick := pick_of(field.metadata)) is not None:
         return f"list of {pick.kind}s" if pick.many else f"a {pick.kind}"
-    bounds = [
-        f"{sign} {getattr(bound, name)}" for bound in field.metadata for name, sign in _BOUNDS if hasattr(bound, name)
-    ]
+    limits = ((mark, name, sign) for mark in field.metadata for name, sign in _BOUNDS)
+    bounds = [f"{sign} {getattr(mark, name)}" for mark, name, sign in limits if hasattr(mark, name)]
     return ", ".join([_type_name(field.annotation), *bounds])
 
 
@@ -173,17 +135,13 @@ def _type_name(annotation: Any) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    from pydantic_core import PydanticUndefined
-
     if field.is_required():
         return "required"
-    value = field.get_default(call_default_factory=True) if field.default_factory is None else field.default
-    if value is PydanticUndefined:
+    if field.default_factory is not None:
         return "computed"
-    return "" if value is None else str(getattr(value, "use", value))
+    return "" if field.default is None else str(getattr(field.default, "use", field.default))
 
 
-_MOVIELENS = {"use": "movielens-100k"}
 _NO_FILTER = (
     '# Nothing is left out. Sparse data may want: filters = [{ use = "k-core", user_minimum = 5, item_minimum = 5 }]'
 )
@@ -204,36 +162,30 @@ def init(
     """
     import tomli_w
 
-    from reaemb_bench.core.files import write_new
-
     if file.suffix != ".toml":
         raise UserError(f"{file}: a recipe's name ends with .toml")
     if columns and not data:
         raise UserError("--column goes with --data, the files whose columns it names")
+    source: dict[str, Any] = {"use": "movielens-100k"}
+    if data:
+        from reaemb_bench.data.check import named_columns, open_files, source_table
+
+        files = open_files(data, named_columns(columns or []))
+        for role in ("interactions", "items"):
+            if getattr(files, role) is None:
+                raise UserError(f"--data: a recipe needs a file of interactions and one of items; {role} are missing")
+        source = source_table(files)
+        # The recipe may run from any folder.
+        source |= {role: str(Path(source[role]).resolve()) for role in ("interactions", "items")}
     text = _scaffold("recipe.toml.txt").format(
         title=f"ReaEmb on {'my data' if data else 'MovieLens-100K'}",
         file=file,
         filters=_FIVE_CORE if data else _NO_FILTER,
-        source=tomli_w.dumps({"prepare": {"source": _source(data, columns or []) if data else _MOVIELENS}}),
+        source=tomli_w.dumps({"prepare": {"source": source}}),
     )
     write_new(file, text.encode())
     say(f"written: {file}")
     say(f"next: reaemb-bench plan {file}, then reaemb-bench run {file}")
-
-
-def _source(data: list[Path], columns: list[str]) -> dict[str, object]:
-    """The table `[prepare.source]` that reads these files, with absolute paths, as the recipe may run from any folder.
-
-    Raises UserError if a file cannot be read or a column cannot be told.
-    """
-    from reaemb_bench.data.check import named_columns, open_files, source_table
-
-    files = open_files(data, named_columns(columns))
-    for role in ("interactions", "items"):
-        if getattr(files, role) is None:
-            raise UserError(f"--data: a recipe needs a file of interactions and one of items; {role} are missing")
-    table = source_table(files)
-    return {**table, **{role: str(Path(table[role]).resolve()) for role in ("interactions", "items")}}
 
 
 _SET_WITH = {
@@ -260,9 +212,9 @@ def new(
     reaemb-bench new loss my_loss
     reaemb-bench new step my_step --folder plugins
     """
-    from reaemb_bench.core.files import write_new
+    from jinja2 import Template
 
-    _check_kind(kind)
+    _known_kinds(kind)
     if kind not in _SET_WITH:
         raise UserError(
             f"there is no example of a {kind} to start from; `reaemb-bench describe` names the files of built-in ones. "
@@ -271,21 +223,18 @@ def new(
     if not name.isidentifier() or keyword.iskeyword(name):
         raise UserError(f"'{name}' is not a name for a Python file; use letters, digits and underscores: my_{kind}")
     class_name = "".join(word[:1].upper() + word[1:] for word in name.split("_"))
-    example = f"from reaemb_bench.cli.scaffolds.{kind} import Example"
-    test = _scaffold(f"{kind}_test.py").replace(example, f"from {name} import {class_name}")
-    texts = {
-        folder / f"{name}.py": _scaffold(f"{kind}.py").replace("class Example(", f"class {class_name}("),
-        folder / f"test_{name}.py": test.replace("Example", class_name),
-    }
-    for file in texts:
+    component, test = folder / f"{name}.py", folder / f"test_{name}.py"
+    for file in (component, test):
         if file.exists():
             raise UserError(f"{file} exists and is left as it is; choose another name")
-    for file, text in texts.items():
-        write_new(file, text.encode())
+    scaffolds = tomllib.loads(_scaffold("components.toml"))
+    for file, template in ((component, "component_file"), (test, "test_file")):
+        text = Template(scaffolds[template], trim_blocks=True).render(scaffolds[kind], module=name)
+        write_new(file, f"{text.replace('Example', class_name).rstrip()}\n".encode())
         say(f"written: {file}")
-    say(f"test it: python -m pytest {folder / f'test_{name}.py'}")
-    say(f"use it: reaemb-bench run --set '{_SET_WITH[kind].format(folder / f'{name}.py:{class_name}')}'")
+    say(f"test it: python -m pytest {test}")
+    say(f"use it: reaemb-bench run --set '{_SET_WITH[kind].format(f'{component}:{class_name}')}'")
 
 
 def _scaffold(file: str) -> str:
-    return resources.files("reaemb_bench.cli.scaffolds").joinpath(file).read_text(encoding="utf-8")
+    return resources.files("reaemb_bench.cli").joinpath("scaffolds", file).read_text(encoding="utf-8")

@@ -10,29 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.markup import escape
 from typer import Argument, Option
 
-from reaemb_bench.cli.options import (
-    DEFAULT_RECIPE,
-    Drops,
-    RecipeName,
-    Sets,
-    Words,
-    console,
-    machine_options,
-    open_store,
-    plain_table,
-    say,
-    show,
-)
+from reaemb_bench.cli.options import DEFAULT_RECIPE, Drops, RecipeName, Sets, Words, machine_options
+from reaemb_bench.cli.screen import console, plain_table, say, show
 from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import Recipe, load, locate
+from reaemb_bench.core.store import Store
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from reaemb_bench.core.machine import Machine
     from reaemb_bench.core.plan import Plan
-    from reaemb_bench.core.recipe import Recipe
-    from reaemb_bench.core.store import Store
-    from reaemb_bench.data.check import Files
 
 _FACTS = {
     "warm_test_targets": "test targets with a training interaction",
@@ -56,10 +42,41 @@ def check(
     reaemb-bench data check ratings.csv movies.csv
     reaemb-bench data check my_folder --column user=customer
     """
-    from reaemb_bench.data.check import check_files, named_columns, open_files
+    import polars
+    import tomli_w
+
+    from reaemb_bench.data.check import check_files, named_columns, open_files, short, source_table
+
+    def content(values: list[Any]) -> tuple[str, str]:
+        """What kind of values a column holds, and the first of them."""
+        present = [value for value in values if value is not None and value != ""]
+        if not present:
+            return "nothing", ""
+        if any(isinstance(value, list | dict | polars.Series) for value in present):
+            return "lists", short(present[0])
+        text = polars.Series([str(value) for value in present], dtype=polars.String)
+        numeric = {"whole numbers": polars.Int64, "numbers": polars.Float64}
+        fitting = (name for name, kind in numeric.items() if not text.cast(kind, strict=False).null_count())
+        return next(fitting, "text"), short(present[0])
 
     files = open_files(paths, named_columns(columns or ()))
-    show(_columns_table(files))
+    headings = ("file", "column", "taken as", "holds")
+    table = plain_table(*headings, "example", no_wrap=headings)
+    for sheet, roles in (
+        (files.interactions, ("user", "item", "timestamp", "rating")),
+        (files.items, ("item_key", "title")),
+    ):
+        if sheet is None:
+            continue
+        for column in sheet.columns:
+            taken_as = ", ".join(role for role in roles if files.settings[role] == column)
+            if not taken_as and sheet is files.items and column in files.settings["attributes"]:
+                taken_as = "attribute"
+            rows = sheet.content
+            values = [row.get(column) for row in rows] if isinstance(rows, list) else [*rows[column]]
+            table.add_row(*map(escape, (sheet.file.name, column, taken_as, *content(values))))
+    show(table)
+
     findings = check_files(files)
     shown = [finding for finding in findings if finding.count]
     table = plain_table("", "about", "what", "count", "share", "such as", right=("count", "share"))
@@ -71,59 +88,10 @@ def check(
     show("", table)
     warnings = sum(finding.warns for finding in shown)
     say(f"\n{len(findings)} checks: {warnings} warn (!), {len(findings) - len(shown)} found nothing")
-    say(_source_settings(files))
-
-
-def _columns_table(files: Files) -> Table:
-    table = plain_table(
-        "file", "column", "taken as", "holds", "example", no_wrap=("file", "column", "taken as", "holds")
-    )
-    for sheet, roles in (
-        (files.interactions, ("user", "item", "timestamp", "rating")),
-        (files.items, ("item_key", "title")),
-    ):
-        for column in sheet.columns if sheet is not None else ():
-            assert sheet is not None
-            taken_as = ", ".join(role for role in roles if files.settings[role] == column)
-            if not taken_as and sheet is files.items and column in files.settings["attributes"]:
-                taken_as = "attribute"
-            values = (
-                [row.get(column) for row in sheet.rows()] if isinstance(sheet.content, list) else sheet.content[column]
-            )
-            cells = (sheet.file.name, column, taken_as, *_content([*values]))
-            table.add_row(*(escape(cell) for cell in cells))
-    return table
-
-
-def _content(values: list[Any]) -> tuple[str, str]:
-    """What kind of values a column holds, and the first of them."""
-    import polars
-
-    from reaemb_bench.data.check import short
-
-    present = [value for value in values if value is not None and value != ""]
-    if not present:
-        return "nothing", ""
-    example = short(present[0])
-    if any(isinstance(value, list | dict | polars.Series) for value in present):
-        return "lists", example
-    text = polars.Series([str(value) for value in present], dtype=polars.String)
-    for name, kind in (("whole numbers", polars.Int64), ("numbers", polars.Float64)):
-        if not text.cast(kind, strict=False).null_count():
-            return name, example
-    return "text", example
-
-
-def _source_settings(files: Files) -> str:
-    """The settings as a recipe has them, or what is missing for them."""
-    import tomli_w
-
-    from reaemb_bench.data.check import source_table
-
-    for role in ("interactions", "items"):
-        if getattr(files, role) is None:
-            return f"A recipe also needs a file of {role}; name both to see its settings."
-    return f"For a recipe:\n\n{tomli_w.dumps({'prepare': {'source': source_table(files)}})}"
+    if missing := next((role for role in ("interactions", "items") if getattr(files, role) is None), ""):
+        say(f"A recipe also needs a file of {missing}; name both to see its settings.")
+    else:
+        say(f"For a recipe:\n\n{tomli_w.dumps({'prepare': {'source': source_table(files)}})}")
 
 
 @machine_options("store", "cache")
@@ -137,11 +105,10 @@ def prepare(machine: Machine, recipe: RecipeName = DEFAULT_RECIPE, sets: Sets = 
 
     from reaemb_bench.core.artifacts import Corpus, TestTargets, ValidationTargets
     from reaemb_bench.core.execute import facts_of, fetch
-    from reaemb_bench.core.recipe import load, locate
     from reaemb_bench.report.expected import changes, read_expected
 
-    loaded = load(recipe, sets or (), drops or ())
-    expected = read_expected(locate(recipe), changes(sets or (), drops or ()))
+    loaded, edits = load(recipe, sets or (), drops or ()), changes(sets or (), drops or ())
+    expected = read_expected(locate(recipe), edits)
     planned, store = _run_data_step(loaded, machine)
     corpus, facts = fetch(planned, store, Corpus), facts_of(planned, store, Corpus)
     assert corpus is not None
@@ -190,7 +157,6 @@ def describe(
     from reaemb_bench.core.artifacts import Corpus, TestTargets, ValidationTargets
     from reaemb_bench.core.execute import facts_of, fetch
     from reaemb_bench.core.plan import derive_seed
-    from reaemb_bench.core.recipe import load
     from reaemb_bench.data.interactions import About
     from reaemb_bench.report.data_card import make_card, render_terminal, write
 
@@ -228,7 +194,7 @@ def _run_data_step(recipe: Recipe, machine: Machine) -> tuple[Plan, Store]:
     from reaemb_bench.core.plan import plan
     from reaemb_bench.tracking.terminal import watching
 
-    planned, store = plan(recipe, recipe.seeds[0]), open_store(machine)
+    planned, store = plan(recipe, recipe.seeds[0]), Store(machine.store)
     position = next((position for position, job in enumerate(planned.jobs) if Corpus in job.makes), None)
     if position is None:
         raise UserError("this recipe has no step that makes a Corpus, so there are no data to prepare")

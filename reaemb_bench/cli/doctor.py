@@ -11,17 +11,19 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from packaging.requirements import Requirement
 from rich.markup import escape
 from typer import Option
 
-from reaemb_bench.cli.options import machine_options, plain_table, show
+from reaemb_bench.cli.options import machine_options
+from reaemb_bench.cli.screen import plain_table, show
 from reaemb_bench.core.errors import UserError
-
-if TYPE_CHECKING:
-    from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import find, kinds, names
+from reaemb_bench.tracking.addresses import database_file, is_server, page_of, redacted
 
 _WANTED_GIGABYTES = 5
 _TIMEOUT_SECONDS = 5
@@ -44,18 +46,17 @@ def doctor(
     reaemb-bench doctor
     reaemb-bench doctor --compute --device cuda
     """
+    wanted = importlib.metadata.metadata("reaemb-bench")["Requires-Python"]
     checks: dict[str, Callable[[], str]] = {
-        "python": _python,
+        "python": lambda: f"{platform.python_version()} (wanted {wanted}), {platform.platform()}",
         "packages": _packages,
         "components": _components,
         "device": lambda: _test_multiplication(machine) if compute else _device(machine),
-        "store": lambda: _free_disk(machine.store),
+        "store": lambda: _free_disk(machine.store.absolute()),
         "cache": lambda: _cache(machine.cache),
         "mlflow": lambda: _mlflow(machine.mlflow),
     }
-    table = plain_table("", "", "")
-    table.show_header = False
-    broken = False
+    table, broken = plain_table(), False
     for name, check in checks.items():
         try:
             mark, answer = "[green]ok[/]", check()
@@ -67,14 +68,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _python() -> str:
-    wanted = importlib.metadata.metadata("reaemb-bench")["Requires-Python"]
-    return f"{platform.python_version()} (wanted {wanted}), {platform.platform()}"
-
-
 def _packages() -> str:
-    from packaging.requirements import Requirement
-
     requirements = map(Requirement, importlib.metadata.requires("reaemb-bench") or ())
     needed = [wanted for wanted in requirements if wanted.marker is None or wanted.marker.evaluate({"extra": ""})]
     wrong = []
@@ -92,8 +86,6 @@ def _packages() -> str:
 
 
 def _components() -> str:
-    from reaemb_bench.core.registry import find, kinds, names
-
     wrong, count = [], 0
     for kind in kinds():
         try:
@@ -136,9 +128,8 @@ def _test_multiplication(machine: Machine) -> str:
 
 
 def _free_disk(folder: Path) -> str:
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
-    gigabytes = shutil.disk_usage(existing).free / 1e9
-    answer = f"{folder.absolute()}, {gigabytes:.1f} GB free"
+    gigabytes = shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.is_dir())).free / 1e9
+    answer = f"{folder}, {gigabytes:.1f} GB free"
     if gigabytes < _WANTED_GIGABYTES:
         raise BrokenError(f"{answer}, under the {_WANTED_GIGABYTES} GB that models and vectors can take")
     return answer
@@ -149,16 +140,13 @@ def _cache(folder: Path) -> str:
         return f"{folder}, empty: the first run downloads"
     entries = []
     for entry in sorted(folder.iterdir()):
-        files = [entry] if entry.is_file() else [file for file in entry.rglob("*") if file.is_file()]
-        entries.append(f"{entry.name} ({sum(file.stat().st_size for file in files) / 1e6:.1f} MB)")
+        size = sum(file.stat().st_size for file in (entry, *entry.rglob("*")) if file.is_file())
+        entries.append(f"{entry.name} ({size / 1e6:.1f} MB)")
     return f"{folder}: {', '.join(entries) or 'empty'}"
 
 
 def _mlflow(uri: str) -> str:
-    import urllib.error
     import urllib.request
-
-    from reaemb_bench.tracking.addresses import database_file, is_server, page_of, redacted
 
     shown, file = redacted(uri), database_file(uri)
     if not uri:
@@ -170,15 +158,14 @@ def _mlflow(uri: str) -> str:
             with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
                 connection.execute("select count(*) from runs").fetchone()
         except sqlite3.Error as error:
-            raise BrokenError(
-                f"{shown} is not an MLflow database ({error}); delete it or choose another with --mlflow"
-            ) from None
+            cure = "delete it or choose another with --mlflow"
+            raise BrokenError(f"{shown} is not an MLflow database ({error}); {cure}") from None
         return f"{shown}, readable"
-    if is_server(uri):
-        try:
-            with urllib.request.urlopen(f"{page_of(uri).rstrip('/')}/health", timeout=_TIMEOUT_SECONDS):
-                return f"{shown} answers"
-        except (urllib.error.URLError, OSError) as error:
-            reason = redacted(str(error), uri)
-            raise BrokenError(f"{shown} does not answer ({reason}); start it, or run with --mlflow ''") from None
-    return f"{shown}, not checked"
+    if not is_server(uri):
+        return f"{shown}, not checked"
+    try:
+        with urllib.request.urlopen(f"{page_of(uri).rstrip('/')}/health", timeout=_TIMEOUT_SECONDS):
+            return f"{shown} answers"
+    except OSError as error:
+        reason = redacted(str(error), uri)
+        raise BrokenError(f"{shown} does not answer ({reason}); start it, or run with --mlflow ''") from None

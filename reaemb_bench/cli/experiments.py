@@ -10,31 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from reaemb_bench.cli.options import (
-    COMPUTE,
-    DEFAULT_RECIPE,
-    Drops,
-    RecipeName,
-    Sets,
-    TablesFile,
-    Words,
-    console,
-    machine_options,
-    open_store,
-    say,
-    show,
-    show_tables,
-    write_file,
-)
-from reaemb_bench.core.errors import RecipeError, UserError
+from reaemb_bench.cli.options import DEFAULT_RECIPE, Drops, RecipeName, Sets, TablesFile, Words, compute_options
+from reaemb_bench.cli.screen import console, say, show, show_tables, write_file
+from reaemb_bench.core.errors import RecipeError, UserError, reason_of
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import load, locate, name_of
+from reaemb_bench.core.store import Store
 
 if TYPE_CHECKING:
-    from reaemb_bench.core.machine import Machine
     from reaemb_bench.core.runs import Run
-    from reaemb_bench.core.store import Store
-    from reaemb_bench.experiments.ablate import Ablation
-    from reaemb_bench.experiments.running import Counts
-    from reaemb_bench.experiments.sweep import Sweep
     from reaemb_bench.experiments.variants import Variant
 
 _FAILED = 1
@@ -44,7 +28,7 @@ SamplerName = Literal["tpe", "gp", "cmaes", "random", "grid"]
 PrunerName = Literal["median", "hyperband", "none"]
 
 
-@machine_options(*COMPUTE, "mlflow", "log_models")
+@compute_options("mlflow", "log_models")
 def ablate(
     machine: Machine,
     recipe: Annotated[str, Argument(help="A recipe to vary, or a TOML file that names variants.")] = DEFAULT_RECIPE,
@@ -69,16 +53,39 @@ def ablate(
     reaemb-bench ablate quickstart --each --out table.tex
     reaemb-bench ablate ablations_base --only "without CRRL"
     """
+    from reaemb_bench.core.plan import needed_jobs
+    from reaemb_bench.core.runs import Group
     from reaemb_bench.experiments.ablate import Asked, ablation_tables, read_ablation, unlike
-    from reaemb_bench.experiments.running import Counts, group_results
+    from reaemb_bench.experiments.running import Counts, executed, group_results
+    from reaemb_bench.report.recipe_tables import tables_of
 
     asked = Asked(tuple(drops or ()), tuple(swaps or ()), each_step, tuple(only or ()), base, tuple(sets or ()))
-    ablation = read_ablation(recipe, asked)
-    store, start, counts = open_store(machine), time.monotonic(), Counts()
-    _announce(ablation, store)
-    runs, reasons = _run_variants(ablation, machine, counts)
-    finished = {variant.name: variant for variant in ablation.variants if variant.name not in reasons}
-    reasons |= unlike(ablation, store, finished)
+    ablation, store, start, counts = read_ablation(recipe, asked), Store(machine.store), time.monotonic(), Counts()
+    variants, count = ablation.variants, len(ablation.variants)
+    plans = [planned for variant in (ablation.base, *variants) for planned in variant.plans]
+    steps = {job.key for planned in plans for job in planned.jobs}
+    needed = {key for planned in plans for key in needed_jobs(planned, store)}
+    words = f"{count} variant{'s' if count != 1 else ''}"
+    say(f"{ablation.base.name} and {words}: {len(needed)} of {len(steps)} steps to compute")
+
+    def run(variant: Variant) -> Run:
+        group = Group("ablation", ablation.base.name)
+        with executed(variant.plans, machine, console(), counts, group) as tracking:
+            if machine.mlflow:
+                tracking.show(tables_of(variant.plans, store))
+        return tracking.run
+
+    runs, reasons = [run(ablation.base)], {}
+    for number, variant in enumerate(variants, 1):
+        say(f"\n{variant.name} [{number}/{count}]", style="bold")
+        try:
+            runs.append(run(variant))
+        except Exception as error:  # noqa: BLE001 - one variant's failure must not cost the others their results
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+            reasons[variant.name] = reason_of(error)
+            say(f"failed: {reasons[variant.name]}")
+    reasons |= unlike(ablation, store, {variant.name: variant for variant in variants if variant.name not in reasons})
     tables = ablation_tables(ablation, store, reasons)
     show_tables(ablation.title, tables, out)
     group_results(runs, tables, machine, console())
@@ -87,44 +94,7 @@ def ablate(
         raise typer.Exit(_FAILED)
 
 
-def _announce(ablation: Ablation, store: Store) -> None:
-    from reaemb_bench.core.plan import needed_jobs
-
-    plans = [planned for variant in (ablation.base, *ablation.variants) for planned in variant.plans]
-    steps = {job.key for planned in plans for job in planned.jobs}
-    needed = {key for planned in plans for key in needed_jobs(planned, store)}
-    variants = f"{len(ablation.variants)} variant{'s' if len(ablation.variants) != 1 else ''}"
-    say(f"{ablation.base.name} and {variants}: {len(needed)} of {len(steps)} steps to compute")
-
-
-def _run_variants(ablation: Ablation, machine: Machine, counts: Counts) -> tuple[list[Run], dict[str, str]]:
-    """Run the base, then each variant; the records of what finished, and why the others did not, by name."""
-    from reaemb_bench.core.errors import reason_of
-    from reaemb_bench.core.runs import Group
-    from reaemb_bench.experiments.running import executed
-    from reaemb_bench.report.recipe_tables import tables_of
-
-    def run(variant: Variant) -> Run:
-        group = Group("ablation", ablation.base.name)
-        with executed(variant.plans, machine, console(), counts, group) as tracking:
-            if machine.mlflow:
-                tracking.show(tables_of(variant.plans, open_store(machine)))
-        return tracking.run
-
-    runs, reasons = [run(ablation.base)], {}
-    for number, variant in enumerate(ablation.variants, 1):
-        say(f"\n{variant.name} [{number}/{len(ablation.variants)}]", style="bold")
-        try:
-            runs.append(run(variant))
-        except Exception as error:  # noqa: BLE001 - one variant's failure must not cost the others their results
-            if not isinstance(error, UserError):
-                traceback.print_exc()
-            reasons[variant.name] = reason_of(error)
-            say(f"failed: {reasons[variant.name]}")
-    return runs, reasons
-
-
-@machine_options(*COMPUTE)
+@compute_options()
 def bench(
     machine: Machine,
     suite: Annotated[str, Argument(metavar="SUITE", help="A TOML file, or the name of a shipped suite.")],
@@ -147,7 +117,7 @@ def bench(
     from reaemb_bench.experiments.grid import grid, read_suite
 
     loaded = read_suite(suite, sets or ())
-    cells, store, group = grid(loaded), open_store(machine), Group("bench", Path(suite).stem)
+    cells, store, group = grid(loaded), Store(machine.store), Group("bench", Path(suite).stem)
     reasons = compute_cells(cells, machine, jobs, executor, group, say)
     remember_cells(cells, store, group)
     tables = suite_tables(cells, store, reasons)
@@ -157,7 +127,7 @@ def bench(
         raise typer.Exit(_FAILED)
 
 
-@machine_options(*COMPUTE, "mlflow")
+@compute_options("mlflow")
 def sweep(
     machine: Machine,
     recipe: RecipeName = DEFAULT_RECIPE,
@@ -182,9 +152,10 @@ def sweep(
     reaemb-bench sweep quickstart --trials 30 --jobs 2
     reaemb-bench sweep my_recipe.toml --space my_space.toml --sampler random
     """
-    from reaemb_bench.core.recipe import load, locate, name_of
     from reaemb_bench.experiments import sweep as studies
+    from reaemb_bench.experiments import sweep_report as report
     from reaemb_bench.experiments.space import CURVE, read_search, twin
+    from reaemb_bench.tracking.addresses import redacted
 
     given = {"trials": trials, "sampler": sampler, "pruner": pruner, "objectives": objective}
     file = space or twin(recipe)
@@ -197,32 +168,24 @@ def sweep(
     except RecipeError as error:
         raise UserError(f"{file}, {error}") from None
     studies.search(search, jobs, say, timeout)
-    _report_search(search, out)
 
-
-def _report_search(search: Sweep, out: Path | None) -> None:
-    from reaemb_bench.experiments import sweep_report as report
-    from reaemb_bench.experiments.sweep import open_study
-    from reaemb_bench.tracking.addresses import redacted
-
-    trials = report.found_in(open_study(search))
-    show("", report.trials_table(trials, search))
-    for line in report.notes(trials, search):
+    results = report.found_in(studies.open_study(search))
+    show("", report.trials_table(results, search))
+    for line in report.notes(results, search):
         say(line)
-    if trials.best is None:
+    if results.best is None:
         say("no trial is complete, so there is no best recipe")
         raise typer.Exit(_FAILED)
-    say(report.curve_line(report.best_so_far(trials), search.settings.objectives[0]))
-    if shares := report.importance(trials):
+    say(report.curve_line(report.best_so_far(results), search.settings.objectives[0]))
+    if shares := report.importance(results):
         show("", report.importance_table(shares))
     else:
-        least, complete = report.LEAST_FOR_IMPORTANCE, len(trials.complete)
+        least, complete = report.LEAST_FOR_IMPORTANCE, len(results.complete)
         say(f"importance of settings: takes {least} complete trials, there are {complete}")
     best, plots = out or search.folder / "best.toml", search.folder / "plots.html"
-    recipe = search.whole_recipe(search.searched.values_of(trials.best.params))
-    write_file(best, recipe.toml(), "--out")
-    write_file(plots, report.page(trials, search), "--store")
+    write_file(best, search.whole_recipe(search.searched.values_of(results.best.params)).toml(), "--out")
+    write_file(plots, report.page(results, search), "--store")
     say(f"\nplots: {plots}")
     say(f"more of them: optuna-dashboard {redacted(search.storage)}")
-    say(f"best recipe, trial {trials.best.number}: {best}")
+    say(f"best recipe, trial {results.best.number}: {best}")
     say(f"what the test targets say of it: reaemb-bench run {best}")

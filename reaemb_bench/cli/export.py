@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+from itertools import chain, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
 
-from reaemb_bench.cli.options import Against, RunName, machine_options, open_store, say, show
+from reaemb_bench.cli.options import Against, RunName, machine_options
+from reaemb_bench.cli.screen import say, show
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.store import Store
 from reaemb_bench.core.text import printable
-
-if TYPE_CHECKING:
-    from reaemb_bench.core.machine import Machine
 
 Vectors = Literal["reduced", "encoded", "ranker"]
 Format = Literal["safetensors", "parquet", "npy"]
 
-WhichVectors = Annotated[
-    Vectors,
-    Option(
-        "--vectors",
-        help="reduced: what the recommender was given; encoded: before any reduction; ranker: as the trained "
-        "recommender reads them, to be multiplied with a user's state.",
-    ),
-]
+_WHICH = (
+    "reduced: what the recommender was given; encoded: before any reduction; ranker: as the trained recommender reads "
+    "them, to be multiplied with a user's state."
+)
+WhichVectors = Annotated[Vectors, Option("--vectors", help=_WHICH)]
 Seed = Annotated[int | None, Option("--seed", help="Which of the run's seeds; by default its first.")]
 
 
@@ -50,7 +48,7 @@ def export(
     from reaemb_bench.report.export import export as export_to
 
     machine = machine.model_copy(update={"device": "cpu", "precision": "float32"})
-    card = export_to(find(open_store(machine), run), machine, folder, vectors, form, seed, encoder=encoder)
+    card = export_to(find(Store(machine.store), run), machine, folder, vectors, form, seed, encoder=encoder)
     with_encoder = ", the text encoder" if card.encoder is not None else ""
     written = card.chosen
     say(
@@ -79,36 +77,29 @@ def neighbors(
     from reaemb_bench.report.export import run_vectors, seed_position
     from reaemb_bench.report.neighbors import find_item, item_with_id, nearest
 
-    store = open_store(machine)
+    store = Store(machine.store)
     remembered = [find(store, name) for name in (run, against) if name is not None]
     chosen = [run_vectors(source, store, vectors, seed_position(source, seed)) for source in remembered]
     corpus = chosen[0].corpus
     item = find_item(corpus, title)
     items = [item_with_id(other.corpus, corpus.item_keys[item]) for other in chosen]
     lists = [nearest(other.vectors, number, count) for other, number in zip(chosen, items, strict=True)]
-    sources = " | ".join(
-        f"{source.name}: vectors of {other.step}" for source, other in zip(remembered, chosen, strict=True)
-    )
+    sources = " | ".join(f"{run.name}: vectors of {which.step}" for run, which in zip(remembered, chosen, strict=True))
+    heading = f"{corpus.titles[item]} [{corpus.item_keys[item]}]"
     popularity = f"{int(corpus.popularity[item]):,} training interactions"
-    item_named = printable(f"{corpus.titles[item]} [{corpus.item_keys[item]}]")
-    heading = f"Nearest to {item_named}, {popularity}\n{printable(sources)}"
-    table = Table(
-        title=Text(heading, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1)
-    )
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), title_justify="left")
+    table.title = Text(f"Nearest to {printable(heading)}, {popularity}\n{printable(sources)}", style="bold")
     table.add_column("rank", justify="right")
     for _ in chosen:
         table.add_column("cosine", justify="right", no_wrap=True)
         table.add_column("id", overflow="fold")
         table.add_column("title", overflow="fold")
         table.add_column("training\ninteractions", justify="right")
-    for rank in range(max(map(len, lists))):
-        cells: list[str] = []
-        for other, near in zip(chosen, lists, strict=True):
-            if rank >= len(near):
-                cells += [""] * 4
-                continue
-            item = near[rank].item
-            counted = f"{int(other.corpus.popularity[item]):,}"
-            cells += [f"{near[rank].cosine:.4f}", other.corpus.item_keys[item], other.corpus.titles[item], counted]
-        table.add_row(str(rank + 1), *map(Text, map(printable, cells)))
+    blocks = []
+    for source, near in zip((other.corpus for other in chosen), lists, strict=True):
+        keys, titles, counts = source.item_keys, source.titles, source.popularity
+        cells = ((f"{hit.cosine:.4f}", keys[hit.item], titles[hit.item], f"{counts[hit.item]:,}") for hit in near)
+        blocks.append([*cells])
+    for rank, row in enumerate(zip_longest(*blocks, fillvalue=("",) * 4), 1):
+        table.add_row(str(rank), *map(Text, map(printable, chain.from_iterable(row))))
     show(table)

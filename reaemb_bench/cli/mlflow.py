@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from reaemb_bench.cli.options import Words, machine_options, open_store, run_names, say
+from reaemb_bench.cli.options import Words, machine_options, run_names
+from reaemb_bench.cli.screen import say
 from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import from_raw
+from reaemb_bench.core.store import Store
+from reaemb_bench.tracking.addresses import database_file, is_server, page_of, redacted
 
 if TYPE_CHECKING:
-    from reaemb_bench.core.machine import Machine
-    from reaemb_bench.core.plan import Plan
     from reaemb_bench.core.runs import Run
-    from reaemb_bench.core.store import Store
 
 _FAILED = 1
 _HOST = "127.0.0.1"
+_ACTIVE = "select experiment_id, name from experiments where name like ? and lifecycle_stage = 'active' order by name"
 _MODEL_TRAINING = "workflowType=machine_learning"
 """MLflow shows runs under "Model training" only, and starts elsewhere unless the address says so."""
 
@@ -49,7 +52,7 @@ def push(
         raise UserError("nothing is tracked with an empty --mlflow; name the server or database to push to")
     if bool(wanted) == everything:
         raise UserError("name the runs to push, or say --all")
-    store = open_store(machine)
+    store = Store(machine.store)
     runs = history(store) if everything else list(dict.fromkeys(find(store, name) for name in wanted or ()))
     outcomes = []
     # Oldest first, so that MLflow lists them in the order in which they ran.
@@ -63,14 +66,23 @@ def push(
 
 def _push(run: Run, machine: Machine, store: Store) -> tuple[bool, str]:
     """Whether MLflow has the run now, and a line about it. Raises UserError if MLflow cannot be reached at all."""
+    from reaemb_bench.core.plan import needed_jobs, plan
     from reaemb_bench.core.runs import Group
     from reaemb_bench.experiments.running import executed
     from reaemb_bench.report.recipe_tables import tables_of
-    from reaemb_bench.tracking.addresses import redacted
     from reaemb_bench.tracking.mlflow import is_away
 
     try:
-        plans = _plans(run, store)
+        recipe = from_raw(tomllib.loads(run.recipe), run.name)
+        plans = [plan(recipe, seed) for seed in run.seeds]
+        for planned, results in zip(plans, run.results, strict=True):
+            remembered = [(result.step, result.key) for result in results]
+            changed = [job.name for job in planned.jobs if (job.name, job.key) not in remembered]
+            if changed or len(planned.jobs) != len(remembered):
+                step = changed[0] if changed else remembered[-1][0]
+                raise UserError(f"step '{step}' would have another result now: its code or data changed; run it again")
+            if needed_jobs(planned, store):
+                raise UserError("its results are no longer in the store; run it again")
         group = Group(run.kind, run.group) if run.group else None
         with executed(plans, machine, say, lambda event: None, group, record=run) as tracking:
             if any(tracker.outcome == "tracked" for tracker in tracking.trackers):
@@ -86,24 +98,6 @@ def _push(run: Run, machine: Machine, store: Store) -> tuple[bool, str]:
     return True, f"pushed, {new} of {len(outcomes)} seeds new" if new else "already there"
 
 
-def _plans(run: Run, store: Store) -> list[Plan]:
-    """The plans of a remembered run. Raises UserError if they have changed since or their results are lost."""
-    from reaemb_bench.core.plan import needed_jobs, plan
-    from reaemb_bench.core.recipe import from_raw
-
-    recipe = from_raw(tomllib.loads(run.recipe), run.name)
-    plans = [plan(recipe, seed) for seed in run.seeds]
-    for planned, results in zip(plans, run.results, strict=True):
-        remembered = [(result.step, result.key) for result in results]
-        changed = [job.name for job in planned.jobs if (job.name, job.key) not in remembered]
-        if changed or len(planned.jobs) != len(remembered):
-            step = changed[0] if changed else remembered[-1][0]
-            raise UserError(f"step '{step}' would have another result now: its code or data changed; run it again")
-        if needed_jobs(planned, store):
-            raise UserError("its results are no longer in the store; run it again")
-    return plans
-
-
 @machine_options("mlflow")
 def ui(machine: Machine, port: Annotated[int, Option(min=1, max=65535, help="Port on this machine.")] = 5000) -> None:
     """Open MLflow on the runs of this folder, for curves, parameters, tables and comparisons; Ctrl-C ends it.
@@ -112,19 +106,25 @@ def ui(machine: Machine, port: Annotated[int, Option(min=1, max=65535, help="Por
     reaemb-bench ui
     reaemb-bench ui --port 8080 --mlflow sqlite:///elsewhere/mlflow.db
     """
-    from reaemb_bench.tracking.addresses import database_file, is_server, page_of, redacted
-    from reaemb_bench.tracking.mlflow import QUIET
+    from reaemb_bench.tracking.mlflow import EXPERIMENT, QUIET
 
     uri, address = machine.mlflow, f"http://{_HOST}:{port}"
     if not uri:
         raise UserError("nothing is tracked with an empty --mlflow; name the database to show")
     if is_server(uri):
         raise UserError(f"{redacted(uri)} is a server already; open {page_of(uri)} in a browser")
+    # Where to start: the runs of each data set if the database is a file, else the list of experiments.
+    pages = [f"{address}/#/experiments?{_MODEL_TRAINING}"]
     if (file := database_file(uri)) is not None:
         if not file.is_file():
             raise UserError(f"{file} does not exist; run a recipe first, or name another database with --mlflow")
         uri = f"sqlite:///{file}"
-    pages = _pages(uri, address)
+        try:
+            with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+                rows = connection.execute(_ACTIVE, (f"{EXPERIMENT}%",)).fetchall()
+        except sqlite3.Error as error:
+            raise UserError(f"{file} is not an MLflow database ({error}); name another with --mlflow") from None
+        pages = [f"{address}/#/experiments/{number}/runs?{_MODEL_TRAINING}  {name}" for number, name in rows]
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -132,7 +132,7 @@ def ui(machine: Machine, port: Annotated[int, Option(min=1, max=65535, help="Por
         except OSError as error:
             raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
     print(f"MLflow shows {redacted(uri)}; open this in a browser, Ctrl-C ends it:")
-    for page in pages:
+    for page in pages or [address]:
         print(f"  {page}")
     print("to compare: tick runs, press Compare; switch on 'Show diff only'")
     print("tables and report of a run: open it, then Artifacts", flush=True)
@@ -140,20 +140,3 @@ def ui(machine: Machine, port: Annotated[int, Option(min=1, max=65535, help="Por
     environment = {**QUIET, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     words = ["-m", "mlflow", "ui", "--host", _HOST, "--port", str(port), "--workers", "1"]
     os.execve(sys.executable, [sys.executable, *words], environment)
-
-
-def _pages(uri: str, address: str) -> list[str]:
-    """Where to start: the runs of each data set if the database is a file, else the list of experiments."""
-    from reaemb_bench.tracking.addresses import database_file
-    from reaemb_bench.tracking.mlflow import EXPERIMENT
-
-    file = database_file(uri)
-    if file is None:
-        return [f"{address}/#/experiments?{_MODEL_TRAINING}"]
-    query = "select experiment_id, name from experiments where name like ? and lifecycle_stage = 'active' order by name"
-    try:
-        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
-            rows = connection.execute(query, (f"{EXPERIMENT}%",)).fetchall()
-    except sqlite3.Error as error:
-        raise UserError(f"{file} is not an MLflow database ({error}); name another with --mlflow") from None
-    return [f"{address}/#/experiments/{number}/runs?{_MODEL_TRAINING}  {name}" for number, name in rows] or [address]

@@ -9,29 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from reaemb_bench.cli.options import (
-    DEFAULT_RECIPE,
-    Drops,
-    RecipeName,
-    Sets,
-    component_name,
-    machine_options,
-    open_store,
-    plain_table,
-    say,
-    show,
-)
+from reaemb_bench.cli.options import DEFAULT_RECIPE, Drops, RecipeName, Sets, machine_options
+from reaemb_bench.cli.screen import KEY_CHARACTERS, component_name, plain_table, say, show
+from reaemb_bench.core.files import cached_sha256
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import load
+from reaemb_bench.core.settings_only import placeholders
+from reaemb_bench.core.store import MANIFEST, Store
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from reaemb_bench.core.plan import Job
 
-    from reaemb_bench.core.machine import Machine
-    from reaemb_bench.core.plan import Job, Plan
-    from reaemb_bench.core.store import Store
-
-_KEY_CHARACTERS = 12
 _CHANGES_SHOWN = 3
-_LEAKS = "⚠ looks at held-out data"
 
 
 @machine_options("precision", "micro_batch", "store")
@@ -42,59 +31,17 @@ def plan(machine: Machine, recipe: RecipeName = DEFAULT_RECIPE, sets: Sets = Non
     reaemb-bench plan quickstart
     reaemb-bench plan quickstart --set train.head.dropout=0.4
     """
-    from reaemb_bench.core.files import cached_sha256
-    from reaemb_bench.core.plan import needed_jobs
+    from reaemb_bench.core.execute import other_code
+    from reaemb_bench.core.plan import flatten, needed_jobs
     from reaemb_bench.core.plan import plan as plan_recipe
-    from reaemb_bench.core.recipe import load
-    from reaemb_bench.core.settings_only import placeholders
+    from reaemb_bench.tracking.terminal import in_words
 
     with placeholders():
         from reaemb_bench.experiments.memory import estimate, memory_lines
 
-    loaded, store = load(recipe, sets or (), drops or ()), open_store(machine)
+    loaded, store = load(recipe, sets or (), drops or ()), Store(machine.store)
     plans = [plan_recipe(loaded, seed) for seed in loaded.seeds]
-    for planned in plans:
-        needed = needed_jobs(planned, store)
-        say(f"{loaded.title}, seed {planned.seed}: {len(needed)} of {len(planned.jobs)} steps would run", style="bold")
-        show(_jobs_table(planned, needed, store), "")
-    embedder = "the run's" if loaded.embedder_seed is None else str(loaded.embedder_seed)
-    say(f"seeds: {', '.join(map(str, loaded.seeds))}; data seed: {loaded.data_seed}; embedder seed: {embedder}")
-    for file in sorted(set(_plugin_files({name: step.spec() for name, step in loaded.steps.items()}))):
-        say(f"runs code of {file} (sha256 {cached_sha256(Path(file))[:_KEY_CHARACTERS]}…)")
-    memory = estimate(plans[0], store, machine)
-    for line in memory_lines(memory) if memory is not None else ():
-        say(line)
-
-
-def _jobs_table(planned: Plan, needed: frozenset[str], store: Store) -> Table:
-    from reaemb_bench.core.execute import other_code
-    from reaemb_bench.tracking.terminal import in_words
-
-    earlier = _earlier_identities(store)
-    step_names = {job.key: job.name for job in planned.jobs}
-    table = plain_table("step", "component", "state", "key", "why", no_wrap=("step", "component", "state", "key"))
-    for job in planned.jobs:
-        if job.key in needed:
-            state, why = "[yellow]run[/]", _why_needed(job, needed, step_names, earlier.get(job.name, []))
-        elif store.has(job.key):
-            manifest = store.manifest(job.key)
-            state, why = "[green]cached[/]", f"took {in_words(float(manifest.get('seconds', 0.0)))}"
-            if changed := other_code(job, manifest):
-                why = f"{why}; computed by other code ({changed})"
-        else:
-            state, why = "[dim]not needed[/]", "all that depends on it is cached"
-        if job.step.leaks:
-            why = f"{why}; {_LEAKS}"
-        name = component_name(job.step.use)
-        table.add_row(escape(job.name), escape(name), state, job.key[:_KEY_CHARACTERS], escape(why))
-    return table
-
-
-def _earlier_identities(store: Store) -> dict[str, list[Mapping[str, Any]]]:
-    """By step, what decided each of its results in the store, as flat tables."""
-    from reaemb_bench.core.plan import flatten
-    from reaemb_bench.core.store import MANIFEST
-
+    # By step, what decided each of its results in the store, as flat tables.
     earlier: dict[str, list[Mapping[str, Any]]] = {}
     for file in sorted(store.root.glob(f"results/*/{MANIFEST}")):
         try:
@@ -103,7 +50,33 @@ def _earlier_identities(store: Store) -> dict[str, list[Mapping[str, Any]]]:
         except (OSError, ValueError, KeyError):
             # The step that needs a damaged result reports it; here it only explains less.
             continue
-    return earlier
+    headings = ("step", "component", "state", "key")
+    for planned in plans:
+        needed, step_names = needed_jobs(planned, store), {job.key: job.name for job in planned.jobs}
+        say(f"{loaded.title}, seed {planned.seed}: {len(needed)} of {len(planned.jobs)} steps would run", style="bold")
+        table = plain_table(*headings, "why", no_wrap=headings)
+        for job in planned.jobs:
+            if job.key in needed:
+                state, why = "[yellow]run[/]", _why_needed(job, needed, step_names, earlier.get(job.name, []))
+            elif store.has(job.key):
+                manifest = store.manifest(job.key)
+                state, why = "[green]cached[/]", f"took {in_words(float(manifest.get('seconds', 0.0)))}"
+                if changed := other_code(job, manifest):
+                    why = f"{why}; computed by other code ({changed})"
+            else:
+                state, why = "[dim]not needed[/]", "all that depends on it is cached"
+            if job.step.leaks:
+                why = f"{why}; ⚠ looks at held-out data"
+            name = component_name(job.step.use)
+            table.add_row(escape(job.name), escape(name), state, job.key[:KEY_CHARACTERS], escape(why))
+        show(table, "")
+    embedder = "the run's" if loaded.embedder_seed is None else str(loaded.embedder_seed)
+    say(f"seeds: {', '.join(map(str, loaded.seeds))}; data seed: {loaded.data_seed}; embedder seed: {embedder}")
+    for plugin in sorted(set(_plugin_files({name: step.spec() for name, step in loaded.steps.items()}))):
+        say(f"runs code of {plugin} (sha256 {cached_sha256(Path(plugin))[:KEY_CHARACTERS]}…)")
+    memory = estimate(plans[0], store, machine)
+    for line in memory_lines(memory) if memory is not None else ():
+        say(line)
 
 
 def _why_needed(

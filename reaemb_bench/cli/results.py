@@ -7,41 +7,34 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.markup import escape
 from typer import Argument, Option
 
-from reaemb_bench.cli.options import (
-    Against,
-    MetricName,
-    RunNames,
-    TablesFile,
-    existing_store,
-    machine_options,
-    plain_table,
-    run_names,
-    say,
-    show,
-    show_tables,
-    write_file,
-)
+from reaemb_bench.cli.options import Against, RunNames, TablesFile, existing_store, machine_options, run_names
+from reaemb_bench.cli.screen import KEY_CHARACTERS, plain_table, say, show, show_tables, write_file
 from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import load, locate
+from reaemb_bench.core.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.table import Table
 
-    from reaemb_bench.core.machine import Machine
     from reaemb_bench.core.runs import Run
-    from reaemb_bench.core.store import Store
 
+MetricName = Literal["ndcg", "hr", "mrr"]
 By = Literal["popularity", "history", "cold"]
 
 _K = 10
 _GIT_CHARACTERS = 8
-_KEY_CHARACTERS = 12
+
+Bins = Annotated[By | None, Option(help="Show the metric for groups of users.")]
+Metric = Annotated[MetricName, Option(help="What verdicts, differences and bins are about.")]
+CutOff = Annotated[int, Option(min=1, max=1_000_000, help="Cut-off of HR and NDCG.")]
 
 
 def run_from(store: Store, wanted: str) -> Run:
@@ -51,7 +44,6 @@ def run_from(store: Store, wanted: str) -> Run:
     """
     from reaemb_bench.core.artifacts import Ranks
     from reaemb_bench.core.plan import plan
-    from reaemb_bench.core.recipe import load, locate
     from reaemb_bench.core.runs import as_run, find, history
 
     if not wanted.endswith(".toml"):
@@ -92,15 +84,17 @@ def history(
     """
     from reaemb_bench.core import runs
 
-    store, filters = existing_store(machine), {"data": data, "name": name, "group": group}
-    matching = [
-        run
-        for run in runs.history(store)
-        if all(value is None or getattr(run, field) == value for field, value in filters.items())
-    ]
+    store, wanted = existing_store(machine), {"data": data, "name": name, "group": group}
+    wanted = {field: value for field, value in wanted.items() if value is not None}
+    matching = [run for run in runs.history(store) if all(getattr(run, field) == wanted[field] for field in wanted)]
     shown = [(run, *_means(run, store)) for run in matching[:limit]]
     if as_json:
-        print(json.dumps([_plain(*row) for row in shown], ensure_ascii=False, indent=1))
+        fields = ("id", "finished", "name", "title", "kind", "group", "data", "seeds", "leaks", "git")
+        rows = [
+            {**{field: getattr(run, field) for field in fields}, f"ndcg@{_K}": overall, f"ndcg@{_K}/tail": tail}
+            for run, overall, tail in shown
+        ]
+        print(json.dumps(rows, ensure_ascii=False, indent=1))
     elif not matching:
         say("no such run is remembered")
     else:
@@ -115,22 +109,16 @@ def _means(run: Run, store: Store) -> tuple[float | None, float | None]:
     from reaemb_bench.evaluation.groups import user_groups
     from reaemb_bench.evaluation.metrics import ndcg
 
+    overall, tail = [], []
     try:
-        seeds = ranks_of(run, store)
+        for ranks in ranks_of(run, store):
+            values = ndcg(ranks.better, ranks.tied, _K)
+            members = user_groups(ranks.popularity, ranks.history)["tail"]
+            overall += [float(values.mean())] if len(values) else []
+            tail += [float(values[members].mean())] if members.any() else []
     except UserError:
         return None, None
-    overall, tail = [], []
-    for ranks in seeds:
-        values = ndcg(ranks.better, ranks.tied, _K)
-        members = user_groups(ranks.popularity, ranks.history)["tail"]
-        overall += [float(values.mean())] if len(values) else []
-        tail += [float(values[members].mean())] if members.any() else []
     return fmean(overall) if overall else None, fmean(tail) if tail else None
-
-
-def _plain(run: Run, overall: float | None, tail: float | None) -> dict[str, Any]:
-    fields = ("id", "finished", "name", "title", "kind", "group", "data", "seeds", "leaks", "git")
-    return {**{field: getattr(run, field) for field in fields}, f"ndcg@{_K}": overall, f"ndcg@{_K}/tail": tail}
 
 
 def _history_table(rows: Sequence[tuple[Run, float | None, float | None]]) -> Table:
@@ -151,11 +139,6 @@ def _history_table(rows: Sequence[tuple[Run, float | None, float | None]]) -> Ta
         table.caption = f"{LEAK} looks at held-out data on purpose: no fair comparison"
         table.caption_justify = "left"
     return table
-
-
-Bins = Annotated[By | None, Option(help="Show the metric for groups of users.")]
-Metric = Annotated[MetricName, Option(help="What verdicts, differences and bins are about.")]
-CutOff = Annotated[int, Option(min=1, max=1_000_000, help="Cut-off of HR and NDCG.")]
 
 
 @machine_options("store")
@@ -179,14 +162,11 @@ def compare(
     from reaemb_bench.report import comparison
 
     store = existing_store(machine)
-    chosen = [run_from(store, wanted) for wanted in runs]
-    reference = None if against is None else run_from(store, against)
-    if reference is not None:
-        chosen.append(reference)
+    chosen = [run_from(store, wanted) for wanted in (*runs, *([] if against is None else [against]))]
     if len({run.id for run in chosen}) < 2:
         raise UserError("compare takes two different runs or more; `history` lists those that the store remembers")
-    compared = comparison.read(chosen, store)
-    name = next((name for name, run in compared.runs.items() if reference is not None and run.id == reference.id), None)
+    compared, reference = comparison.read(chosen, store), None if against is None else chosen[-1].id
+    name = next((name for name, run in compared.runs.items() if run.id == reference), None)
     title = f"{len(compared.runs)} runs on {chosen[0].data}"
     tables = comparison.tables(compared, title, against=name, by=by, metric=metric, k=k)
     show_tables(title, tables, out)
@@ -238,61 +218,52 @@ def diff(
     reaemb-bench diff quickstart 3f2a9c
     """
     from reaemb_bench.core import runs
+    from reaemb_bench.report.comparison import read
+    from reaemb_bench.report.results import K, results_table, verdicts
+    from reaemb_bench.report.table import MISSING, signed
 
     store = existing_store(machine)
-    before, after = run_from(store, first), run_from(store, second)
+    before, after = both = run_from(store, first), run_from(store, second)
     if before.id == after.id:
         raise UserError(f"'{first}' and '{second}' are the same run, {before.id}")
-    for letter, run in (("A", before), ("B", after)):
+    for letter, run in zip("AB", both, strict=True):
         leaks = f"leaks: {', '.join(run.leaks)}" if run.leaks else ""
         facts = (f"{run.id} {run.name}", run.data, run.finished, run.git and f"git {run.git}", leaks)
         say(f"{letter}  {', '.join(filter(None, facts))}")
+
     say("\nSettings", style="bold")
     table = plain_table("setting", "A", "B")
-    steps = [[result.step for result in run.results[0]] for run in (before, after)]
+    steps = [[result.step for result in run.results[0]] for run in both]
     if steps[0] != steps[1]:
         own = [[step for step in mine if step not in other] for mine, other in (steps, steps[::-1])]
         table.add_row("steps", *(escape(", ".join(names) or "—") for names in (own if any(own) else steps)))
     for setting in runs.changed_settings(before, after):
         table.add_row(*(escape(str(value)) for value in (setting.path, setting.first, setting.second)))
-    _print_or_say(table, "none differs")
+    show(table if table.row_count else "none differs")
+
     say("\nResults" if before.seeds == after.seeds else "\nResults of the first seeds", style="bold")
     table, pairs = plain_table("step", "A", "B", "why"), runs.paired_results(before, after)
     for pair in pairs:
-        keys = ["—" if key is None else key[:_KEY_CHARACTERS] for key in (pair.first, pair.second)]
+        keys = ["—" if key is None else key[:KEY_CHARACTERS] for key in (pair.first, pair.second)]
         table.add_row(escape(pair.step), *keys, "[dim]the same[/]" if pair.same else escape(runs.reasons(pair, store)))
     show(table)
     for change, names in runs.changed_circumstances(pairs, store).items():
         say(f"{change} ({', '.join(names)})")
-    _print_metrics(before, after, store)
-
-
-def _print_metrics(before: Run, after: Run, store: Store) -> None:
-    from reaemb_bench.report.comparison import read
-    from reaemb_bench.report.results import K, results_table, verdicts
-    from reaemb_bench.report.table import MISSING, signed
 
     say("\nMetrics", style="bold")
     try:
-        compared = read((before, after), store)
+        compared = read(both, store)
     except UserError as error:
         say(f"not compared: {error}")
         return
     results = results_table("", compared.ranks, None, (), sampled=compared.sampled, compared=False)
     table = plain_table("metric", "A", "B", "B - A")
     for column, *cells in zip(results.columns, results.rows[0].cells, results.rows[1].cells, strict=True):
-        first, second = (cell.value for cell in cells)
-        shown = [MISSING if value is None else column.shown(value) for value in (first, second)]
+        earlier, later = (cell.value for cell in cells)
+        shown = [MISSING if value is None else column.shown(value) for value in (earlier, later)]
         if shown[0] != shown[1]:
-            gap = MISSING if first is None or second is None else signed(second - first)
+            gap = MISSING if earlier is None or later is None else signed(later - earlier)
             table.add_row(column.name, *shown, gap)
-    _print_or_say(table, "none differs")
+    show(table if table.row_count else "none differs")
     for line in verdicts(compared.ranks, {}, K):
         say(line)
-
-
-def _print_or_say(table: Table, if_empty: str) -> None:
-    if table.row_count:
-        show(table)
-    else:
-        say(if_empty)

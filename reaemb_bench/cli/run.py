@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Option
 
-from reaemb_bench.cli.options import (
-    COMPUTE,
-    DEFAULT_RECIPE,
-    Drops,
-    RecipeName,
-    Sets,
-    console,
-    machine_options,
-    open_store,
-    say,
-    show_tables,
-)
+from reaemb_bench.cli.options import DEFAULT_RECIPE, Drops, RecipeName, Sets, compute_options
+from reaemb_bench.cli.screen import console, say, show_tables
 from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.recipe import load, locate
+from reaemb_bench.core.store import Store
 
-if TYPE_CHECKING:
-    from reaemb_bench.core.machine import Machine
 
-
-@machine_options(*COMPUTE, "mlflow", "log_models")
+@compute_options("mlflow", "log_models")
 def run(
     machine: Machine,
     recipe: RecipeName = DEFAULT_RECIPE,
@@ -57,7 +47,6 @@ def run(
     from reaemb_bench.core.distributed import is_first, process_group
     from reaemb_bench.core.execute import execute
     from reaemb_bench.core.plan import plan
-    from reaemb_bench.core.recipe import load, locate
     from reaemb_bench.experiments.running import Counts, executed
     from reaemb_bench.report.expected import changes, read_expected
     from reaemb_bench.report.recipe_tables import tables_of
@@ -73,11 +62,11 @@ def run(
     with process_group(machine, process_timeout) as local:
         if not is_first():
             for planned in plans:
-                execute(planned, open_store(local), local, lambda event: None)
+                execute(planned, Store(local.store), local, lambda event: None)
             return
         start, counts = time.monotonic(), Counts()
         with executed(plans, local, console(), counts) as tracking:
-            tables = tables_of(plans, open_store(local), expected)
+            tables = tables_of(plans, Store(local.store), expected)
             show_tables(loaded.title, tables, None)
             tracking.show(tables)
         say(counts.in_words(time.monotonic() - start))

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.filesize import decimal
 from rich.markup import escape
+from rich.table import Table
 from rich.tree import Tree
 from typer import Argument, Option
 
-from reaemb_bench.cli.options import (
-    Words,
-    component_name,
-    existing_store,
-    machine_options,
-    plain_table,
-    run_names,
-    say,
-    show,
-)
+from reaemb_bench.cli.options import Words, existing_store, machine_options, run_names
+from reaemb_bench.cli.screen import KEY_CHARACTERS, component_name, plain_table, say, show
 from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.machine import Machine
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from reaemb_bench.core.inventory import Garbage, Stored
-    from reaemb_bench.core.machine import Machine
-    from reaemb_bench.core.runs import Run
-    from reaemb_bench.core.store import Store
+    from reaemb_bench.core.inventory import Stored
 
 _DAY = 86_400.0
-_KEY_CHARACTERS = 12
 
 
 @machine_options("store")
@@ -51,8 +39,9 @@ def ls(machine: Machine) -> None:
     for stored in results:
         table.add_row(*_cells(stored, now), str(len(stored.runs)))
     show(table)
-    unused = [stored for stored in results if not stored.runs]
-    say(f"{_counted(len(results), 'result')}, {_size(results)}; {len(unused)} unused, {_size(unused)}")
+    unused = [stored.size for stored in results if not stored.runs]
+    size = decimal(sum(stored.size for stored in results))
+    say(f"{_counted(len(results), 'result')}, {size}; {len(unused)} unused, {decimal(sum(unused))}")
 
 
 @machine_options("store")
@@ -62,9 +51,15 @@ def why(machine: Machine, key: Annotated[str, Argument(metavar="KEY", help="A ke
     Examples:
     reaemb-bench store why 3f2a9c41
     """
-    from reaemb_bench.core.inventory import inventory, key_from
-    from reaemb_bench.core.plan import flatten
+    from reaemb_bench.core.inventory import inputs_of, inventory, key_from
+    from reaemb_bench.core.plan import differences, flatten
     from reaemb_bench.tracking.terminal import in_words
+
+    def show_pairs(values: Mapping[str, Any]) -> None:
+        table = plain_table()
+        for name, value in values.items():
+            table.add_row(escape(name), escape(str(value)))
+        show(table)
 
     store = existing_store(machine)
     whole = key_from(store, key)
@@ -78,54 +73,35 @@ def why(machine: Machine, key: Annotated[str, Argument(metavar="KEY", help="A ke
         "took": in_words(float(manifest["seconds"])),
         "size": decimal(stored.size),
         "seed": "none drawn" if identity["seed"] is None else identity["seed"],
-        "used by": "; ".join(map(_name, stored.runs)) or "no remembered run",
+        "used by": "; ".join(f"{run.id} ({run.name})" for run in stored.runs) or "no remembered run",
         "versions": ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
     }
-    _print_pairs(facts)
+    show_pairs(facts)
     say("\nSettings", style="bold")
-    _print_pairs(flatten(identity["step"]))
+    show_pairs(flatten(identity["step"]))
     say("\nMade from", style="bold")
-    tree = Tree(f"{escape(str(manifest['step']))} {whole[:_KEY_CHARACTERS]}", highlight=False)
-    _add_inputs(tree, store, manifest, set())
+    tree = Tree(f"{escape(str(manifest['step']))} {whole[:KEY_CHARACTERS]}", highlight=False)
+    expanded: set[str] = set()
+
+    def add_inputs(branch: Tree, of: Mapping[str, Any]) -> None:
+        for parameter, source in inputs_of(of).items():
+            if not store.has(source):
+                branch.add(f"{parameter}: {source[:KEY_CHARACTERS]}, no longer in the store")
+                continue
+            inner = store.manifest(source)
+            twig = branch.add(f"{parameter}: {escape(str(inner['step']))} {source[:KEY_CHARACTERS]}")
+            if source not in expanded:
+                expanded.add(source)
+                add_inputs(twig, inner)
+
+    add_inputs(tree, manifest)
     show(tree)
-    if similar := _most_similar(store, whole, manifest, results.values()):
-        say(f"\n{similar}")
-
-
-def _print_pairs(values: Mapping[str, Any]) -> None:
-    table = plain_table("", "")
-    table.show_header = False
-    for name, value in values.items():
-        table.add_row(escape(name), escape(str(value)))
-    show(table)
-
-
-def _add_inputs(tree: Tree, store: Store, manifest: Mapping[str, Any], shown: set[str]) -> None:
-    """Add the inputs of a result and theirs to the tree, each subtree once."""
-    from reaemb_bench.core.inventory import inputs_of
-
-    for parameter, key in inputs_of(manifest).items():
-        if not store.has(key):
-            tree.add(f"{parameter}: {key[:_KEY_CHARACTERS]}, no longer in the store")
-            continue
-        source = store.manifest(key)
-        branch = tree.add(f"{parameter}: {escape(str(source['step']))} {key[:_KEY_CHARACTERS]}")
-        if key not in shown:
-            shown.add(key)
-            _add_inputs(branch, store, source, shown)
-
-
-def _most_similar(store: Store, key: str, manifest: Mapping[str, Any], results: Iterable[Stored]) -> str:
-    """How the result differs from the most similar other one of its step; empty if it is the only one."""
-    from reaemb_bench.core.plan import differences, flatten
-
-    identity = flatten(manifest["identity"])
-    others = [stored.key for stored in results if stored.step == manifest["step"] and stored.key != key]
-    changes = {other: differences(flatten(store.manifest(other)["identity"]), identity) for other in others}
-    if not changes:
-        return ""
-    nearest = min(changes, key=lambda other: len(changes[other]))
-    return f"most similar to {nearest[:_KEY_CHARACTERS]}, from which it differs by {'; '.join(changes[nearest])}"
+    others = [other.key for other in results.values() if other.step == manifest["step"] and other.key != whole]
+    known = flatten(identity)
+    changes = {other: differences(flatten(store.manifest(other)["identity"]), known) for other in others}
+    if changes:
+        nearest = min(changes, key=lambda other: len(changes[other]))
+        say(f"\nmost similar to {nearest[:KEY_CHARACTERS]}, from which it differs by {'; '.join(changes[nearest])}")
 
 
 @machine_options("store")
@@ -167,22 +143,11 @@ def gc(
         younger=_DAY * (1 if older_than is None else older_than),
         everything=everything,
     )
-    _print_garbage(garbage, now)
-    if not yes:
-        say(f"would free {decimal(garbage.size)}; nothing was deleted, --yes does it")
-        return
-    deleted = delete(store, garbage)
-    say(f"deleted {_counted(len(deleted), 'folder')}, freed {decimal(sum(piece.size for piece in deleted))}")
-    if left := len(garbage.pieces) - len(deleted):
-        say(f"{left} came into use meanwhile and stayed")
-
-
-def _print_garbage(garbage: Garbage, now: float) -> None:
     for run in garbage.forgotten:
-        say(f"forgets run {_name(run)}")
+        say(f"forgets run {run.id} ({run.name})")
     table = _results_table("what")
     for piece in garbage.pieces:
-        key = (piece.key or piece.folder.name)[:_KEY_CHARACTERS]
+        key = (piece.key or piece.folder.name)[:KEY_CHARACTERS]
         cells = [key, "", "", decimal(piece.size), ""] if piece.stored is None else _cells(piece.stored, now)
         table.add_row(*cells, piece.what)
     if garbage.pieces:
@@ -191,6 +156,13 @@ def _print_garbage(garbage: Garbage, now: float) -> None:
     say(", ".join(_counted(count, what) for what, count in counts.items()) or "nothing to delete")
     for reason, count in garbage.kept.items():
         say(f"kept {_counted(count, 'result')}: {reason}")
+    if not yes:
+        say(f"would free {decimal(garbage.size)}; nothing was deleted, --yes does it")
+        return
+    deleted = delete(store, garbage)
+    say(f"deleted {_counted(len(deleted), 'folder')}, freed {decimal(sum(piece.size for piece in deleted))}")
+    if left := len(garbage.pieces) - len(deleted):
+        say(f"{left} came into use meanwhile and stayed")
 
 
 def _results_table(last: str) -> Table:
@@ -203,17 +175,9 @@ def _cells(stored: Stored, now: float) -> list[str]:
     seconds = now - stored.created
     age = in_words(max(seconds, 0.0)) if seconds < _DAY else f"{seconds / _DAY:.1f} d"
     words = (stored.step, component_name(stored.component), decimal(stored.size), age)
-    return [stored.key[:_KEY_CHARACTERS], *map(escape, words)]
-
-
-def _size(results: Sequence[Stored]) -> str:
-    return decimal(sum(stored.size for stored in results))
+    return [stored.key[:KEY_CHARACTERS], *map(escape, words)]
 
 
 def _counted(count: int, noun: str) -> str:
     """Returns `1 result`, `2 results`; "remains" is a plural already."""
     return f"{count} {noun}" if count == 1 or noun == "remains" else f"{count} {noun}s"
-
-
-def _name(run: Run) -> str:
-    return f"{run.id} ({run.name})"

@@ -18,13 +18,31 @@ from typing import Any
 SLOW = frozenset({"torch", "transformers", "peft", "tokenizers", "sklearn", "scipy", "polars"})
 """Packages that take seconds to import."""
 
-_wanted = False
+_wanted = _given = False
 
 
 def import_settings_only() -> None:
     """From now on components of this process have settings and no networks; for processes that compute nothing."""
     global _wanted
     _wanted = True
+
+
+def forget_placeholders() -> bool:
+    """Undo `import_settings_only` for a verb that computes; returns whether a placeholder was given to any module.
+
+    If so, this package, and all modules that hold placeholders or classes of this package, are gone from `sys.modules`.
+    """
+    global _wanted
+    _wanted = False
+    if not _given:
+        return False
+    for name, module in list(sys.modules.items()):
+        held = list(getattr(module, "__dict__", {}).values())
+        origins = [name, *(str(value.__module__) for value in held if isinstance(value, type))]
+        own = any(origin.partition(".")[0] == "reaemb_bench" for origin in origins)
+        if name != "__main__" and (own or any(type(value) in (_Anything, _Module) for value in held)):
+            del sys.modules[name]
+    return True
 
 
 @contextmanager
@@ -92,6 +110,8 @@ class _Finder(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self, is_package=True)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
+        global _given
+        _given = True
         return _Module(spec.name)
 
     def exec_module(self, module: ModuleType) -> None: ...

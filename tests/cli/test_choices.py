@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from reaemb_bench.cli import data, experiments, export, options, results
+from reaemb_bench.cli import data, experiments, export, results
 from reaemb_bench.evaluation.groups import SHORT, TAIL
 from reaemb_bench.evaluation.metrics import MetricName
 from reaemb_bench.experiments.space import PrunerName, SamplerName
@@ -19,7 +19,7 @@ from reaemb_bench.report.vectors import Format
 @pytest.mark.parametrize(
     ("shown", "known"),
     [
-        (options.MetricName, MetricName),
+        (results.MetricName, MetricName),
         (results.By, By),
         (export.Vectors, Which),
         (export.Format, Format),

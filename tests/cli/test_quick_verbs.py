@@ -116,3 +116,30 @@ def test_completion_knows_remembered_runs(command: Command, tmp_path: Path) -> N
     run_all(command, tmp_path)
     assert completed("report le", tmp_path) == ["leaky"]
     assert completed("compare good po", tmp_path) == ["poor"]
+
+
+TWO_VERBS = """
+import sys
+from reaemb_bench.cli.app import main
+
+for words in (["plan", "quickstart"], ["run", "tiny.toml"], ["list"], ["run", "tiny.toml", "--set", "seeds=[2]"]):
+    sys.argv = ["reaemb-bench", *words]
+    try:
+        main()
+    except SystemExit as left:
+        assert left.code == 0, (words, left.code)
+"""
+TINY = """
+steps = ["prepare", "train", "rank"]
+prepare.source = { use = "simulated", users = 30, items = 20 }
+train = { use = "train-ids", epochs = 1, head = { use = "sasrec", hidden = 8, max_length = 8, blocks = 1 } }
+"""
+
+
+def test_a_verb_that_computes_has_its_networks_after_one_that_only_looked(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY, encoding="utf-8")
+    words, environment = [sys.executable, "-c", TWO_VERBS], {**os.environ, "REAEMB_BENCH_MLFLOW": ""}
+    ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "9 of 9 steps would run" in ended.stdout
+    assert ended.stdout.count("computed 3 steps") + ended.stdout.count("computed 2 steps") == 2

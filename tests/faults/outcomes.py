@@ -12,7 +12,7 @@ from types import FrameType
 
 import pytest
 
-from reaemb_bench.cli.options import in_words
+from reaemb_bench.cli.screen import in_words
 from reaemb_bench.core.errors import UserError
 
 SECONDS = 120

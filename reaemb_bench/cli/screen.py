@@ -1,0 +1,90 @@
+"""How verbs print, and the files that they write besides."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.table import Table
+
+from reaemb_bench.core.errors import RecipeError, UserError
+from reaemb_bench.core.files import write_atomically
+from reaemb_bench.core.text import printable
+
+if TYPE_CHECKING:
+    from reaemb_bench.report.table import Table as ResultTable
+
+KEY_CHARACTERS = 12
+"""How much of a result's key is shown."""
+_WIDTH_OF_FILES = 160
+
+
+class _Screen(Console):
+    """A console on which no printed text can control the terminal; styles and the live view still do."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """The segments of what is printed, their texts as `printable` shows them."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text, lines=True))
+
+
+def console() -> Console:
+    """Standard output: as wide as the terminal, or wide enough for whole tables if it is a file or a pipe."""
+    screen = _Screen()
+    return screen if screen.is_terminal else _Screen(width=_WIDTH_OF_FILES)
+
+
+def say(line: str, style: str | None = None) -> None:
+    """Print a line as it is, without markup and without breaking it."""
+    console().print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def show(*renderables: Any) -> None:
+    """Print tables and the like."""
+    for renderable in renderables:
+        console().print(renderable)
+
+
+def show_tables(title: str, tables: Sequence[ResultTable], out: Path | None) -> None:
+    """Print tables of results, a blank line between them, and write them to the file `--out`."""
+    from reaemb_bench.report.render import render_terminal, write_tables
+
+    for table in tables:
+        show("", render_terminal(table))
+    if out is not None:
+        write_tables(out, title, tables)
+        say(f"\nwritten to {out}")
+
+
+def write_file(file: Path, text: str, option: str) -> None:
+    """Write a text, whole or not at all. Raises UserError naming the option that chooses another file."""
+    try:
+        write_atomically(file, text.encode())
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror}); choose another {option}") from None
+
+
+def plain_table(*headings: str, right: Collection[str] = (), no_wrap: Collection[str] = ()) -> Table:
+    """A table without lines, to be filled; right, no_wrap: headings of columns that are right-aligned or never wrap.
+
+    Without headings it shows none, and its rows may have any number of cells.
+    """
+    table = Table(box=None, pad_edge=False, show_header=bool(headings))
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=heading in no_wrap)
+    return table
+
+
+def component_name(use: str) -> str:
+    """The name of a component as tables show it: of `folder/file.py:Class` without the folder."""
+    file, colon, attribute = use.rpartition(":")
+    return f"{file.rpartition('/')[2]}{colon}{attribute}"
+
+
+def in_words(error: UserError) -> str:
+    """The error as one line, after its place in the recipe if it has one."""
+    position = "in the recipe, " if isinstance(error, RecipeError) and error.path else ""
+    return " ".join(printable(f"{position}{error}").split())
