@@ -8,8 +8,6 @@ from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
 HIDDEN = "***"
 
-_LONGEST_OPTION = 3
-_SQLITE = "sqlite:///"
 # A password may hold a slash where a database driver reads it, so it ends with the last @ of the word.
 _USER = re.compile(r"://(?:[^/\s:@]+(?::\S*)?|:\S*)@")
 _VALUE = re.compile(r"([?&#;][^=&#;?\s]+=)([^&#\s'\")]+)")
@@ -24,20 +22,16 @@ def redacted(text: str, uri: str = "") -> str:
     Secrets are user and password, the values of a query or of a fragment, and what follows `password=` and the like.
     uri: an address whose secrets are hidden in every other form, too, since libraries repeat them decoded and alone.
     """
-    for secret in sorted(_secrets(uri), key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
-    return _NAMED.sub(rf"\1{HIDDEN}", _VALUE.sub(rf"\1{HIDDEN}", _USER.sub(f"://{HIDDEN}@", text)))
-
-
-def _secrets(uri: str) -> set[str]:
-    """Returns the secrets of an address, as they are written and as they are meant."""
     # Values such as `1` or `ro` are not secrets, and would be replaced in every word.
-    secrets = {value for _, value in _VALUE.findall(uri) if len(value) > _LONGEST_OPTION}
+    secrets = {value for _, value in _VALUE.findall(uri) if len(value) > 3}
     if user := _USER.search(uri):
         name, _, password = user.group().removeprefix("://").removesuffix("@").partition(":")
         # A token alone is written as if it were a user.
         secrets.add(password or name)
-    return {meaning for secret in secrets for meaning in (secret, unquote(secret), unquote_plus(secret)) if meaning}
+    forms = {form for secret in secrets for form in (secret, unquote(secret), unquote_plus(secret)) if form}
+    for secret in sorted(forms, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return _NAMED.sub(rf"\1{HIDDEN}", _VALUE.sub(rf"\1{HIDDEN}", _USER.sub(f"://{HIDDEN}@", text)))
 
 
 def is_server(uri: str) -> bool:
@@ -53,4 +47,4 @@ def page_of(uri: str) -> str:
 
 def database_file(uri: str) -> Path | None:
     """Returns the absolute file of a SQLite address, None for any other address."""
-    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute() if uri.startswith(_SQLITE) else None
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute() if uri.startswith("sqlite:///") else None

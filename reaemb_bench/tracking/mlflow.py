@@ -39,15 +39,11 @@ Outcome = Literal["waiting", "tracked", "known", "failed"]
 
 EXPERIMENT = "reaemb-bench"
 """Experiment of runs without data, and the first part of all other experiments' names."""
-HEADLINE = "full/ndcg@10"
-"""The metric that comes first."""
 TABLE = "table.md"
 """The text among a run's results that also becomes its description."""
 IDENTITY_TAG = "reaemb_bench.identity"
 GROUP_TAG = "reaemb_bench.group"
 PARENT_TAG = "mlflow.parentRunId"
-DESCRIPTION_TAG = "mlflow.note.content"
-"""MLflow shows its value, which is Markdown, above a run."""
 QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
@@ -61,7 +57,6 @@ QUIET = {
 
 _BINS = re.compile(r"(low|high)/|.*-q\d+$")
 _GROUP_TITLES = {"run": "runs", "ablation": "ablation", "trial": "sweep", "bench": "suite"}
-_EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 _LONGEST_TAG = 8000
 _LONGEST_PARAM = 6000
 _LONGEST_REASON = 120
@@ -70,10 +65,9 @@ _METRICS_PER_CALL = 1000
 _SECONDS_BETWEEN_FLUSHES = 10.0
 _SECONDS_AWAY = 300.0
 _SECONDS_TO_ANSWER = 2
+_SECONDS_TO_CREATE_TABLES = 300
 _SLOWEST_UPLOAD = 1e6
 """Bytes a second; so much longer than other calls may the upload of files take."""
-_SECONDS_TO_CREATE_TABLES = 300
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 _failed_at: dict[str, float] = {}
 
@@ -109,48 +103,6 @@ class Tracker:
         self._metrics: list[tuple[str, str, float, int, int]] = []
         self._flushed = time.monotonic()
 
-    def __call__(self, event: Event) -> None:
-        """Takes one event of the pipeline."""
-        with self._harmless():
-            if self.outcome == "waiting":
-                self._held.append((event, _now()))
-                first, job = self._held[0][0], self._planned.job_of(Corpus)
-                will_come = job is not None and isinstance(first, Planned) and job.key in first.needed
-                if job is None or self._store.has(job.key) or (isinstance(first, Planned) and not will_come):
-                    self._catch_up()
-            elif self._client is not None:
-                self._log(event, _now())
-
-    def step_results(self, step: str, metrics: Mapping[str, float]) -> None:
-        """Logs the final metrics of one judge to its own run."""
-        with self._harmless():
-            if self._client is not None and step in self._steps:
-                self._log_metrics(self._steps[step], shown_metrics(metrics))
-
-    def results(self, metrics: Mapping[str, float], texts: Mapping[str, str]) -> None:
-        """Logs the final metrics of the plan's last ranks, and tables and report as texts by file name."""
-        with self._harmless():
-            if self._client is not None:
-                self._log_metrics(self._run, shown_metrics(metrics))
-                _log_texts(self._client, self._run, texts)
-
-    def close(self, finished: bool) -> None:
-        """Ends the run, and a step that was under way, as finished or failed."""
-        with self._harmless():
-            if self.outcome == "waiting" and self._held:
-                self._catch_up()
-            if self._client is None:
-                return
-            self._flush()
-            for run in () if finished else self._steps.values():
-                if self._client.get_run(run).info.status == "RUNNING":
-                    self._client.set_terminated(run, "FAILED")
-            self._client.set_terminated(self._run, "FINISHED" if finished else "FAILED")
-            if self._group is not None:
-                self._join_oldest_group()
-            if finished:
-                self._replace_others()
-
     @contextmanager
     def _harmless(self) -> Iterator[None]:
         """Gives MLflow up after the first failure, with one line for all trackers of this process if it is away."""
@@ -164,23 +116,35 @@ class Tracker:
                 _failed_at[self._uri] = time.monotonic()
             self._warn(f"{failure(error, self._uri)}; later: reaemb-bench push {quote(self._planned.recipe.name)}")
 
+    def __call__(self, event: Event) -> None:
+        """Takes one event of the pipeline."""
+        with self._harmless():
+            if self.outcome == "waiting":
+                self._held.append((event, _now()))
+                data, first = self._planned.job_of(Corpus), self._held[0][0]
+                awaited = data is not None and isinstance(first, Planned) and data.key in first.needed
+                if not awaited or (data is not None and self._store.has(data.key)):
+                    self._catch_up()
+            elif self._client is not None:
+                self._log(event, _now())
+
     def _catch_up(self) -> None:
-        """Creates the run and logs all events so far."""
+        """Creates the run, if these results are not tracked yet, and logs all events so far."""
         held, self._held = self._held, []
-        planned, client = self._planned, connect(self._uri)
+        planned, recipe, client = self._planned, self._planned.recipe, connect(self._uri)
         run = self._record or as_run([planned], self._store, self._group)
         tags = tags_of(planned, run, self._store, self._group)
         self._experiment = _experiment(client, self._uri, run.data)
         _failed_at.pop(self._uri, None)
-        if any(other.info.status == "FINISHED" for other in self._same_results(client, tags[IDENTITY_TAG])):
+        same = client.search_runs([self._experiment], f"tags.`{IDENTITY_TAG}` = '{tags[IDENTITY_TAG]}'")
+        if any(other.info.status == "FINISHED" for other in same):
             self.outcome = "known"
             return
         if self._group is not None:
             self._group_run = tags[PARENT_TAG] = group_run(client, self._experiment, self._group)
-        name = f"{planned.recipe.name}, seed {planned.seed}"
+        name = f"{recipe.name}, seed {planned.seed}"
         created = client.create_run(self._experiment, start_time=held[0][1], tags=tags, run_name=name)
         self._client, self._run, self.outcome = client, created.info.run_id, "tracked"
-        recipe = planned.recipe
         header = {
             "steps": ", ".join(recipe.steps),
             "seed": planned.seed,
@@ -194,49 +158,40 @@ class Tracker:
             self._log(event, when)
 
     def _log(self, event: Event, when: int) -> None:
+        """Logs what happened to a step at a time in milliseconds."""
         if isinstance(event, Started):
             self._start_step(event.job, when)
         elif isinstance(event, Progressed):
             self._log_progress(event.job, event.progress.done, event.progress.values, when)
         elif isinstance(event, Finished):
-            self._finish_step(event, when)
+            job, folder = event.job, self._store.folder(event.job.key)
+            if event.cached:
+                self._start_step(job, when)
+                self._client.set_tag(self._steps[job.name], "cached", "true")
+                for recorded in self._store.progress(job.key):
+                    values = {name: value for name, value in recorded.items() if name not in ("done", "total", "unit")}
+                    self._log_progress(job, int(recorded["done"]), values, when)
+            self._flush()
+            run, facts = self._steps[job.name], event.manifest.get("facts", {})
+            numbers = {name: float(value) for name, value in facts.items() if isinstance(value, int | float)}
+            self._log_metrics(run, {**numbers, "seconds": float(event.manifest["seconds"])})
+            self._log_params(run, {name: value for name, value in facts.items() if isinstance(value, str)})
+            if Corpus in job.makes:
+                self._log_corpus(job, folder / "corpus")
+            if Ranks in job.makes:
+                self._client.log_artifact(self._run, str(folder / "ranks" / "ranks.parquet"), job.name)
+            for artifact in {Ranker, Vectors} & set(job.makes) if self._models else ():
+                name = artifact.__name__.lower()
+                self._client.log_artifacts(self._run, str(folder / name), f"{job.name}/{name}")
+            self._client.set_terminated(run, "FINISHED", end_time=when)
 
     def _start_step(self, job: Job, when: int) -> None:
         tags = {PARENT_TAG: self._run, "step": job.name, "component": job.step.use, "key": job.key}
-        if job.step.leaks:
-            tags["leaks"] = job.name
+        tags |= {"leaks": job.name} if job.step.leaks else {}
         created = self._client.create_run(self._experiment, start_time=when, tags=tags, run_name=job.name)
         self._steps[job.name] = created.info.run_id
         seed = {} if job.seed is None else {"seed": job.seed}
         self._log_params(created.info.run_id, {**seed, **flatten(job.step.spec())})
-
-    def _log_progress(self, job: Job, done: int, values: Mapping[str, float], when: int) -> None:
-        self._metrics += [(self._steps[job.name], name, value, done, when) for name, value in values.items()]
-        if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
-            self._flush()
-
-    def _finish_step(self, event: Finished, when: int) -> None:
-        job = event.job
-        if event.cached:
-            self._start_step(job, when)
-            self._client.set_tag(self._steps[job.name], "cached", "true")
-            for recorded in self._store.progress(job.key):
-                values = {name: value for name, value in recorded.items() if name not in ("done", "total", "unit")}
-                self._log_progress(job, int(recorded["done"]), values, when)
-        self._flush()
-        run, facts = self._steps[job.name], event.manifest.get("facts", {})
-        numbers = {name: float(value) for name, value in facts.items() if isinstance(value, int | float)}
-        self._log_metrics(run, {**numbers, "seconds": float(event.manifest["seconds"])})
-        self._log_params(run, {name: value for name, value in facts.items() if isinstance(value, str)})
-        folder = self._store.folder(job.key)
-        if Corpus in job.makes:
-            self._log_corpus(job, folder / "corpus")
-        if Ranks in job.makes:
-            self._client.log_artifact(self._run, str(folder / "ranks" / "ranks.parquet"), job.name)
-        for artifact in {Ranker, Vectors} & set(job.makes) if self._models else ():
-            name = artifact.__name__.lower()
-            self._client.log_artifacts(self._run, str(folder / name), f"{job.name}/{name}")
-        self._client.set_terminated(run, "FINISHED", end_time=when)
 
     def _log_corpus(self, job: Job, folder: Path) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -248,6 +203,11 @@ class Tracker:
         digest = str(self._store.manifest(job.key)["facts"].get("sha256", job.key))[:36]
         dataset = Dataset(corpus.name or job.name, digest, "local", source, profile=json.dumps(counts))
         self._client.log_inputs(self._run, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+    def _log_progress(self, job: Job, done: int, values: Mapping[str, float], when: int) -> None:
+        self._metrics += [(self._steps[job.name], name, value, done, when) for name, value in values.items()]
+        if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
+            self._flush()
 
     def _log_params(self, run: str, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -272,31 +232,53 @@ class Tracker:
             for start in range(0, len(metrics), _METRICS_PER_CALL):
                 self._client.log_batch(run, metrics=metrics[start : start + _METRICS_PER_CALL])
 
-    def _same_results(self, client: Any, identity: str) -> list[Any]:
-        return list(client.search_runs([self._experiment], f"tags.`{IDENTITY_TAG}` = '{identity}'"))
+    def step_results(self, step: str, metrics: Mapping[str, float]) -> None:
+        """Logs the final metrics of one judge to its own run."""
+        with self._harmless():
+            if self._client is not None and step in self._steps:
+                self._log_metrics(self._steps[step], shown_metrics(metrics))
 
-    def _replace_others(self) -> None:
-        """Keeps one run of these results: the oldest finished one."""
-        own = self._client.get_run(self._run)
-        same = self._same_results(self._client, own.data.tags[IDENTITY_TAG])
-        others = [run for run in same if run.info.run_id != self._run]
-        finished = [run for run in [own, *others] if run.info.status == "FINISHED"]
-        kept = min(finished, key=_age)
-        for run in [other for other in others if other.info.status != "FINISHED"] + [own] * (kept is not own):
-            children = f"tags.`{PARENT_TAG}` = '{run.info.run_id}'"
-            for gone in [*self._client.search_runs([self._experiment], children), run]:
-                self._client.delete_run(gone.info.run_id)
+    def results(self, metrics: Mapping[str, float], texts: Mapping[str, str]) -> None:
+        """Logs the final metrics of the plan's last ranks, and tables and report as texts by file name."""
+        with self._harmless():
+            if self._client is not None:
+                self._log_metrics(self._run, shown_metrics(metrics))
+                _log_texts(self._client, self._run, texts)
 
-    def _join_oldest_group(self) -> None:
-        """Moves this run if its group's run turned out not to be the oldest one, and ends the group's run anew."""
-        assert self._group is not None
-        oldest = group_run(self._client, self._experiment, self._group)
-        if oldest != self._group_run:
-            self._client.set_tag(self._run, PARENT_TAG, oldest)
-            members = f"tags.`{PARENT_TAG}` = '{self._group_run}'"
-            if not self._client.search_runs([self._experiment], members, max_results=1):
-                self._client.delete_run(self._group_run)
-        self._client.set_terminated(oldest, "FINISHED")
+    def close(self, finished: bool) -> None:
+        """Ends the run, and a step that was under way, as finished or failed."""
+        with self._harmless():
+            if self.outcome == "waiting" and self._held:
+                self._catch_up()
+            client = self._client
+            if client is None:
+                return
+            self._flush()
+            for run in () if finished else self._steps.values():
+                if client.get_run(run).info.status == "RUNNING":
+                    client.set_terminated(run, "FAILED")
+            client.set_terminated(self._run, "FINISHED" if finished else "FAILED")
+            if self._group is not None:
+                # Another process may have created an older run of the group meanwhile: all members move there.
+                oldest = group_run(client, self._experiment, self._group)
+                if oldest != self._group_run:
+                    client.set_tag(self._run, PARENT_TAG, oldest)
+                    if not self._children(self._group_run):
+                        client.delete_run(self._group_run)
+                client.set_terminated(oldest, "FINISHED")
+            if finished:
+                # One run of these results stays: the oldest finished one.
+                own = client.get_run(self._run)
+                identity = own.data.tags[IDENTITY_TAG]
+                same = client.search_runs([self._experiment], f"tags.`{IDENTITY_TAG}` = '{identity}'")
+                others = [run for run in same if run.info.run_id != self._run]
+                kept = min((run for run in [own, *others] if run.info.status == "FINISHED"), key=_age)
+                for run in [other for other in others if other.info.status != "FINISHED"] + [own] * (kept is not own):
+                    for deleted in [*self._children(run.info.run_id), run]:
+                        client.delete_run(deleted.info.run_id)
+
+    def _children(self, run: str) -> list[Any]:
+        return list(self._client.search_runs([self._experiment], f"tags.`{PARENT_TAG}` = '{run}'"))
 
 
 # What runs, parameters, metrics and tags are called.
@@ -317,7 +299,7 @@ def shown_metrics(summary: Mapping[str, float]) -> dict[str, float]:
 
     MLflow shows metrics in the order in which they come, so the headline is first and counts of users are last.
     """
-    ordered = sorted(summary, key=lambda name: (name.startswith("users"), name != HEADLINE))
+    ordered = sorted(summary, key=lambda name: (name.startswith("users"), name != "full/ndcg@10"))
     return {f"test/{name}": summary[name] for name in ordered if not _BINS.match(name)}
 
 
@@ -327,22 +309,17 @@ def tags_of(planned: Plan, run: Run, store: Store, group: Group | None) -> dict[
     run: the record of the plan, as far as it is known. The identity is of the recipe's name, the seed, all results and
     the group.
     """
-    specs = [step.spec() for step in planned.recipe.steps.values()]
+    settings = flatten({name: step.spec() for name, step in planned.recipe.steps.items()})
 
     def used(part: str) -> str:
-        components = [
-            spec[part]["use"] for spec in specs if isinstance(spec.get(part), Mapping) and "use" in spec[part]
-        ]
-        return ", ".join(dict.fromkeys(Path(use).name for use in components))
+        components = [Path(value).name for name, value in settings.items() if name.split(".")[1:] == [part, "use"]]
+        return ", ".join(dict.fromkeys(components))
 
+    sampled = next((value for name, value in settings.items() if name.endswith(".sampled_candidates")), None)
+    protocol = (used("split"), "whole catalogue", f"and {sampled} sampled candidates" if sampled else "")
     last = planned.jobs[-1].key
     versions = store.manifest(last).get("versions", {}) if store.has(last) else {}
     version = str(versions.get("reaemb-bench", reaemb_bench.__version__))
-    protocol = ""
-    if planned.job_of(Ranks) is not None:
-        sampled = next((spec["sampled_candidates"] for spec in specs if "sampled_candidates" in spec), None)
-        parts = (used("split"), "whole catalogue", f"and {sampled} sampled candidates" if sampled else "")
-        protocol = ", ".join(filter(None, parts))
     identity = [planned.recipe.name, str(planned.seed), *(f"{job.name}={job.key}" for job in planned.jobs)]
     identity += [group.kind, group.name] if group else []
     tags = {
@@ -350,7 +327,7 @@ def tags_of(planned: Plan, run: Run, store: Store, group: Group | None) -> dict[
         "data": run.data,
         "backbone": used("backbone"),
         "head": used("head"),
-        "protocol": protocol,
+        "protocol": ", ".join(filter(None, protocol)) if planned.job_of(Ranks) is not None else "",
         "seed": str(planned.seed),
         "leaks": ", ".join(planned.leaks) or "none",
         "git": run.git,
@@ -372,24 +349,27 @@ def connect(uri: str) -> Any:
 
     Connecting raises within seconds if nothing answers at the address, and each later call raises TimeoutError.
     """
-    ready = _is_ready(uri)
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    ready = _within(_SECONDS_TO_ANSWER + 1, lambda: _is_ready(uri))
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
     from mlflow.tracking import MlflowClient
 
-    for name in ("mlflow", "mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for logger in ("mlflow", "mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
     # It warns of each attempt, but a server that is away may cost one line.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    lock = _tables_lock(uri)
+    # The lock of the process that creates the tables; its file is there only while that goes on.
+    if (file := database_file(uri)) is not None:
+        lock = file.with_name(f"{file.name}.lock")
+    else:
+        digest = hashlib.sha256(f"{getpass.getuser()} {uri}".encode()).hexdigest()[:16]
+        lock = Path(tempfile.gettempdir()) / f"reaemb-bench-{digest}.lock"
     # Asked after the tables, which may be half of those of a process that creates them and holds the lock.
-    if ready and not lock.exists():
-        return _Bounded(MlflowClient(tracking_uri=uri))
-    with FileLock(lock, timeout=_SECONDS_TO_CREATE_TABLES):
-        client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)
-        lock.unlink(missing_ok=True)
-    return _Bounded(client)
+    if not ready or lock.exists():
+        with FileLock(lock, timeout=_SECONDS_TO_CREATE_TABLES):
+            MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+            lock.unlink(missing_ok=True)
+    return _Bounded(MlflowClient(tracking_uri=uri))
 
 
 class _Bounded:
@@ -437,29 +417,20 @@ def _within(seconds: float, ask: Callable[[], T]) -> T:
 
 
 def _is_ready(uri: str) -> bool:
-    """Returns whether the first run need not create tables there.
+    """Returns whether the first run need not create tables there. Raises what the driver raises if nothing answers.
 
-    Raises what the driver raises, or TimeoutError, if nothing answers: MLflow itself would try again for minutes.
+    MLflow itself would try again for minutes.
     """
-    return _within(_SECONDS_TO_ANSWER + 1, lambda: _server_answers(uri) if is_server(uri) else _has_tables(uri))
-
-
-def _server_answers(uri: str) -> bool:
-    page = f"{page_of(uri).rstrip('/')}/health"
-    try:
-        with urllib.request.urlopen(page, timeout=_SECONDS_TO_ANSWER):  # noqa: S310 - http or https, as is_server says
-            return True
-    except urllib.error.HTTPError:
+    if is_server(uri):
+        page = f"{page_of(uri).rstrip('/')}/health"
+        try:
+            urllib.request.urlopen(page, timeout=_SECONDS_TO_ANSWER).close()  # noqa: S310 - http or https
+        except urllib.error.URLError as error:
+            # Any page is an answer, and MLflow may have been told to trust this server.
+            if not isinstance(error, urllib.error.HTTPError) and not isinstance(error.reason, ssl.SSLError):
+                raise
         return True
-    except urllib.error.URLError as error:
-        # MLflow may have been told to trust this server.
-        if isinstance(error.reason, ssl.SSLError):
-            return True
-        raise
-
-
-def _has_tables(uri: str) -> bool:
-    if not uri.startswith(_DATABASES):
+    if not uri.startswith(("sqlite", "postgresql", "mysql", "mssql")):
         return True
     from sqlalchemy import create_engine, inspect
     from sqlalchemy.exc import OperationalError
@@ -469,22 +440,13 @@ def _has_tables(uri: str) -> bool:
         file.parent.mkdir(parents=True, exist_ok=True)
     limit = {"timeout" if file is not None or uri.startswith("mssql") else "connect_timeout": _SECONDS_TO_ANSWER}
     try:
-        return (
-            "alembic_version" in inspect(create_engine(uri, poolclass=NullPool, connect_args=limit)).get_table_names()
-        )
+        engine = create_engine(uri, poolclass=NullPool, connect_args=limit)
+        return "alembic_version" in inspect(engine).get_table_names()
     except OperationalError as error:
         # Of SQLite, by a process that creates the tables.
         if "database is locked" in str(error):
             return False
         raise
-
-
-def _tables_lock(uri: str) -> Path:
-    """Returns the lock of the process that creates the tables; the file is there only while that goes on."""
-    if (file := database_file(uri)) is not None:
-        return file.with_name(f"{file.name}.lock")
-    name = hashlib.sha256(f"{getpass.getuser()} {uri}".encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"reaemb-bench-{name}.lock"
 
 
 def is_away(uri: str) -> bool:
@@ -515,14 +477,14 @@ def group_run(client: Any, experiment: str, group: Group) -> str:
     identity = f"{group.kind}/{group.name}".replace("'", "_")
 
     def oldest() -> str | None:
-        runs = client.search_runs([experiment], f"tags.`{GROUP_TAG}` = '{identity}'")
-        return str(min(runs, key=_age).info.run_id) if runs else None
+        run = min(client.search_runs([experiment], f"tags.`{GROUP_TAG}` = '{identity}'"), key=_age, default=None)
+        return None if run is None else str(run.info.run_id)
 
     if (known := oldest()) is not None:
         return known
     tags = {GROUP_TAG: identity, "kind": group.kind, "group": group.name}
-    name = f"{_GROUP_TITLES[group.kind]} {group.name}"
-    own = str(client.create_run(experiment, tags=tags, run_name=name).info.run_id)
+    created = client.create_run(experiment, tags=tags, run_name=f"{_GROUP_TITLES[group.kind]} {group.name}")
+    own = str(created.info.run_id)
     # Its members come and go; it is never under way itself.
     client.set_terminated(own, "FINISHED")
     kept = oldest() or own
@@ -546,7 +508,7 @@ def _experiment(client: Any, uri: str, data: str) -> str:
         file = database_file(uri)
         files = None if file is None else (file.resolve().parent / "mlruns").as_uri()
         try:
-            client.create_experiment(name, artifact_location=files, tags=_EXPERIMENT_KIND)
+            client.create_experiment(name, files, tags={"mlflow.experimentKind": "custom_model_development"})
         except Exception:
             # Another process may have created it meanwhile.
             if client.get_experiment_by_name(name) is None:
@@ -561,7 +523,8 @@ def _log_texts(client: Any, run: str, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
         client.log_text(run, text, name)
     if TABLE in texts and len(texts[TABLE]) <= _LONGEST_TAG:
-        client.set_tag(run, DESCRIPTION_TAG, texts[TABLE])
+        # MLflow shows this above the run, as Markdown.
+        client.set_tag(run, "mlflow.note.content", texts[TABLE])
 
 
 def _age(run: Any) -> tuple[int, str]:

@@ -17,9 +17,7 @@ from reaemb_bench.core.plan import Plan
 
 _SECONDS_BETWEEN_LINES = 5.0
 _VALUES_SHOWN = 3
-_WAITING = "[dim]·[/]"
-_RUNNING = "[yellow]▶[/]"
-_DONE = "[green]✓[/]"
+_WAITING, _RUNNING, _DONE = "[dim]·[/]", "[yellow]▶[/]", "[green]✓[/]"
 
 
 @contextmanager
@@ -41,16 +39,14 @@ class Lines:
     ) -> None:
         self._names = [job.name for job in planned.jobs]
         self._write, self._clock = write, clock
-        self._last = 0.0
-        self._pace = Pace(clock)
+        self._last, self._pace = 0.0, Pace(clock)
 
     def __call__(self, event: Event) -> None:
         """Takes one event of the pipeline."""
         if isinstance(event, Planned):
-            title, seed = event.plan.recipe.title, event.plan.seed
-            self._write(f"{title}, seed {seed}: {len(event.needed)} of {len(self._names)} steps to compute")
-            for note in event.notes:
-                self._write(note)
+            title, seed, count = event.plan.recipe.title, event.plan.seed, len(self._names)
+            for line in (f"{title}, seed {seed}: {len(event.needed)} of {count} steps to compute", *event.notes):
+                self._write(line)
             return
         step = f"[{self._names.index(event.job.name) + 1}/{len(self._names)}] {event.job.name}"
         if isinstance(event, Waiting):
@@ -58,25 +54,21 @@ class Lines:
         elif isinstance(event, Started):
             self._last, self._pace = self._clock(), Pace(self._clock)
             self._write(f"{step}: starts")
-        elif isinstance(event, Progressed):
+        elif isinstance(event, Finished):
+            self._write(f"{step}: {_ended(event)}")
+        else:
             state = _state(event.progress, self._pace)
             if self._clock() - self._last >= _SECONDS_BETWEEN_LINES:
                 self._last = self._clock()
                 self._write(f"{step}: {state}")
-        else:
-            self._write(f"{step}: {_ended(event)}")
 
 
 class LiveView:
     """One line per step: mark, bar, current values, rate and time left."""
 
     def __init__(self, planned: Plan, screen: Console) -> None:
-        self.progress = rich.progress.Progress(
-            TextColumn("{task.fields[mark]} {task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[state]}"),
-            console=screen,
-        )
+        mark, state = TextColumn("{task.fields[mark]} {task.description}"), TextColumn("{task.fields[state]}")
+        self.progress = rich.progress.Progress(mark, BarColumn(bar_width=20), state, console=screen)
         self._tasks = {
             job.name: self.progress.add_task(escape(job.name), total=1, mark=_WAITING, state="waiting")
             for job in planned.jobs
@@ -88,22 +80,22 @@ class LiveView:
         if isinstance(event, Planned):
             for job in event.plan.jobs:
                 if job.key not in event.cached | event.needed:
-                    self._show(job.name, _DONE, "not needed", 1, 1)
+                    self._show(job.name, _DONE, "not needed", 1)
             for note in event.notes:
                 self.progress.console.print(note, markup=False, highlight=False)
         elif isinstance(event, Waiting):
-            self._show(event.job.name, _WAITING, f"waits for {event.owner}", 0, 1)
+            self._show(event.job.name, _WAITING, f"waits for {event.owner}")
         elif isinstance(event, Started):
             self._pace = Pace()
-            self._show(event.job.name, _RUNNING, "starting", 0, 1)
+            self._show(event.job.name, _RUNNING, "starting")
         elif isinstance(event, Progressed):
             progress = event.progress
             total = max(progress.total, progress.done + 1)
             self._show(event.job.name, _RUNNING, _state(progress, self._pace), progress.done, total)
         else:
-            self._show(event.job.name, _DONE, _ended(event), 1, 1)
+            self._show(event.job.name, _DONE, _ended(event), 1)
 
-    def _show(self, step: str, mark: str, state: str, completed: float, total: float) -> None:
+    def _show(self, step: str, mark: str, state: str, completed: float = 0, total: float = 1) -> None:
         self.progress.update(self._tasks[step], mark=mark, state=escape(state), completed=completed, total=total)
 
 
@@ -116,13 +108,13 @@ class Pace:
 
     def describe(self, progress: Progress) -> str:
         """Returns `3.4 steps/s, 2m10s left`, or an empty string before there is anything to measure."""
-        now = self._clock()
+        now, unit = self._clock(), progress.unit
         if self._first is None or progress.done < self._first[1]:
             self._first = (now, progress.done)
         start, before = self._first
         if progress.done <= before or now <= start:
             return ""
-        rate, unit = (progress.done - before) / (now - start), progress.unit
+        rate = (progress.done - before) / (now - start)
         shown = f"{rate:.1f} {unit}/s" if rate >= 1 else f"{1 / rate:.1f} s per {unit.removesuffix('s')}"
         left = max(progress.total - progress.done, 0) / rate
         return f"{shown}, {in_words(left)} left" if progress.total else shown
