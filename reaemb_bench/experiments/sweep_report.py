@@ -18,7 +18,7 @@ from rich.text import Text
 
 from reaemb_bench.experiments.space import MINUTES, shown
 from reaemb_bench.experiments.sweep import MINUTES_TAKEN, REASON, Sweep, used
-from reaemb_bench.report import html
+from reaemb_bench.report import render as html
 from reaemb_bench.report.plots import Plot, svg_panel
 from reaemb_bench.report.table import MISSING
 from reaemb_bench.tracking.terminal import in_words

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,15 +25,22 @@ from reaemb_bench.evaluation.metrics import Metric, gini, hit_rate, ndcg
 from reaemb_bench.evaluation.ranking import rank_targets
 from reaemb_bench.evaluation.significance import bootstrap_interval, method_values, paired_differences
 from reaemb_bench.recommender.simple_baselines import LastItemKNN
-from reaemb_bench.report.render import markdown_text
+from reaemb_bench.report.plots import picture
+from reaemb_bench.report.render import template
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Section = dict[str, tuple[str, float | None]]
+"""What a figure is in words, and the figure, None if it is not known; by its key in `card.json`, in order."""
+
 _MISSING = "—"
 _REMOVED = "removed: "
 _TITLES = {"size": "Size", "users": "Users", "items": "Items", "targets": "Held-out targets", "texts": "Texts"}
-_LONG_TAIL, _LENGTHS = "long_tail.png", "lengths.png"
+_SHUFFLES = 5
+_MOST_SCORES = 1 << 31
+"""Scores of one pass over the users, at most: with more items than these allow, fewer users are ranked."""
+_METRICS: dict[str, Metric] = {"ndcg@10": partial(ndcg, k=10), "hr@10": partial(hit_rate, k=10)}
 
 
 def percent(share: float) -> str:
@@ -42,26 +48,56 @@ def percent(share: float) -> str:
     return f"{np.format_float_positional(100 * share, precision=3, fractional=False, trim='-')} %"
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A count or a mean, or with `share` a number in [0, 1] that is shown in per cent; None if it is not known."""
+def shown(key: str, value: float | None) -> str:
+    """A figure as it is printed: `22,363`, `8.88`, `0.0734 %` if its key is that of a share, or a dash."""
+    if value is None:
+        return _MISSING
+    if key.endswith(("share", "density")):
+        return percent(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
 
-    words: str
-    value: float | None
-    share: bool = False
+
+@dataclass(frozen=True)
+class Bin:
+    """How many users have `low` to `high` interactions, both included."""
+
+    low: int
+    high: int
+    users: int
 
     @property
-    def shown(self) -> str:
-        """`22,363`, `8.88`, `0.0734 %`, or a dash."""
-        if self.value is None:
-            return _MISSING
-        if self.share:
-            return percent(self.value)
-        return f"{self.value:,}" if isinstance(self.value, int) else f"{self.value:,.2f}"
+    def words(self) -> str:
+        """`4` or `10-14`."""
+        return f"{self.low:,}" if self.low == self.high else f"{self.low:,}-{self.high:,}"
 
 
-Section = dict[str, Figure]
-"""Figures by their key in `card.json`, in order."""
+@dataclass(frozen=True)
+class Loss:
+    """One metric with histories in order, and in random order as the mean over shuffles and its standard deviation.
+
+    low, high: 95 % bootstrap interval over users of the difference between the two.
+    """
+
+    ordered: float
+    shuffled: float
+    sd: float
+    low: float
+    high: float
+
+    @property
+    def share(self) -> float | None:
+        """The lost share of the ordered value, negative if shuffling helps; None if that value is 0."""
+        return 1 - self.shuffled / self.ordered if self.ordered else None
+
+
+@dataclass(frozen=True)
+class Sequentiality:
+    """users: how many validation targets were ranked, of `of`. by_metric: the loss in each."""
+
+    users: int
+    of: int
+    shuffles: int
+    by_metric: dict[str, Loss]
 
 
 @dataclass(frozen=True)
@@ -110,44 +146,39 @@ def make_card(
     targets: Section = {}
     for name, items in (("validation", validation_targets.targets), ("test", test_targets.targets)):
         kinds = item_groups(popularity[items], tail)
-        targets[f"{name}_tail_share"] = Figure(f"{name} targets that are tail items", _mean(kinds["tail"]), share=True)
-        targets[f"{name}_cold"] = Figure(f"{name} targets that are cold items", int(kinds["cold"].sum()))
+        targets[f"{name}_tail_share"] = (f"{name} targets that are tail items", _mean(kinds["tail"]))
+        targets[f"{name}_cold"] = (f"{name} targets that are cold items", int(kinds["cold"].sum()))
     characters = np.array([len(text) for text in corpus.texts], dtype=np.int64)
+    untrained = int((corpus.training.lengths == 0).sum())
     sections: dict[str, Section] = {
         "size": {
-            "users": Figure("users", corpus.users),
-            "items": Figure("items", corpus.items),
-            "interactions": Figure("interactions", len(whole.items)),
-            "density": Figure(
-                "density: pairs of user and item that occur", pairs / cells if cells else None, share=True
-            ),
-            "repeated_pairs": Figure("interactions that repeat a pair of user and item", len(whole.items) - pairs),
-            "training_interactions": Figure("training interactions", len(corpus.training.items)),
-            "validation_users": Figure("users with a validation target", len(validation_targets.users)),
-            "test_users": Figure("users with a test target", len(test_targets.users)),
+            "users": ("users", corpus.users),
+            "items": ("items", corpus.items),
+            "interactions": ("interactions", len(whole.items)),
+            "density": ("density: pairs of user and item that occur", pairs / cells if cells else None),
+            "repeated_pairs": ("interactions that repeat a pair of user and item", len(whole.items) - pairs),
+            "training_interactions": ("training interactions", len(corpus.training.items)),
+            "validation_users": ("users with a validation target", len(validation_targets.users)),
+            "test_users": ("users with a test target", len(test_targets.users)),
         },
         "users": {
             **_spread("interactions a user", whole.lengths),
-            "short_history_share": Figure(
-                f"test users with fewer than {short} items before the target", _mean(is_short), share=True
-            ),
-            "without_training": Figure(
-                "users without a training interaction", int((corpus.training.lengths == 0).sum())
-            ),
+            "short_history_share": (f"test users with fewer than {short} items before the target", _mean(is_short)),
+            "without_training": ("users without a training interaction", untrained),
         },
         "items": {
             **_spread("training interactions an item", popularity),
-            "tail_share": Figure(f"tail items, with 1 to {tail - 1} of them", _mean(groups["tail"]), share=True),
-            "cold": Figure("cold items, with none", int(groups["cold"].sum())),
-            "gini": Figure("Gini index (0: all items equally often)", gini(popularity) if popularity.any() else None),
+            "tail_share": (f"tail items, with 1 to {tail - 1} of them", _mean(groups["tail"])),
+            "cold": ("cold items, with none", int(groups["cold"].sum())),
+            "gini": ("Gini index (0: all items equally often)", gini(popularity) if popularity.any() else None),
         },
         "targets": targets,
         "texts": {
-            "without_text": Figure("items without any text", facts.get("items_without_text")),
-            "without_title": Figure("items without a title", facts.get("items_without_title")),
-            "duplicates": Figure("items whose text another item has already", corpus.items - len(set(corpus.texts))),
-            "characters_mean": Figure("characters a text: mean", _mean(characters)),
-            "characters_max": Figure("characters a text: longest", int(characters.max(initial=0))),
+            "without_text": ("items without any text", facts.get("items_without_text")),
+            "without_title": ("items without a title", facts.get("items_without_title")),
+            "duplicates": ("items whose text another item has already", corpus.items - len(set(corpus.texts))),
+            "characters_mean": ("characters a text: mean", _mean(characters)),
+            "characters_max": ("characters a text: longest", int(characters.max(initial=0))),
         },
     }
     return Card(
@@ -155,7 +186,7 @@ def make_card(
         about=about,
         prepared=prepared,
         sections=sections,
-        removed={name.removeprefix(_REMOVED): str(gone) for name, gone in facts.items() if name.startswith(_REMOVED)},
+        removed={name.removeprefix(_REMOVED): str(value) for name, value in facts.items() if name.startswith(_REMOVED)},
         sha256=fingerprint(corpus, validation_targets, test_targets),
         long_tail=long_tail(popularity),
         lengths=length_bins(whole.lengths),
@@ -166,10 +197,10 @@ def make_card(
 def _spread(words: str, counts: Int64) -> Section:
     known = len(counts) > 0
     return {
-        "mean": Figure(f"{words}: mean", _mean(counts)),
-        "median": Figure(f"{words}: median", float(np.median(counts)) if known else None),
-        "min": Figure(f"{words}: least", int(counts.min()) if known else None),
-        "max": Figure(f"{words}: most", int(counts.max()) if known else None),
+        "mean": (f"{words}: mean", _mean(counts)),
+        "median": (f"{words}: median", float(np.median(counts)) if known else None),
+        "min": (f"{words}: least", int(counts.min()) if known else None),
+        "max": (f"{words}: most", int(counts.max()) if known else None),
     }
 
 
@@ -188,20 +219,6 @@ def long_tail(popularity: Int64) -> tuple[float, ...]:
     return tuple(at.tolist())
 
 
-@dataclass(frozen=True)
-class Bin:
-    """How many users have `low` to `high` interactions, both included."""
-
-    low: int
-    high: int
-    users: int
-
-    @property
-    def words(self) -> str:
-        """`4` or `10-14`."""
-        return f"{self.low:,}" if self.low == self.high else f"{self.low:,}-{self.high:,}"
-
-
 def length_bins(lengths: Int64) -> tuple[Bin, ...]:
     """Users by the length (users,) of their sequences, from the bin of the shortest to that of the longest.
 
@@ -217,40 +234,6 @@ def length_bins(lengths: Int64) -> tuple[Bin, ...]:
 
 
 # Does order matter in these data? What a simple model loses if it reads histories in random order.
-
-_SHUFFLES = 5
-_MOST_SCORES = 1 << 31
-"""Scores of one pass over the users, at most: with more items than these allow, fewer users are ranked."""
-_METRICS: dict[str, Metric] = {"ndcg@10": partial(ndcg, k=10), "hr@10": partial(hit_rate, k=10)}
-
-
-@dataclass(frozen=True)
-class Loss:
-    """One metric with histories in order, and in random order as the mean over shuffles and its standard deviation.
-
-    low, high: 95 % bootstrap interval over users of the difference between the two.
-    """
-
-    ordered: float
-    shuffled: float
-    sd: float
-    low: float
-    high: float
-
-    @property
-    def share(self) -> float | None:
-        """The lost share of the ordered value, negative if shuffling helps; None if that value is 0."""
-        return 1 - self.shuffled / self.ordered if self.ordered else None
-
-
-@dataclass(frozen=True)
-class Sequentiality:
-    """users: how many validation targets were ranked, of `of`. by_metric: the loss in each."""
-
-    users: int
-    of: int
-    shuffles: int
-    by_metric: dict[str, Loss]
 
 
 def sequentiality(
@@ -302,8 +285,8 @@ def write(card: Card, folder: Path) -> None:
 
     The same card gives the same bytes, the pictures under the same version of matplotlib.
     """
-    write_atomically(folder / _LONG_TAIL, long_tail_png(card.long_tail, card.name))
-    write_atomically(folder / _LENGTHS, lengths_png(card.lengths, card.name))
+    write_atomically(folder / "long_tail.png", long_tail_png(card.long_tail, card.name))
+    write_atomically(folder / "lengths.png", lengths_png(card.lengths, card.name))
     text = json.dumps(as_json(card), ensure_ascii=False, indent=1) + "\n"
     write_atomically(folder / "card.json", text.encode())
     write_atomically(folder / "card.md", render_markdown(card).encode())
@@ -311,34 +294,37 @@ def write(card: Card, folder: Path) -> None:
 
 def as_json(card: Card) -> dict[str, Any]:
     """Returns all figures of a card as plain JSON, fractions with six significant digits."""
-    measured = card.sequentiality
-    order = None
-    if measured is not None:
-        losses = {
-            name: {**{key: _rounded(value) for key, value in asdict(loss).items()}, "lost": _rounded(loss.share)}
-            for name, loss in measured.by_metric.items()
-        }
-        order = {"users": measured.users, "of": measured.of, "shuffles": measured.shuffles, **losses}
-    sections = {
-        name: {key: _rounded(figure.value) for key, figure in section.items()}
-        for name, section in card.sections.items()
-    }
+
+    def rounded(value: float | None) -> float | None:
+        """Less than the order of a sum can change."""
+        return value if value is None or isinstance(value, int) else float(f"{value:.6g}")
+
+    order: dict[str, Any] | None = None
+    if (measured := card.sequentiality) is not None:
+        order = {"users": measured.users, "of": measured.of, "shuffles": measured.shuffles}
+        for name, loss in measured.by_metric.items():
+            order[name] = {key: rounded(value) for key, value in {**asdict(loss), "lost": loss.share}.items()}
     return {
         "name": card.name,
         "about": asdict(card.about),
         "sha256": card.sha256,
-        **sections,
+        **{
+            name: {key: rounded(value) for key, (_, value) in section.items()}
+            for name, section in card.sections.items()
+        },
         "removed": dict(card.removed),
         "sequentiality": order,
-        "long_tail": [_rounded(share) for share in card.long_tail],
-        "lengths": [asdict(lengths) for lengths in card.lengths],
+        "long_tail": list(map(rounded, card.long_tail)),
+        "lengths": list(map(asdict, card.lengths)),
         "prepared": dict(card.prepared),
     }
 
 
-def _rounded(value: float | None) -> float | None:
-    """Six significant digits, which is less than the order of a sum can change."""
-    return value if value is None or isinstance(value, int) else float(f"{value:.6g}")
+def render_markdown(card: Card) -> str:
+    """Terms first, then figures, pictures, whether order matters, and how to prepare the same data again."""
+    settings = json.dumps(card.prepared, ensure_ascii=False, indent=1)
+    order = _order_matters(card)
+    return template("data_card.md.j2").render(card=card, titles=_TITLES, shown=shown, order=order, settings=settings)
 
 
 def _order_matters(card: Card) -> list[str]:
@@ -353,31 +339,11 @@ def _order_matters(card: Card) -> list[str]:
         'the idea is that of Klenitskiy et al., "Does It Look Sequential?", RecSys 2024'
     ]
     for name, loss in measured.by_metric.items():
-        lost = _MISSING if loss.share is None else percent(loss.share)
         lines.append(
-            f"{name.upper()}: {loss.ordered:.4f} in order, {loss.shuffled:.4f} ± {loss.sd:.4f} shuffled, {lost} lost "
-            f"(95 % interval of the difference {loss.low:+.4f} to {loss.high:+.4f})"
+            f"{name.upper()}: {loss.ordered:.4f} in order, {loss.shuffled:.4f} ± {loss.sd:.4f} shuffled, "
+            f"{shown('share', loss.share)} lost (95 % interval of the difference {loss.low:+.4f} to {loss.high:+.4f})"
         )
     return lines
-
-
-def render_markdown(card: Card) -> str:
-    """Terms first, then figures, pictures, whether order matters, and how to prepare the same data again."""
-    terms = [f"- {name}: {markdown_text(text)}" for name, text in card.about.terms().items()]
-    lines = [f"# Data card: {markdown_text(card.name)}", "", *terms]
-    lines += [f"- sha256 of everything prepared: `{card.sha256}`"]
-    for name, section in card.sections.items():
-        lines += ["", f"## {_TITLES[name]}", "", "| what | value |", "| --- | ---: |"]
-        lines += [f"| {figure.words} | {figure.shown} |" for figure in section.values()]
-    removed = [f"- {markdown_text(why)}: {gone}" for why, gone in card.removed.items()]
-    lines += ["", "## Removed", "", *(removed or ["- nothing"])]
-    lines += ["", "## Long tail", "", f"![Share of interactions against share of items]({_LONG_TAIL})"]
-    lines += ["", "## Lengths", "", f"![Users by the length of their sequences]({_LENGTHS})"]
-    how, *losses = _order_matters(card)
-    lines += ["", "## Does order matter?", "", f"{how[0].upper()}{how[1:]}.", "", *(f"- {loss}" for loss in losses)]
-    settings = json.dumps(card.prepared, ensure_ascii=False, indent=1)
-    lines += ["", "## How it was prepared", "", "```json", settings, "```"]
-    return "\n".join(lines) + "\n"
 
 
 _INK, _GREY, _WORDS = "#27496d", "#8a8f98", "#555b64"
@@ -398,10 +364,10 @@ def long_tail_png(curve: Sequence[float], name: str) -> bytes:
         axes.plot(range(len(shares)), shares, color=_INK, linewidth=2.2)
         axes.plot([_MARKED], [shares[_MARKED]], "o", color=_INK, markersize=7)
         axes.set(xlim=(0, 100), ylim=(0, 102))
-        axes.set_xlabel("share of items, most popular first (%)")
-        axes.set_ylabel("share of training interactions (%)")
+        axes.set(xlabel="share of items, most popular first (%)", ylabel="share of training interactions (%)")
+        _title(axes, name, f"{_MARKED} % of the items hold {percent(curve[_MARKED])} of the training interactions")
 
-    return _png(draw, name, f"{_MARKED} % of the items hold {percent(curve[_MARKED])} of the training interactions")
+    return picture(draw, (8.0, 4.5), "png", {"font.size": 12})
 
 
 def lengths_png(bins: Sequence[Bin], name: str) -> bytes:
@@ -418,31 +384,14 @@ def lengths_png(bins: Sequence[Bin], name: str) -> bytes:
         axes.margins(x=0.02, y=0.12)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter("{x:,.0f}")
-        axes.set_xlabel("interactions of a user (number; the bins widen)")
-        axes.set_ylabel("users (number)")
+        axes.set(xlabel="interactions of a user (number; the bins widen)", ylabel="users (number)")
+        _title(axes, name, f"{sum(users):,} users by the length of their sequences")
 
-    return _png(draw, name, f"{sum(lengths.users for lengths in bins):,} users by the length of their sequences")
+    return picture(draw, (8.0, 4.5), "png", {"font.size": 12})
 
 
-def _png(draw: Callable[[Axes], None], name: str, subtitle: str) -> bytes:
-    """Draws in matplotlib's default style, without a display and without a date in the file."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.size": 12, "axes.edgecolor": _GREY, "axes.axisbelow": True})
-        canvas = Canvas(figsize=(8.0, 4.5), dpi=100, layout="constrained")
-        FigureCanvasAgg(canvas)
-        axes = canvas.add_subplot()
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
-        draw(axes)
-        axes.set_title(f"{name}\n{subtitle}", loc="left", fontsize=13, pad=12, linespacing=1.4, parse_math=False)
-        file = io.BytesIO()
-        canvas.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
+def _title(axes: Axes, name: str, subtitle: str) -> None:
+    axes.set_title(f"{name}\n{subtitle}", loc="left", fontsize=13, pad=12, linespacing=1.4, parse_math=False)
 
 
 # The card on the screen; it fits a terminal of 80 columns.
@@ -453,42 +402,35 @@ _WIDTH, _HEIGHT, _BAR = 50, 6, 40
 
 def render_terminal(card: Card) -> Group:
     """Terms, figures by section, the two plots, and whether order matters."""
-    parts: list[RenderableType] = [Text(card.name, style="bold")]
-    parts.append(_pairs({**card.about.terms(), "sha256": card.sha256}))
+
+    def heading(words: str) -> Text:
+        return Text(f"\n{words}", style="bold")
+
+    def pairs(rows: Mapping[str, str], side: str = "left") -> Padding:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column("what")
+        table.add_column("value", justify="right" if side == "right" else "left", overflow="fold")
+        for what, value in rows.items():
+            table.add_row(Text(what), Text(value))
+        return Padding.indent(table, 2)
+
+    parts: list[RenderableType] = [Text(card.name, style="bold"), pairs({**card.about.terms(), "sha256": card.sha256})]
     for name, section in card.sections.items():
-        figures = {figure.words: figure.shown for figure in section.values()}
-        parts += [_heading(_TITLES[name]), _pairs(figures, numbers=True)]
+        figures = {words: shown(key, value) for key, (words, value) in section.items()}
+        parts += [heading(_TITLES[name]), pairs(figures, "right")]
     if card.removed:
-        parts += [_heading("Removed"), _pairs(card.removed)]
+        parts += [heading("Removed"), pairs(card.removed)]
     at = [card.long_tail[round(100 * (column + 1) / _WIDTH)] for column in range(_WIDTH)]
     marks = ["100 %", *[""] * (_HEIGHT - 2), "0 %"]
     plot = [f"  {mark:>5} ┤{line}" for mark, line in zip(marks, columns(at, _HEIGHT), strict=True)]
     plot.append(f"  {'':>5}  {'0 %':<{_WIDTH - 5}}100 %")
-    parts += [_heading("Share of training interactions by share of items, most popular first"), Text("\n".join(plot))]
+    parts += [heading("Share of training interactions by share of items, most popular first"), Text("\n".join(plot))]
     widest = max((len(lengths.words) for lengths in card.lengths), default=0)
     drawn = zip(card.lengths, bars([lengths.users for lengths in card.lengths], _BAR), strict=True)
     rows = "\n".join(f"  {lengths.words:>{widest}} {bar} {lengths.users:,}" for lengths, bar in drawn)
-    parts += [_heading("Users by their number of interactions"), Text(rows)]
+    parts += [heading("Users by their number of interactions"), Text(rows), heading("Does order matter?")]
     how, *losses = _order_matters(card)
-    parts += [_heading("Does order matter?"), _indented(Text(how, style="dim")), *map(_indented, map(Text, losses))]
-    return Group(*parts)
-
-
-def _heading(words: str) -> Text:
-    return Text(f"\n{words}", style="bold")
-
-
-def _indented(content: Text | Table) -> Padding:
-    return Padding(content, (0, 0, 0, 2), expand=False)
-
-
-def _pairs(rows: Mapping[str, str], numbers: bool = False) -> Padding:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column("what")
-    table.add_column("value", justify="right" if numbers else "left", overflow="fold")
-    for what, value in rows.items():
-        table.add_row(Text(what), Text(value))
-    return _indented(table)
+    return Group(*parts, *(Padding.indent(text, 2) for text in (Text(how, style="dim"), *map(Text, losses))))
 
 
 def columns(values: Sequence[float], height: int) -> list[str]:

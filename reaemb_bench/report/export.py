@@ -34,7 +34,7 @@ from reaemb_bench.core.text import printable
 from reaemb_bench.data.interactions import About
 from reaemb_bench.report.comparison import sampled_candidates
 from reaemb_bench.report.origins import data_fingerprint, run_manifests
-from reaemb_bench.report.render import markdown_text, render_markdown
+from reaemb_bench.report.render import render_markdown, template
 from reaemb_bench.report.results import results_table
 from reaemb_bench.report.table import Table
 from reaemb_bench.report.vectors import IDS, STEM, Format, write_vectors
@@ -337,22 +337,9 @@ def _uses(value: Any) -> Iterator[str]:
 
 def render_card(card: Card, name: str, form: Format) -> str:
     """The card as Markdown. name: of the folder in which it stands."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("reaemb_bench", "report"),
-        autoescape=False,  # noqa: S701 - Markdown, not HTML
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)
-    environment.filters["text"] = markdown_text
-    environment.filters["code"] = lambda text: printable(text).replace("`", "'")
     # The title of the table stands above it already.
     results = "" if card.results is None else render_markdown(replace(card.results, title="")).rstrip()
-    return environment.get_template("card.md.j2").render(
+    return template("card.md.j2").render(
         card=card,
         run=card.run,
         corpus=card.chosen.corpus,

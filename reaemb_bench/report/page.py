@@ -12,9 +12,9 @@ from reaemb_bench.evaluation.groups import SHORT, TAIL
 from reaemb_bench.evaluation.metrics import MetricName, ndcg
 from reaemb_bench.report import comparison, plots
 from reaemb_bench.report.comparison import Compared
-from reaemb_bench.report.html import Block, Facts, Listing, Paragraph, page
 from reaemb_bench.report.origins import Manifest, data_fingerprint, run_manifests
 from reaemb_bench.report.plots import Plot, Point
+from reaemb_bench.report.render import Block, Facts, Listing, Paragraph, page
 from reaemb_bench.report.results import By, K, lists_table, users_notes
 from reaemb_bench.report.table import LEAK, Cell, Column, Row, Table
 

@@ -1,4 +1,7 @@
-"""Tables in every format: terminal, Markdown, LaTeX, SVG and HTML to read, JSON and CSV to compute with."""
+"""Tables in every format: terminal, Markdown, LaTeX, SVG and HTML to read, JSON and CSV to compute with.
+
+A page of HTML also holds plots, facts and texts; it needs no script, no other file and no network.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cache
+from html import escape as escape_html
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
@@ -19,12 +24,12 @@ from rich.text import Text
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import write_atomically
 from reaemb_bench.core.text import printable
-from reaemb_bench.report.html import page
+from reaemb_bench.report.plots import Plot
 from reaemb_bench.report.table import LEAK, MISSING, SIGNIFICANT, UNLIKE, Cell, Column, Markup, Row, Table, row_texts
 
-_SVG_COLUMNS = 80
-_SVG_FONT = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)
-_MARKDOWN = re.compile(r"[\\`*<|\[]")
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -52,14 +57,9 @@ def latex_text(text: str) -> str:
     return "".join(_LATEX.get(character, character if character.isprintable() else " ") for character in shown)
 
 
-def _latex_cell(text: str) -> str:
-    # A hyphen is too short for a minus.
-    return f"$-${latex_text(text[1:])}" if text.startswith("-") else latex_text(text)
-
-
 def markdown_text(text: str) -> str:
     """The text as Markdown shows it: none of it is markup or HTML."""
-    return _MARKDOWN.sub(r"\\\g<0>", printable(text))
+    return re.sub(r"[\\`*<|\[]", r"\\\g<0>", printable(text))
 
 
 def _csv_text(text: str) -> str:
@@ -96,7 +96,18 @@ LATEX = Markup(
     interval=r" {{\scriptsize ({} to {})}}",
     verdict=" {}",
     missing="---",
-    text=_latex_cell,
+    # A hyphen is too short for a minus.
+    text=lambda text: f"$-${latex_text(text[1:])}" if text.startswith("-") else latex_text(text),
+)
+
+HTML = Markup(
+    best="<strong>{}</strong>",
+    second="<u>{}</u>",
+    significant=SIGNIFICANT,
+    sd="<small>± {}</small>",
+    interval="<small>{} to {}</small>",
+    verdict="<small>{}</small>",
+    text=lambda text: escape_html(printable(text)),
 )
 
 
@@ -155,9 +166,8 @@ def render_latex(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return f"{' & '.join(cells).strip()} \\\\"
 
-    lines = [r"\begin{table}[htbp]", r"\centering"]
-    if table.title:
-        lines.append(rf"\caption{{{latex_text(table.title)}}}")
+    caption = [rf"\caption{{{latex_text(table.title)}}}"] if table.title else []
+    lines = [r"\begin{table}[htbp]", r"\centering", *caption]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule"]
     lines.append(line(["", *(latex_text(column.metric) for column in table.columns)]))
     if any(column.part for column in table.columns):
@@ -166,7 +176,8 @@ def render_latex(table: Table) -> str:
     for row, after in zip(table.rows, (*table.rows[1:], None), strict=True):
         name = latex_text(row.label)
         lines.append(line([rf"\textit{{{name}}}" if row.floor else name, *row_texts(table, row, LATEX)]))
-        lines += [r"\midrule"] if _ends_methods(row, after) else []
+        if _ends_methods(row, after):
+            lines.append(r"\midrule")
     lines += [r"\bottomrule", r"\end{tabular}"]
     if table.notes:
         notes = "\\\\\n".join(map(latex_text, table.notes))
@@ -181,9 +192,8 @@ def as_markdown(title: str, tables: Sequence[Table]) -> str:
 
 def as_latex(title: str, tables: Sequence[Table]) -> str:
     """A comment with the title and the package that the document needs, then the tables."""
-    return "\n".join(
-        [f"% {' '.join(printable(title).split())}; needs \\usepackage{{booktabs}}\n", *map(render_latex, tables)]
-    )
+    heading = f"% {' '.join(printable(title).split())}; needs \\usepackage{{booktabs}}\n"
+    return "\n".join([heading, *map(render_latex, tables)])
 
 
 def as_svg(title: str, tables: Sequence[Table]) -> str:
@@ -192,33 +202,25 @@ def as_svg(title: str, tables: Sequence[Table]) -> str:
     from rich.console import Console
     from rich.terminal_theme import MONOKAI
 
-    screen = Console(width=_SVG_COLUMNS, record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    screen = Console(width=80, record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     for table in tables:
         screen.print(render_terminal(table))
-    code_format = _SVG_FONT.sub("", CONSOLE_SVG_FORMAT)
+    code_format = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     return screen.export_svg(title=printable(title), unique_id="tables", theme=MONOKAI, code_format=code_format)
 
 
 def as_json(title: str, tables: Sequence[Table]) -> str:
     """All numbers in full: `tables` of `rows` whose `cells` are named by column, null if there is no number."""
-
-    def plain(table: Table) -> dict[str, Any]:
-        table = table.printable()
+    plain = []
+    for table in (table.printable() for table in tables):
         names = [column.name for column in table.columns]
         rows = [
-            {
-                "method": row.name,
-                "floor": row.floor,
-                "leaks": row.leaks,
-                "cells": dict(zip(names, map(asdict, row.cells), strict=True)),
-            }
+            {"method": row.name, "floor": row.floor, "leaks": row.leaks}
+            | {"cells": dict(zip(names, map(asdict, row.cells), strict=True))}
             for row in table.rows
         ]
-        return {"title": table.title, "columns": names, "rows": rows, "notes": list(table.notes)}
-
-    return (
-        json.dumps({"title": printable(title), "tables": list(map(plain, tables))}, ensure_ascii=False, indent=1) + "\n"
-    )
+        plain.append({"title": table.title, "columns": names, "rows": rows, "notes": list(table.notes)})
+    return json.dumps({"title": printable(title), "tables": plain}, ensure_ascii=False, indent=1) + "\n"
 
 
 def as_csv(title: str, tables: Sequence[Table]) -> str:
@@ -226,30 +228,100 @@ def as_csv(title: str, tables: Sequence[Table]) -> str:
 
     A number is followed by its deviation over seeds, a difference by the bounds of its interval and its verdict.
     """
-    headings = dict.fromkeys(
-        name for table in tables for column in table.columns for name in _fields(column, Cell(None))
-    )
+
+    def fields(column: Column, cell: Cell) -> dict[str, float | str | None]:
+        name = _csv_text(column.name)
+        if not column.difference:
+            return {name: cell.value, f"{name} sd": cell.sd}
+        low, high = cell.interval or (None, None)
+        return {name: cell.value, f"{name} low": low, f"{name} high": high, f"{name} verdict": _csv_text(cell.verdict)}
+
+    columns = [column for table in tables for column in table.columns]
+    headings = dict.fromkeys(heading for column in columns for heading in fields(column, Cell(None)))
     text = io.StringIO()
     writer = csv.DictWriter(text, ["title", "table", "method", "floor", "leaks", *headings], lineterminator="\n")
     writer.writeheader()
     for table in tables:
         for row in table.rows:
-            texts = {"title": title, "table": table.title, "method": row.name}
-            line: dict[str, object] = {name: _csv_text(text) for name, text in texts.items()}
-            line |= {"floor": row.floor, "leaks": row.leaks}
+            line: dict[str, object] = {"title": _csv_text(title), "table": _csv_text(table.title)}
+            line |= {"method": _csv_text(row.name), "floor": row.floor, "leaks": row.leaks}
             for column, cell in zip(table.columns, row.cells, strict=True):
-                line |= _fields(column, cell)
+                line |= fields(column, cell)
             writer.writerow(line)
     return text.getvalue()
 
 
-def _fields(column: Column, cell: Cell) -> dict[str, float | str | None]:
-    """A cell by the headings of its CSV columns."""
-    name = _csv_text(column.name)
-    if not column.difference:
-        return {name: cell.value, f"{name} sd": cell.sd}
-    low, high = cell.interval or (None, None)
-    return {name: cell.value, f"{name} low": low, f"{name} high": high, f"{name} verdict": _csv_text(cell.verdict)}
+@dataclass(frozen=True)
+class Paragraph:
+    """Plain text. kind: `warning`, or empty."""
+
+    text: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list of plain texts. kind: `notes` or `readings`."""
+
+    lines: Sequence[str]
+    kind: str = "notes"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A table of plain texts: rows of a name and one text for each column."""
+
+    heading: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A long text, folded under its summary."""
+
+    summary: str
+    text: str
+
+
+Block = Table | Plot | Facts | Items | Paragraph | Listing
+
+
+def page(title: str, blocks: Sequence[Block]) -> str:
+    """The page as HTML. All texts are plain; only the pictures of plots are taken as markup."""
+    named = [(type(block).__name__.lower(), block) for block in blocks]
+    return template("page.html.j2").render(title=title, blocks=named, leak=LEAK)
+
+
+@cache
+def template(name: str) -> Template:
+    """A template of this folder; in HTML every text is escaped, in Markdown what goes through the filter `text`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup as Safe
+
+    def cells(table: Table, row: Row) -> list[Safe]:
+        return [Safe(text) for text in row_texts(table, row, HTML)]  # noqa: S704 - `HTML` escapes every text
+
+    def plain(value: object) -> object:
+        return value if isinstance(value, Safe) else printable(str(value), lines=True)
+
+    is_html = ".html" in name
+    environment = Environment(
+        loader=PackageLoader("reaemb_bench", "report"),
+        autoescape=is_html,  # noqa: S701 - Markdown is not HTML
+        finalize=plain if is_html else None,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "cells": cells,
+        "text": markdown_text,
+        "quoted": lambda text: json.dumps(text, ensure_ascii=False),
+        "code": lambda text: printable(text).replace("`", "'"),
+    }
+    return environment.get_template(name)
 
 
 FORMATS: dict[str, Callable[[str, Sequence[Table]], str]] = {

@@ -95,17 +95,11 @@ class Table:
 
     def printable(self) -> Table:
         """The same table with texts from outside as every format may show them."""
-        columns = [
-            replace(column, metric=printable(column.metric), part=printable(column.part)) for column in self.columns
-        ]
-        rows = [
-            replace(
-                row,
-                name=printable(row.name),
-                cells=tuple(replace(cell, verdict=printable(cell.verdict)) for cell in row.cells),
-            )
-            for row in self.rows
-        ]
+        columns = [Column(printable(one.metric), printable(one.part), one.cost, one.difference) for one in self.columns]
+        rows = []
+        for row in self.rows:
+            cells = tuple(replace(cell, verdict=printable(cell.verdict)) for cell in row.cells)
+            rows.append(replace(row, name=printable(row.name), cells=cells))
         notes = tuple(map(printable, self.notes))
         return Table(printable(self.title), tuple(columns), tuple(rows), notes, printable(self.rows_are))
 
@@ -129,18 +123,15 @@ def cell_text(column: Column, cell: Cell, markup: Markup) -> str:
     if cell.value is None:
         return markup.missing + (markup.text(UNLIKE) if cell.unlike else "")
 
-    def shown(value: float) -> str:
-        return markup.text(column.shown(value))
-
-    text = shown(cell.value)
+    text = markup.text(column.shown(cell.value))
     if cell.best or cell.second:
         text = (markup.best if cell.best else markup.second).format(text)
     if cell.significant:
         text += markup.significant
     if cell.sd is not None:
-        text += markup.sd.format(shown(cell.sd))
+        text += markup.sd.format(markup.text(column.shown(cell.sd)))
     if cell.interval is not None:
-        text += markup.interval.format(*map(shown, cell.interval))
+        text += markup.interval.format(*(markup.text(column.shown(bound)) for bound in cell.interval))
     if cell.verdict:
         text += markup.verdict.format(markup.text(cell.verdict))
     return text
@@ -182,15 +173,9 @@ def mark_second(rows: Sequence[Row]) -> tuple[Row, ...]:
 def _marked(rows: Sequence[Row], rank: int, mark: Callable[[Cell], Cell]) -> tuple[Row, ...]:
     if len(rows) < 2:
         return tuple(rows)
-
-    def marked(column: tuple[Cell, ...]) -> list[Cell]:
+    columns = []
+    for column in zip(*(row.cells for row in rows), strict=True):
         printed = [None if cell.value is None else round(cell.value, DECIMALS) for cell in column]
-        ranked = sorted({value for value in printed if value is not None}, reverse=True)
-        wanted = ranked[rank] if rank < len(ranked) else None
-        return [
-            mark(cell) if value is not None and value == wanted else cell
-            for cell, value in zip(column, printed, strict=True)
-        ]
-
-    columns = [marked(column) for column in zip(*(row.cells for row in rows), strict=True)]
-    return tuple(replace(row, cells=tuple(column[position] for column in columns)) for position, row in enumerate(rows))
+        wanted = sorted({value for value in printed if value is not None}, reverse=True)[rank : rank + 1]
+        columns.append([mark(cell) if value in wanted else cell for cell, value in zip(column, printed, strict=True)])
+    return tuple(replace(row, cells=tuple(cells)) for row, cells in zip(rows, zip(*columns, strict=True), strict=True))

@@ -18,8 +18,7 @@ from rich.console import Console
 
 from reaemb_bench.core.text import printable
 from reaemb_bench.report.data_card import render_markdown
-from reaemb_bench.report.html import Listing, Paragraph, page
-from reaemb_bench.report.render import FORMATS, render_terminal, write_tables
+from reaemb_bench.report.render import FORMATS, Listing, Paragraph, page, render_terminal, write_tables
 from reaemb_bench.report.table import Cell, Column, Row, Table
 from tests.conftest import Said
 from tests.report.test_data_card import card_of, parts

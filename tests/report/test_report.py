@@ -20,7 +20,7 @@ from reaemb_bench.core.artifacts import Corpus, Encoder, Floors, Ranks, Sequence
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.runs import Result, Run
 from reaemb_bench.core.store import PROGRESS_FILE, Store, save_checksummed
-from reaemb_bench.report import html
+from reaemb_bench.report import render as html
 from reaemb_bench.report.page import in_words, report, report_html
 from reaemb_bench.report.table import Cell, Column, Row, Table
 from tests.conftest import TOYS, Said
