@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,78 +11,9 @@ import polars
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import is_file
 from reaemb_bench.core.registry import nearest
-from reaemb_bench.data.json_lines import parse_json
-from reaemb_bench.data.lines import BadLines, Field, blocks, lines, prefetched
+from reaemb_bench.data.lines import lines, parse_json
 from reaemb_bench.data.text import as_text
 from reaemb_bench.data.times import refuse_first
-
-# Helper columns; no column of a file can have a line break in its name.
-_LINE, _NUMBER, _MORE, _FAULT = "\nline", "\nnumber", "\nmore", "\nfault"
-
-
-def read_delimited(
-    file: Path, columns: Sequence[str], fields: Mapping[str, Field], separator: str, header: bool, bad: BadLines
-) -> polars.DataFrame:
-    """Returns the wanted columns of all sound lines in the file's order; blank lines are skipped, quotes are text.
-
-    columns: what stands in each line, in order. fields: those wanted, of kind text (String, without surrounding space),
-    whole (Int64), number (Float64) or decimal (String); an empty cell is null. header: the first line is not a row.
-    bad: counts lines that are not UTF-8, have more or fewer fields than columns, lack a required field or have
-    something else where a number or a time should be. Raises UserError if there are more of them than tolerated.
-    """
-    cells = polars.col(_LINE).str.split_exact(separator, len(columns)).struct.rename_fields([*columns, _MORE])
-    read = {name: _cell(polars.col(name), field) for name, field in fields.items()}
-    fault = _fault(columns, fields, read)
-    types = {"text": polars.String, "whole": polars.Int64, "number": polars.Float64, "decimal": polars.String}
-    frames = [polars.DataFrame(schema={name: types[field.kind] for name, field in fields.items()})]
-
-    def judged(block: bytes) -> tuple[int, polars.DataFrame]:
-        """How many lines a block has, and those that are not blank with their numbers, cells and faults."""
-        text = polars.DataFrame({_LINE: [block[:-1].decode("utf-8", "replace")]})
-        rows = text.select(polars.col(_LINE).str.split("\n").explode()).with_row_index(_NUMBER, 1)
-        filled = rows.lazy().filter(polars.col(_LINE).str.strip_chars() != "")
-        return rows.height, filled.with_columns(cells.alias("")).unnest("").select(_NUMBER, fault, **read).collect()
-
-    start = 0
-    for height, rows in prefetched(map(judged, blocks(file))):
-        if header and start == 0:
-            rows = rows.filter(polars.col(_NUMBER) > 1)
-        for number, reason in rows.filter(polars.col(_FAULT).is_not_null()).select(_NUMBER, _FAULT).rows():
-            bad.add(start + number, reason)
-        frames.append(rows.filter(polars.col(_FAULT).is_null()).drop(_NUMBER, _FAULT))
-        start += height
-    return polars.concat(frames)
-
-
-def _cell(cell: polars.Expr, field: Field) -> polars.Expr:
-    """The cell as its kind; null if it is empty or of another kind."""
-    stripped = cell.str.strip_chars()
-    filled = polars.when(stripped != "").then(stripped)
-    if field.kind == "text":
-        return filled
-    number = filled.cast(polars.Int64 if field.kind == "whole" else polars.Float64, strict=False)
-    sound = number.is_between(*field.bounds) if field.bounds else number.is_finite()
-    return polars.when(sound).then(filled if field.kind == "decimal" else number)
-
-
-def _fault(columns: Sequence[str], fields: Mapping[str, Field], read: Mapping[str, polars.Expr]) -> polars.Expr:
-    """What is wrong with a line; null if nothing is."""
-    fault = (
-        polars.when(polars.col(_LINE).str.contains("\ufffd", literal=True))
-        .then(polars.lit("not in UTF-8"))
-        .when(polars.col(columns[-1]).is_null())
-        .then(polars.lit(f"fewer fields than {len(columns)}"))
-        .when(polars.col(_MORE).is_not_null())
-        .then(polars.lit(f"more fields than {len(columns)}"))
-    )
-    for name, field in fields.items():
-        empty = polars.col(name).str.strip_chars() == ""
-        if field.required:
-            fault = fault.when(empty).then(polars.lit(f"no '{name}'"))
-        if field.kind != "text":
-            fault = fault.when(~empty & read[name].is_null()).then(polars.lit(f"'{name}' is not a {field.called}"))
-    return fault.alias(_FAULT)
-
 
 Format = Literal["auto", "csv", "tsv", "parquet", "jsonl"]
 

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.data.lines import BadLines, Field
-from reaemb_bench.data.tables import read_delimited
+from reaemb_bench.data.lines import BadLines, Field, read_delimited
 
 COLUMNS = ("user", "note", "stars", "time")
 FIELDS = {

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.data import lines
 from reaemb_bench.data.interactions import Removed
-from reaemb_bench.data.json_lines import read_json_lines
-from reaemb_bench.data.lines import BadLines, Field
+from reaemb_bench.data.lines import BadLines, Field, read_json_lines
 
 FIELDS = {
     "user": Field("text", required=True),

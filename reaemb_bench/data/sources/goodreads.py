@@ -13,8 +13,7 @@ from pydantic import Field as Setting
 from reaemb_bench.core.files import file_digests
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import About, Attributes, Interactions
-from reaemb_bench.data.json_lines import read_json_lines
-from reaemb_bench.data.lines import BadLines, Field
+from reaemb_bench.data.lines import BadLines, Field, read_json_lines
 from reaemb_bench.data.sources.reviews import Form, Line, ReviewFiles, read_reviews
 from reaemb_bench.data.text import one_text, plain_text
 

@@ -20,8 +20,7 @@ from reaemb_bench.core.files import is_file, sha256_of, write_atomically
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.download import fingerprint, released, wheel_member
 from reaemb_bench.data.interactions import About, Attributes, Interactions, Removed, without_duplicates
-from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines
-from reaemb_bench.data.tables import read_delimited
+from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines, read_delimited
 from reaemb_bench.data.text import plain_text
 
 _OF_RELEASE = NotHashed("fingerprint hashes the two files in it that are read")

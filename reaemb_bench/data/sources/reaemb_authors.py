@@ -15,8 +15,7 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import file_digests, real_path
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import SCHEMA, About, Attributes, Interactions, Removed, without_duplicates
-from reaemb_bench.data.json_lines import read_json_lines
-from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines
+from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines, read_json_lines
 from reaemb_bench.data.sources.yelp import FROM_THE_FUTURE
 from reaemb_bench.data.text import plain_text
 

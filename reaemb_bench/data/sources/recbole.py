@@ -14,9 +14,9 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import file_digests, is_file
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import SCHEMA, About, Attributes, Interactions, Removed, without_duplicates
-from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines
+from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines, read_delimited
 from reaemb_bench.data.sources.table import OptionalColumn, attribute_labels
-from reaemb_bench.data.tables import TableFile, read_delimited
+from reaemb_bench.data.tables import TableFile
 from reaemb_bench.data.text import as_text, plain_text, readable
 from reaemb_bench.data.times import Unit, whole_times
 
