@@ -16,7 +16,7 @@ Unit = TimeUnit | Literal["position"]
 _UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
 _ISO = (
     r"^(?<year>\d{4})[-/.](?<month>\d{1,2})[-/.](?<day>\d{1,2})"
-    r"(?:[T ](?<clock>\d{1,2}:\d{2}(?::\d{2})?)(?:[.,](?<fraction>\d{1,9}))?)?"
+    r"(?:[T ](?<clock>\d{1,2}:\d{2})(?<second>:\d{2})?(?:[.,](?<fraction>\d{1,9}))?)?"
     r"\s*(?:Z|UTC|GMT|(?<sign>[+-])(?<hours>\d{2}):?(?<minutes>\d{2}))?$"
 )
 _FORMATS = [
@@ -38,32 +38,40 @@ def whole_times(series: polars.Series, file: Path, time_format: str = "") -> tup
     but year-month-day. Raises UserError at the first value that is not a time, that lies before 1970 or in another
     unit than the others, and if different times would become equal.
     """
+    unit: Unit
     if series.dtype == polars.String:
         series = series.str.strip_chars()
-        is_number = series.cast(polars.Float64, strict=False).is_not_null()
-        dates = bool(time_format) or 2 * is_number.sum() < series.count()
-    else:
-        dates = bool(time_format) or series.dtype.is_temporal()
-    if not dates:
-        return _numbers(series, file)
-    if series.dtype.is_temporal():
-        times, unit = _typed_dates(series, file)
+    if series.dtype == polars.Date:
+        times, unit = series.dt.epoch("s"), "s"
+    elif isinstance(series.dtype, polars.Datetime):
+        unit = series.dtype.time_unit
+        times = series.dt.epoch(unit)
+    elif series.dtype.is_temporal():
+        raise UserError(f"{file}, column '{series.name}' is of type {series.dtype}; give dates or numbers")
     elif time_format:
-        times, unit = _formatted_dates(series, time_format)
-    else:
+        text = series.cast(polars.String)
+        unit = "ns" if text.str.contains(r"[.,]\d{7}").any() else "us"
+        try:
+            times = text.str.to_datetime(time_format, time_unit=unit, strict=False).dt.epoch(unit)
+        except polars.exceptions.PolarsError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"source.time_format '{time_format}' cannot be used ({reason}); correct it") from None
+    elif series.dtype == polars.String and 2 * series.cast(polars.Float64, strict=False).count() < series.count():
         times, unit = _iso_dates(series, file)
-    wanted = f"a date of the form {time_format}; correct it or set another time_format"
-    if not time_format:
-        formats = " or ".join(f'"{form}"' for form in fitting_formats(series) or _FORMATS[:1])
-        wanted = f"a time; give whole seconds, positions, or dates like 2024-05-31, or set time_format = {formats}"
-    refuse_first(series, times.is_null(), file, wanted)
+    else:
+        return _numbers(series, file)
+    if times.null_count():
+        wanted = f"a date of the form {time_format}; correct it or set another time_format"
+        if not time_format:
+            formats = " or ".join(f'"{form}"' for form in _fitting_formats(series) or _FORMATS[:1])
+            wanted = f"a time; give whole seconds, positions, or dates like 2024-05-31, or set time_format = {formats}"
+        refuse_first(series, times.is_null(), file, wanted)
     refuse_first(series, times <= 0, file, "a time after 1970; correct it or leave out such rows")
     return times, unit
 
 
-def fitting_formats(series: polars.Series) -> list[str]:
-    """Returns the usual ways of writing dates that fit all values (rows,) of a text column; several if it may be read
-    in several ways."""
+def _fitting_formats(series: polars.Series) -> list[str]:
+    """The usual ways of writing dates that fit all values of a text column; several if it may be read in several."""
     texts = series.drop_nulls().unique().head(_MOST_TEXTS)
     if series.dtype != polars.String or texts.is_empty():
         return []
@@ -72,46 +80,24 @@ def fitting_formats(series: polars.Series) -> list[str]:
     return [form for form, read in dates.items() if not read.null_count() and read.dt.year().min() >= _FIRST_YEAR]  # type: ignore[operator]
 
 
-def _typed_dates(series: polars.Series, file: Path) -> tuple[polars.Series, Unit]:
-    if series.dtype == polars.Date:
-        return series.dt.epoch("s"), "s"
-    if not isinstance(series.dtype, polars.Datetime):
-        raise UserError(f"{file}, column '{series.name}' is of type {series.dtype}; give dates or numbers")
-    return series.dt.epoch(series.dtype.time_unit), series.dtype.time_unit
-
-
-def _formatted_dates(series: polars.Series, time_format: str) -> tuple[polars.Series, Unit]:
-    text = series.cast(polars.String)
-    unit: Literal["ns", "us"] = "ns" if text.str.contains(r"[.,]\d{7}").any() else "us"
-    try:
-        moments = text.str.to_datetime(time_format, time_unit=unit, strict=False)
-    except polars.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"source.time_format '{time_format}' cannot be used ({reason}); correct it") from None
-    return moments.dt.epoch(unit), unit
-
-
 def _iso_dates(series: polars.Series, file: Path) -> tuple[polars.Series, Unit]:
     """Dates with the year first, with or without a time of day, a fraction of up to nine digits and an offset."""
-    parts = series.str.extract_groups(_ISO).struct.unnest()
-    date = polars.concat_str("year", *(polars.col(name).str.zfill(2) for name in ("month", "day")), separator="-")
-    clock = polars.col("clock").fill_null("00:00").str.zfill(5)
-    clock = polars.when(clock.str.len_chars() < 6).then(clock + ":00").otherwise(clock.str.zfill(8))
-    moment = polars.concat_str(date, clock, separator=" ").str.to_datetime(
-        "%Y-%m-%d %H:%M:%S", time_unit="ms", strict=False
-    )
+    clock = polars.col("clock").fill_null("00:00") + polars.col("second").fill_null(":00")
+    moment = polars.format("{}-{}-{} {}", "year", "month", "day", clock)
     hours, minutes = (polars.col(name).fill_null("0").cast(polars.Int64) for name in ("hours", "minutes"))
     offset = (3600 * hours + 60 * minutes) * polars.when(polars.col("sign") == "-").then(-1).otherwise(1)
-    fraction = polars.col("fraction").fill_null("").str.strip_chars_end("0")
-    parts = parts.select(seconds=moment.dt.epoch("s") - offset, fraction=fraction)
-    digits = parts["fraction"].str.len_chars().max()
-    unit = _UNITS[-(-int(digits or 0) // 3)]  # type: ignore[arg-type]
-    width, per_second = 3 * _UNITS.index(unit), PER_SECOND[unit]
-    latest = parts["seconds"].max()
+    parts = series.str.extract_groups(_ISO).struct.unnest()
+    parts = parts.select(
+        seconds=moment.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="ms", strict=False).dt.epoch("s") - offset,
+        fraction=polars.col("fraction").fill_null("").str.strip_chars_end("0"),
+    )
+    digits, latest = parts["fraction"].str.len_chars().max(), parts["seconds"].max()
+    step = -(-int(digits or 0) // 3)  # type: ignore[arg-type]
+    per_second = PER_SECOND[_UNITS[step]]
     if isinstance(latest, int) and latest >= 2**63 // per_second:
         raise UserError(f"{file}, column '{series.name}': {_FINER}")
-    below = polars.col("fraction").str.pad_end(max(width, 1), "0").cast(polars.Int64) if width else polars.lit(0)
-    return parts.select((polars.col("seconds") * per_second + below).alias(series.name)).to_series(), unit
+    below = polars.col("fraction").str.pad_end(max(3 * step, 1), "0").cast(polars.Int64)
+    return parts.select((polars.col("seconds") * per_second + below).alias(series.name)).to_series(), _UNITS[step]
 
 
 def _numbers(series: polars.Series, file: Path) -> tuple[polars.Series, Unit]:
@@ -131,36 +117,29 @@ def _numbers(series: polars.Series, file: Path) -> tuple[polars.Series, Unit]:
     if unit:
         wanted = f"in the unit of {series[numbers.arg_max() or 0]}; give all times in one unit, and no row without one"
         refuse_first(series, numbers < FIRST_SECOND * PER_SECOND[unit], file, wanted)
-    if whole.null_count():
-        whole, unit = _fractions(series, numbers, unit, lossy, file)
-    return whole, unit or "position"
-
-
-def _fractions(
-    series: polars.Series, numbers: polars.Series, unit: TimeUnit | None, lossy: bool, file: Path
-) -> tuple[polars.Series, TimeUnit | None]:
-    """Returns numbers with fractions in the coarsest unit in which they differ; positions as ranks if none does."""
-    steps = range(_UNITS.index(unit) if unit else 0, len(_UNITS))
-    distinct = numbers.n_unique()
+    if not whole.null_count():
+        return whole, unit or "position"
+    # There are fractions: take the coarsest unit in which all times differ, and ranks of positions if none does.
+    finer = _UNITS[_UNITS.index(unit) :] if unit else _UNITS
     if lossy:
         # Floats do not hold all digits of the text.
-        exact = {text: Decimal(text) for text in series.unique()}
-        rank = {value: number for number, value in enumerate(sorted(set(exact.values())))}
+        decimals = {text: Decimal(text) for text in series.unique()}
+        rank = {value: number for number, value in enumerate(sorted(set(decimals.values())))}
         if unit is None:
-            ranks = {text: rank[value] for text, value in exact.items()}
-            return series.replace_strict(ranks, return_dtype=polars.Int64), None
-        for step in steps:
-            scaled = {text: value.scaleb(3 * (step - steps[0])) for text, value in exact.items()}
+            ranks = {text: rank[value] for text, value in decimals.items()}
+            return series.replace_strict(ranks, return_dtype=polars.Int64), "position"
+        for step, finer_unit in enumerate(finer):
+            scaled = {text: value.scaleb(3 * step) for text, value in decimals.items()}
             if all(value == int(value) < 2**63 for value in scaled.values()):
                 wholes = {text: int(value) for text, value in scaled.items()}
-                return series.replace_strict(wholes, return_dtype=polars.Int64), _UNITS[step]
+                return series.replace_strict(wholes, return_dtype=polars.Int64), finer_unit
     else:
-        for step in steps[1:]:
-            scaled_numbers = (numbers * 1000.0 ** (step - steps[0])).round()
-            if scaled_numbers.n_unique() == distinct and float(scaled_numbers.abs().max()) < 2**63:  # type: ignore[arg-type]
-                return scaled_numbers.cast(polars.Int64), _UNITS[step] if unit else None
+        for step, finer_unit in enumerate(finer[1:], 1):
+            rounded = (numbers * 1000.0**step).round()
+            if rounded.n_unique() == numbers.n_unique() and float(rounded.abs().max()) < 2**63:  # type: ignore[arg-type]
+                return rounded.cast(polars.Int64), finer_unit if unit else "position"
         if unit is None:
-            return numbers.rank("dense").cast(polars.Int64), None
+            return numbers.rank("dense").cast(polars.Int64), "position"
     raise UserError(f"{file}, column '{series.name}': {_FINER}")
 
 
