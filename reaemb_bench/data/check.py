@@ -14,8 +14,7 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.recipe import load
 from reaemb_bench.core.registry import nearest
 from reaemb_bench.data.prepare import Prepare
-from reaemb_bench.data.sources.table import Table
-from reaemb_bench.data.tables import SUFFIXES, TableFile, keys, read_table
+from reaemb_bench.data.sources.table import SUFFIXES, Table, TableFile, keys, read_table, require_column
 from reaemb_bench.data.text import as_text, attribute_text
 from reaemb_bench.data.times import whole_times
 
@@ -107,7 +106,7 @@ def open_files(paths: Sequence[Path], columns: Mapping[str, str]) -> Files:
         roles = {role: columns.get(role, guess(table.columns, role)) for role in _ROLES_OF[what]}
         for role, column in roles.items():
             if column:
-                table.require(column, role)
+                require_column(file, table.columns, column, role)
             elif role in ("user", "item", "item_key"):
                 raise UserError(
                     f"{file}: none of the columns {', '.join(table.columns)} looks like the {role}; "
@@ -150,7 +149,7 @@ def _files_of_recipe(file: Path) -> Files:
         table = read_table(Path(spec[what]), spec[f"{what}_format"], source.separator, source.quote, what)
         for role in roles:
             if spec[role]:
-                table.require(spec[role], f"source.{role}")
+                require_column(table.file, table.columns, spec[role], f"source.{role}")
         tables.append(table)
     return Files(spec, *tables)
 

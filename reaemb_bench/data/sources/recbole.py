@@ -9,21 +9,21 @@ from typing import Annotated, Any, ClassVar
 import polars
 from pydantic import Field as Setting
 
-from reaemb_bench.core.component import Component, NotHashed
+from reaemb_bench.core.component import NotHashed
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import file_digests, is_file
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import SCHEMA, About, Attributes, Interactions, Removed, without_duplicates
-from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines, read_delimited
-from reaemb_bench.data.sources.table import OptionalColumn, attribute_labels
-from reaemb_bench.data.tables import TableFile
+from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, MalformedLimit, lines, read_delimited
+from reaemb_bench.data.sources import FileSource
+from reaemb_bench.data.sources.table import OptionalColumn, attribute_labels, require_column
 from reaemb_bench.data.text import as_text, plain_text, readable
 from reaemb_bench.data.times import Unit, whole_times
 
 _TYPES = ("token", "token_seq", "float", "float_seq")
 
 
-class Atomic(Component):
+class Atomic(FileSource):
     """A pair of atomic files, `NAME.inter` and `NAME.item`; column names are settings, types stand in the files.
 
     token_seq and float_seq become lists, except in the title and in `texts`. Items without a line of their own keep
@@ -62,51 +62,16 @@ class Atomic(Component):
     """What stands between the elements of token_seq and float_seq."""
     instruction: str = "The item has the following attributes:"
     """Line before an item's attributes."""
-    malformed_limit: int = Setting(default=MALFORMED_LIMIT, ge=0)
-    """Malformed lines that are tolerated in each file; they are counted and left out."""
+    malformed_limit: MalformedLimit = MALFORMED_LIMIT
 
-    def identity(self) -> dict[str, Any]:
-        """Settings and contents without paths: the same files in another folder are the same data."""
-        return {**super().identity(), "path": "", "name": self.name or self._pair[0].stem}
+    @property
+    def data_name(self) -> str:
+        """The name in tables."""
+        return self.name or self._pair[0].stem
 
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of both files, or the first that is missing."""
-        interactions, items = self._pair
-        return file_digests({"interactions": interactions, "items": items})
-
-    def read(self, machine: Machine) -> Interactions:
-        """Returns all interactions and item attributes. Raises UserError naming file, column and cure."""
-        interactions, descriptions = self._pair
-        bad_rows, bad_items = (BadLines(file, self.malformed_limit) for file in self._pair)
-        types = _types(interactions)
-        for setting, column, kind in (
-            *(("user", self.user, "token"), ("item", self.item, "token")),
-            *(("timestamp", self.timestamp, "float"), ("rating", self.rating, "float")),
-        ):
-            if column:
-                _require(interactions, types, column, f"source.{setting}", kind)
-        fields = {self.user: Field("text", required=True), self.item: Field("text", required=True)}
-        if self.timestamp:
-            fields[self.timestamp] = Field("decimal", required=True)
-        if self.rating:
-            fields[self.rating] = Field("number")
-        read = read_delimited(interactions, tuple(types), fields, "\t", True, bad_rows)
-        unit: Unit = "position"
-        times = polars.int_range(read.height, dtype=polars.Int64, eager=True)
-        if self.timestamp:
-            times, unit = whole_times(read[self.timestamp], interactions)
-        no_ratings = polars.repeat(None, read.height, dtype=polars.Float64, eager=True)
-        ratings = read[self.rating] if self.rating else no_ratings
-        frame = polars.DataFrame(dict(zip(SCHEMA, (read[self.user], read[self.item], times, ratings), strict=True)))
-
-        items, repeated = self._items(descriptions, bad_items)
-        removed = {
-            **bad_rows.removed("interactions"),
-            **bad_items.removed("items"),
-            "repeated items": Removed(items=repeated),
-        }
-        name = self.name or interactions.stem
-        return without_duplicates(Interactions(name, frame, items, self.instruction, removed, self.about, unit))
+        return file_digests(dict(zip(("interactions", "items"), self._pair, strict=True)))
 
     @property
     def _pair(self) -> tuple[Path, Path]:
@@ -120,31 +85,55 @@ class Atomic(Component):
             file = files[0] if files else file / f"{file.name}.inter"
         return file, file.with_suffix(".item")
 
-    def _items(self, file: Path, bad: BadLines) -> tuple[dict[str, Attributes], int]:
-        """Item key -> attributes, and how many lines repeat a key."""
-        types = _types(file)
-        _require(file, types, self.item, "source.item", "token")
-        labels = attribute_labels(self.title, self.attributes)
-        for label, column in labels.items():
-            _require(file, types, column, "source.title" if label == "title" else "source.attributes")
+    def read(self, machine: Machine) -> Interactions:
+        """Returns all interactions and item attributes. Raises UserError naming file, column and cure."""
+        interactions, descriptions = self._pair
+        bad_rows, bad_items = (BadLines(file, self.malformed_limit) for file in self._pair)
+        types = _types(interactions)
+        fields = {
+            "user": Field("text", required=True),
+            "item": Field("text", required=True),
+            "timestamp": Field("decimal", required=True),
+            "rating": Field("number"),
+        }
+        columns = {role: getattr(self, role) for role in fields if getattr(self, role)}
+        for role, column in columns.items():
+            _require(interactions, types, column, role, "token" if fields[role].kind == "text" else "float")
+        wanted = {column: fields[role] for role, column in columns.items()}
+        read = read_delimited(interactions, tuple(types), wanted, "\t", True, bad_rows)
+        unit: Unit = "position"
+        times = polars.int_range(read.height, dtype=polars.Int64, eager=True)
+        if self.timestamp:
+            times, unit = whole_times(read[self.timestamp], interactions)
+        rating = read[self.rating] if self.rating else polars.repeat(None, read.height, eager=True)
+        parts = (read[self.user], read[self.item], times, rating)
+        frame = polars.DataFrame(dict(zip(SCHEMA, parts, strict=True)), schema=SCHEMA)
+
+        types = _types(descriptions)
+        _require(descriptions, types, self.item, "item", "token")
+        labels = attribute_labels(descriptions, types, self.title, self.attributes)
         items: dict[str, Attributes] = {}
         repeated = 0
-        for number, line in lines(file):
+        for number, line in lines(descriptions):
             if number == 1:
                 continue
-            with bad.line(number):
+            with bad_items.line(number):
                 cells = line.decode("utf-8").split("\t")
                 if len(cells) != len(types):
                     raise ValueError(f"{'fewer' if len(cells) < len(types) else 'more'} fields than {len(types)}")
                 row = dict(zip(types, map(str.strip, cells), strict=True))
                 if not row[self.item]:
                     raise ValueError(f"no '{self.item}'")
-                attributes = {
-                    label: self._value(column, types[column], row[column]) for label, column in labels.items()
-                }
+                attributes = {label: self._value(name, types[name], row[name]) for label, name in labels.items()}
                 repeated += row[self.item] in items
                 items.setdefault(row[self.item], attributes)
-        return items, repeated
+        removed = {
+            **bad_rows.removed("interactions"),
+            **bad_items.removed("items"),
+            "repeated items": Removed(items=repeated),
+        }
+        data = Interactions(self.data_name, frame, items, self.instruction, removed, self.about, unit)
+        return without_duplicates(data)
 
     def _value(self, column: str, kind: str, cell: str) -> str | list[str]:
         """A cell as its type asks for. Raises ValueError if a number is none."""
@@ -155,7 +144,7 @@ class Atomic(Component):
         if kind == "float":
             return _number(cell, column) if cell else ""
         parts = [part.strip() for part in cell.split(self.sequence_separator) if part.strip()]
-        return [*map(plain_text, parts)] if kind == "token_seq" else [_number(part, column) for part in parts]
+        return [plain_text(part) if kind == "token_seq" else _number(part, column) for part in parts]
 
 
 def _types(file: Path) -> dict[str, str]:
@@ -178,12 +167,12 @@ def _types(file: Path) -> dict[str, str]:
     return types
 
 
-def _require(file: Path, types: dict[str, str], column: str, setting: str, kind: str = "") -> None:
+def _require(file: Path, types: dict[str, str], column: str, setting: str, kind: str) -> None:
     """Raises UserError if there is no such column or if it is not of this type."""
-    TableFile(file, tuple(types), []).require(column, setting)
-    if kind and types[column] != kind:
+    require_column(file, types, column, f"source.{setting}")
+    if types[column] != kind:
         raise UserError(
-            f"{file}, column '{column}' (setting {setting}) is of type {types[column]} and not {kind}; "
+            f"{file}, column '{column}' (setting source.{setting}) is of type {types[column]} and not {kind}; "
             "name another column"
         )
 

@@ -15,7 +15,7 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import file_digests
 from reaemb_bench.data.interactions import About, Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, read_json_lines
-from reaemb_bench.data.tables import keys
+from reaemb_bench.data.sources.table import keys
 
 Line = dict[str, Any]
 
