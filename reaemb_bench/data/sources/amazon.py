@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import About, Attributes, Interactions
 from reaemb_bench.data.lines import Field
-from reaemb_bench.data.sources.reviews import Form, Line, ReviewFiles, read_reviews
+from reaemb_bench.data.sources.reviews import Line, ReviewFiles, read_reviews
 from reaemb_bench.data.text import one_text, plain_text
 
 _FEATURES = 4
-_INSTRUCTION = "The item has the following attributes:"
 _SENTENCES = re.compile(r"(?<=[.!?])\s")
+# A price starts with digits, perhaps after a currency's sign, or with a name and a colon.
+_PRICE = re.compile(r"(?:\w+: [^{}]*)?\D{0,3}\d")
 _LICENCE = "published for research; no licence stated, citation asked for"
-
-
-def _fields(texts: str, lists: str) -> dict[str, Field]:
-    """Fields of the metadata: the title, further ones that may hold anything, and lists."""
-    anything, parts = dict.fromkeys(texts.split(), Field("json")), dict.fromkeys(lists.split(), Field("parts"))
-    return {"title": Field("text"), **anything, **parts}
 
 
 class Amazon2023(ReviewFiles):
@@ -39,18 +33,7 @@ class Amazon2023(ReviewFiles):
 
     def read(self, machine: Machine) -> Interactions:
         """Returns all reviews and the reviewed items. Raises UserError naming file, lines and cure."""
-        form = Form(
-            user="user_id",
-            item="parent_asin",
-            time="timestamp",
-            rating="rating",
-            moment=Field("whole", required=True, unit="ms"),
-            key="parent_asin",
-            fields=_fields("main_category price store", "categories features description"),
-            attributes=_attributes_2023,
-            instruction=_INSTRUCTION,
-        )
-        return read_reviews(self, form)
+        return _read(self, 2023)
 
 
 class Amazon2018(ReviewFiles):
@@ -69,7 +52,7 @@ class Amazon2018(ReviewFiles):
 
     def read(self, machine: Machine) -> Interactions:
         """Returns all reviews and the reviewed items. Raises UserError naming file, lines and cure."""
-        return read_reviews(self, _older_form(_attributes_2018, "category categories feature description"))
+        return _read(self, 2018)
 
 
 class Amazon2014(ReviewFiles):
@@ -87,77 +70,45 @@ class Amazon2014(ReviewFiles):
 
     def read(self, machine: Machine) -> Interactions:
         """Returns all reviews and the reviewed items. Raises UserError naming file, lines and cure."""
-        return read_reviews(self, _older_form(_attributes_2014, "category categories description", literals=True))
+        return _read(self, 2014)
 
 
-def _older_form(attributes: Callable[[Line], Attributes], lists: str, literals: bool = False) -> Form:
-    return Form(
-        user="reviewerID",
-        item="asin",
-        time="unixReviewTime",
-        rating="overall",
-        moment=Field("whole", required=True, unit="s"),
-        key="asin",
-        fields=_fields("price brand", lists),
-        attributes=attributes,
-        instruction=_INSTRUCTION,
-        literals=literals,
+def _read(files: ReviewFiles, edition: int) -> Interactions:
+    categories = {2014: ("categories", "category"), 2018: ("category", "categories"), 2023: ("categories",)}[edition]
+    features = {2014: "", 2018: "feature", 2023: "features"}[edition]
+    store, main_category = ("store", "main_category") if edition == 2023 else ("brand", "")
+
+    def attributes(line: Line) -> Attributes:
+        title, price = line["title"] or "", one_text(line["price"])
+        if edition == 2018 and "getTime" in title:
+            # A piece of the shop's page.
+            title = ""
+        others = next((line[name] for name in categories if line[name]), ())
+        names: dict[str, str] = {}
+        for name in map(one_text, (line.get(main_category), *others)):
+            names.setdefault(name.lower(), name)
+        short = (one_text(feature).split(" - ")[0].strip() for feature in line.get(features) or ())
+        paragraph = next((text for text in map(one_text, line["description"] or ()) if text), "")
+        return {
+            "title": plain_text(title),
+            "category": [name for name in names.values() if name],
+            "price": price if _PRICE.match(price) else "",
+            store: one_text(line[store]),
+            **({"features": [*dict.fromkeys(filter(None, short))][:_FEATURES]} if features else {}),
+            "description": _SENTENCES.split(paragraph, maxsplit=1)[0],
+        }
+
+    anything = dict.fromkeys(filter(None, (main_category, "price", store)), Field("json"))
+    parts = dict.fromkeys(filter(None, (*categories, features, "description")), Field("parts"))
+    columns, time = ("reviewerID", "asin", "unixReviewTime", "overall"), Field("whole", required=True, unit="s")
+    if edition == 2023:
+        columns, time = ("user_id", "parent_asin", "timestamp", "rating"), Field("whole", required=True, unit="ms")
+    return read_reviews(
+        files,
+        columns,
+        time,
+        {"title": Field("text"), **anything, **parts},
+        attributes,
+        "The item has the following attributes:",
+        literals=edition == 2014,
     )
-
-
-def _attributes_2023(line: Line) -> Attributes:
-    return {
-        "title": plain_text(line["title"]),
-        "category": _categories(one_text(line["main_category"]), line["categories"]),
-        "price": _price(line["price"]),
-        "store": one_text(line["store"]),
-        "features": _features(line["features"]),
-        "description": _description(line["description"]),
-    }
-
-
-def _attributes_2018(line: Line) -> Attributes:
-    return {
-        "title": "" if "getTime" in (line["title"] or "") else plain_text(line["title"]),
-        "category": _categories("", line["category"] or line["categories"]),
-        "price": _price(line["price"]),
-        "brand": one_text(line["brand"]),
-        "features": _features(line["feature"]),
-        "description": _description(line["description"]),
-    }
-
-
-def _attributes_2014(line: Line) -> Attributes:
-    return {
-        "title": plain_text(line["title"]),
-        "category": _categories("", line["categories"] or line["category"]),
-        "price": _price(line["price"]),
-        "brand": one_text(line["brand"]),
-        "description": _description(line["description"]),
-    }
-
-
-def _categories(main: str, others: Iterable[str] | None) -> list[str]:
-    """The main category, then the others, each once, ignoring capitals."""
-    names: dict[str, str] = {}
-    for name in (main, *map(one_text, others or ())):
-        names.setdefault(name.lower(), name)
-    return [name for name in names.values() if name]
-
-
-def _features(features: Iterable[str] | None) -> list[str]:
-    """The first four that differ, each without what follows " - "."""
-    short = (one_text(feature).split(" - ")[0].strip() for feature in features or ())
-    return [*dict.fromkeys(filter(None, short))][:_FEATURES]
-
-
-def _description(paragraphs: Iterable[str] | None) -> str:
-    """The first sentence of the first paragraph that has text."""
-    first = next((text for text in map(one_text, paragraphs or ()) if text), "")
-    return _SENTENCES.split(first, maxsplit=1)[0]
-
-
-def _price(price: str | None) -> str:
-    """The price if it is one: it starts with digits, perhaps after a currency's sign, or with a name and a colon."""
-    text = one_text(price)
-    return text if re.match(r"(?:\w+: [^{}]*)?\D{0,3}\d", text) else ""

@@ -5,27 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import polars
 from pydantic import Field as Setting
 
-from reaemb_bench.core.files import file_digests
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import About, Attributes, Interactions
 from reaemb_bench.data.lines import BadLines, Field, read_json_lines
-from reaemb_bench.data.sources.reviews import Form, Line, ReviewFiles, read_reviews
+from reaemb_bench.data.sources.reviews import Line, ReviewFiles, read_reviews
 from reaemb_bench.data.text import one_text, plain_text
 
-_FIELDS = {
-    "title": Field("text"),
-    "authors": Field("json"),
-    "series": Field("parts"),
-    "publisher": Field("json"),
-    "publication_year": Field("json"),
-    "popular_shelves": Field("json"),
-    "description": Field("json"),
-}
+_ANYTHING = ("authors", "publisher", "publication_year", "popular_shelves", "description")
 _OF_EVERY_READER = ("to-read", "currently-reading", "read")
 """Shelves that say nothing about a book."""
 
@@ -54,15 +45,6 @@ class Goodreads(ReviewFiles):
     """Names of popular shelves to keep, the most used first. Their counts are left out, being of the day of
     publication, and so are to-read, currently-reading and read; 0 keeps none."""
 
-    def identity(self) -> dict[str, Any]:
-        """Settings and contents without paths: the same files in another folder are the same data."""
-        return {**super().identity(), "authors": ""}
-
-    def fingerprint(self) -> dict[str, Any]:
-        """The sha256 of all files, or the first that is missing."""
-        authors = {"authors": self.authors} if self.authors else {}
-        return file_digests({"reviews": self.reviews, "metadata": self.metadata, **authors})
-
     def read(self, machine: Machine) -> Interactions:
         """Returns all interactions and their books. Raises UserError naming file, lines and cure."""
         names: dict[str, str] = {}
@@ -87,18 +69,14 @@ class Goodreads(ReviewFiles):
                 "description": plain_text(line["description"]),
             }
 
-        form = Form(
-            user="user_id",
-            item="book_id",
-            time="date_added",
-            rating="rating",
-            moment=Field("date", required=True, form="%a %b %d %H:%M:%S %z %Y"),
-            key="book_id",
-            fields=_FIELDS,
-            attributes=attributes,
-            instruction="The book has the following attributes:",
+        data = read_reviews(
+            self,
+            ("user_id", "book_id", "date_added", "rating"),
+            Field("date", required=True, form="%a %b %d %H:%M:%S %z %Y"),
+            {"title": Field("text"), "series": Field("parts"), **dict.fromkeys(_ANYTHING, Field("json"))},
+            attributes,
+            "The book has the following attributes:",
         )
-        data = read_reviews(self, form)
         rating = polars.when(polars.col("rating") > 0).then(polars.col("rating")).alias("rating")
         return replace(data, frame=data.frame.with_columns(rating), removed={**data.removed, **removed})
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import About, Attributes, Interactions
 from reaemb_bench.data.lines import Field
-from reaemb_bench.data.sources.reviews import Form, Line, ReviewFiles, read_reviews
+from reaemb_bench.data.sources.reviews import Line, ReviewFiles, read_reviews
 from reaemb_bench.data.text import one_text, plain_text, readable
 
 _ATTRIBUTES = (
@@ -46,18 +46,14 @@ class Yelp(ReviewFiles):
         def attributes(line: Line) -> Attributes:
             return {"title" if name == "name" else name: _value(name, line[name] or "") for name in names}
 
-        form = Form(
-            user="user_id",
-            item="business_id",
-            time="date",
-            rating="stars",
-            moment=Field("date", required=True),
-            key="business_id",
-            fields={name: Field("json") for name in names},
-            attributes=attributes,
-            instruction="The business has the following attributes:",
+        return read_reviews(
+            self,
+            ("user_id", "business_id", "date", "stars"),
+            Field("date", required=True),
+            dict.fromkeys(names, Field("json")),
+            attributes,
+            "The business has the following attributes:",
         )
-        return read_reviews(self, form)
 
 
 def _value(name: str, text: str) -> str | list[str]:
