@@ -239,20 +239,17 @@ def read_json_lines(
     wanted = [*columns, polars.any_horizontal(doubt.fill_null(False) for doubt in doubts).alias(_DOUBT)]
     nothing = polars.DataFrame(schema=raw_schema).select(wanted)
 
-    def parsed(block: bytes) -> tuple[bytes, polars.DataFrame | None]:
-        """The block and what polars reads from it; None if it refuses it or skips lines."""
+    def parsed(block: bytes) -> tuple[bytes, int, polars.DataFrame | None]:
+        """The block, its number of lines, and what polars reads from it; None if it refuses it or skips lines."""
         height = block.count(b"\n")
-        if height <= _FEW:
-            return block, None
-        try:
-            frame = polars.read_ndjson(block, schema=raw_schema).lazy().select(wanted).collect()
-        except polars.exceptions.PolarsError:
-            return block, None
-        return block, frame if frame.height == height else None
+        if height > _FEW:
+            with suppress(polars.exceptions.PolarsError):
+                frame = polars.read_ndjson(block, schema=raw_schema).lazy().select(wanted).collect()
+                return block, height, frame if frame.height == height else None
+        return block, height, None
 
     start = 1
-    for block, frame in prefetched(map(parsed, blocks(file))):
-        height = block.count(b"\n")
+    for block, height, frame in prefetched(map(parsed, blocks(file))):
         doubtful = [*range(height)] if frame is None else frame[_DOUBT].arg_true().to_list()
         frame = (nothing if frame is None else frame).drop(_DOUBT)
         if doubtful:

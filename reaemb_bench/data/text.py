@@ -7,6 +7,7 @@ import html
 import json
 import math
 import re
+from contextlib import suppress
 from decimal import Decimal
 
 _BREAKS = re.compile(r"(?i)</?(?:br|p|li|ul|ol|div|t[drh]|table|h[1-6])\b[^<>]*>")
@@ -43,8 +44,12 @@ def readable(value: object) -> str | list[str]:
     or as Python constants, of which nothing is executed. Parts without a text are left out.
     """
     if isinstance(value, str):
-        written = _parsed(value)
-        return plain_text(value) if written is None else readable(written)
+        if _NOTATION.fullmatch(value):
+            for parse in (json.loads, ast.literal_eval):
+                with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+                    content = parse(value.strip())
+                    return readable(content) if isinstance(content, list | dict) else plain_text(value)
+        return plain_text(value)
     if isinstance(value, dict):
         parts = ((as_text(name), one_text(part)) for name, part in value.items())
         return [f"{plain_text(name)}: {text}" for name, text in parts if text]
@@ -64,16 +69,3 @@ def attribute_text(name: str, value: object) -> str | list[str]:
     if name != "title":
         return readable(value)
     return one_text(value) if isinstance(value, dict | list | tuple) else plain_text(as_text(value))
-
-
-def _parsed(text: str) -> object:
-    """The list or dictionary that a text writes down; None if it is a mere text."""
-    if not _NOTATION.fullmatch(text):
-        return None
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            content = parse(text.strip())
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
-        return content if isinstance(content, list | dict) else None
-    return None
