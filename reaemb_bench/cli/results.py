@@ -159,16 +159,16 @@ def compare(
     reaemb-bench compare quickstart 3f2a9c --against quickstart
     reaemb-bench compare quickstart reaemb_full --by popularity --metric hr --k 20
     """
-    from reaemb_bench.report import comparison
+    from reaemb_bench.report import page
 
     store = existing_store(machine)
     chosen = [run_from(store, wanted) for wanted in (*runs, *([] if against is None else [against]))]
     if len({run.id for run in chosen}) < 2:
         raise UserError("compare takes two different runs or more; `history` lists those that the store remembers")
-    compared, reference = comparison.read(chosen, store), None if against is None else chosen[-1].id
+    compared, reference = page.read(chosen, store), None if against is None else chosen[-1].id
     name = next((name for name, run in compared.runs.items() if run.id == reference), None)
     title = f"{len(compared.runs)} runs on {chosen[0].data}"
-    tables = comparison.tables(compared, title, against=name, by=by, metric=metric, k=k)
+    tables = page.tables(compared, title, against=name, by=by, metric=metric, k=k)
     show_tables(title, tables, out)
 
 
@@ -218,7 +218,7 @@ def diff(
     reaemb-bench diff quickstart 3f2a9c
     """
     from reaemb_bench.core import runs
-    from reaemb_bench.report.comparison import read
+    from reaemb_bench.report.page import read
     from reaemb_bench.report.results import K, results_table, verdicts
     from reaemb_bench.report.table import MISSING, signed
 

@@ -16,9 +16,8 @@ from reaemb_bench.core.registry import nearest, settings_error
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.comparability import check_comparable
 from reaemb_bench.experiments.variants import Edits, Variant, check_paths, edited, paths_in, planned_variant
-from reaemb_bench.report.differences import differences_table
-from reaemb_bench.report.origins import origin_notes, plan_manifests
-from reaemb_bench.report.results import results_table
+from reaemb_bench.report.recipe_tables import origin_notes, plan_manifests
+from reaemb_bench.report.results import differences_table, results_table
 from reaemb_bench.report.table import Table
 
 

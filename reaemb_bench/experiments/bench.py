@@ -28,7 +28,7 @@ from reaemb_bench.experiments.grid import Cell, Grid, Task
 from reaemb_bench.experiments.pool import Answer, Message, Say, portable, processes, ray_cluster
 from reaemb_bench.experiments.variants import judge
 from reaemb_bench.report import table as report
-from reaemb_bench.report.origins import origin_notes, plan_manifests
+from reaemb_bench.report.recipe_tables import origin_notes, plan_manifests
 from reaemb_bench.report.results import K, against_best, check_rows, row_of, seeds_note, sentence, users_notes
 from reaemb_bench.report.table import LEAK, SIGNIFICANT, Column, Row, Table, mark_best, mark_second
 from reaemb_bench.tracking.terminal import Lines, in_words

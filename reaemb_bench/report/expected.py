@@ -18,18 +18,19 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.registry import settings_error
 from reaemb_bench.report.table import DECIMALS, Table, number
 
-FILE = "expected.toml"
-COUNTED = ("users", "items", "interactions")
-"""The facts of the data step that are compared with published counts."""
 
-
-class Expectation(BaseModel):
-    """What one number of a recipe's table must reach."""
-
+class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     recipes: tuple[str, ...] = Field(min_length=1)
     """Names of the recipes, next to the file, that it is for."""
+    source: str
+    """Where the numbers come from."""
+
+
+class Expectation(_Entry):
+    """What one number of a recipe's table must reach."""
+
     row: str = ""
     """The floor or step whose number it is; empty takes the recipe's own row."""
     metric: Literal["HR@10", "NDCG@10", "MRR"] = "NDCG@10"
@@ -40,8 +41,6 @@ class Expectation(BaseModel):
     """The highest one; above it something leaks or differs."""
     users: int = Field(ge=1)
     """Test users of the data that it holds for; a table over any other number is not compared."""
-    source: str
-    """Where the number comes from."""
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
@@ -51,43 +50,36 @@ class Expectation(BaseModel):
 
     def note(self, table: Table, users: int) -> str:
         """Whether the table reaches it, and what was measured on how many test users."""
+        rows = [row for row in table.rows if (row.name == self.row if self.row else not row.floor)]
+        if users != self.users:
+            outcome = f"not compared, this is other data ({users:,} test users, not {self.users:,})"
+        else:
+            column = [column.name for column in table.columns].index(self.metric)
+            # Of several judges the last one's number is the recipe's, as in what is tracked.
+            value = rows[-1].cells[column].value if rows else None
+            outcome = "not compared, the table has no such number"
+            if value is not None:
+                shown = round(value, DECIMALS)
+                verdict = "not reached" if shown < self.least else "above that" if shown > self.most else "reached"
+                outcome = f"{verdict}, {number(value)}"
         bounds = f"at least {number(self.least)}" if self.most == 1 else f"{number(self.least)} to {number(self.most)}"
         whose = f" of {self.row}" if self.row else ""
-        return f"expected {self.metric}{whose} {bounds} ({self.source}): {self._outcome(table, users)}"
-
-    def _outcome(self, table: Table, users: int) -> str:
-        if users != self.users:
-            return f"not compared, this is other data ({users:,} test users, not {self.users:,})"
-        column = [column.name for column in table.columns].index(self.metric)
-        rows = [row for row in table.rows if (row.name == self.row if self.row else not row.floor)]
-        # Of several judges the last one's number is the recipe's, as in what is tracked.
-        value = rows[-1].cells[column].value if rows else None
-        if value is None:
-            return "not compared, the table has no such number"
-        shown = round(value, DECIMALS)
-        verdict = "not reached" if shown < self.least else "above that" if shown > self.most else "reached"
-        return f"{verdict}, {number(value)}"
+        return f"expected {self.metric}{whose} {bounds} ({self.source}): {outcome}"
 
 
-class Counts(BaseModel):
+class Counts(_Entry):
     """How much data a recipe must read, after its filters, to be the one that was published."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    recipes: tuple[str, ...] = Field(min_length=1)
-    """Names of the recipes, next to the file, that it is for."""
     users: int = Field(ge=1)
     """Users, including those without a test interaction."""
     items: int = Field(ge=1)
     """Items with an interaction in any part of the split."""
     interactions: int = Field(ge=1)
     """Interactions in all parts of the split."""
-    source: str
-    """Where the numbers come from."""
 
     def in_words(self, facts: Mapping[str, Any]) -> str:
         """How the facts of the data step (`users`, `items`, `interactions`) compare with these numbers."""
-        published = {name: getattr(self, name) for name in COUNTED}
+        published = {"users": self.users, "items": self.items, "interactions": self.interactions}
         if not facts.keys() >= published.keys():
             return f"published counts ({self.source}) not compared: what the data step counted is not in the store"
         off = {name: int(facts[name]) - count for name, count in published.items()}
@@ -130,7 +122,7 @@ def read_expected(recipe: Path, changed: Sequence[str] = ()) -> Expected:
 
     Raises UserError naming the file and the place of a mistake in it.
     """
-    file = recipe.parent / FILE
+    file = recipe.parent / "expected.toml"
     if not file.is_file():
         return Expected(())
     try:

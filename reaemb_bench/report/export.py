@@ -32,8 +32,8 @@ from reaemb_bench.core.runs import Result, Run, artifact_of, floors_of, identiti
 from reaemb_bench.core.store import Store
 from reaemb_bench.core.text import printable
 from reaemb_bench.data.interactions import About
-from reaemb_bench.report.comparison import sampled_candidates
-from reaemb_bench.report.origins import data_fingerprint, run_manifests
+from reaemb_bench.report.page import sampled_candidates
+from reaemb_bench.report.recipe_tables import data_fingerprint, run_manifests
 from reaemb_bench.report.render import render_markdown, template
 from reaemb_bench.report.results import results_table
 from reaemb_bench.report.table import Table

@@ -1,21 +1,31 @@
-"""A report of remembered runs: their tables, their curves in words, and a page with plots and what was run."""
+"""Remembered runs side by side: their tables, their curves in words, and a page with plots and what was run."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from reaemb_bench.core.artifacts import Corpus, Encoder, Floors, Ranks, Vectors
-from reaemb_bench.core.runs import Run, artifact_of
+from reaemb_bench.core.artifacts import Corpus, Encoder, Floors, Ranks, TestTargets, Vectors
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.runs import Run, artifact_of, floors_of, ranks_of
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.groups import SHORT, TAIL
 from reaemb_bench.evaluation.metrics import MetricName, ndcg
-from reaemb_bench.report import comparison, plots
-from reaemb_bench.report.comparison import Compared
-from reaemb_bench.report.origins import Manifest, data_fingerprint, run_manifests
+from reaemb_bench.report import plots
 from reaemb_bench.report.plots import Plot, Point
+from reaemb_bench.report.recipe_tables import Manifest, data_fingerprint, origin_notes, run_manifests
 from reaemb_bench.report.render import Block, Facts, Listing, Paragraph, page
-from reaemb_bench.report.results import By, K, lists_table, users_notes
+from reaemb_bench.report.results import (
+    By,
+    K,
+    bins_table,
+    check_rows,
+    differences_table,
+    lists_table,
+    results_table,
+    users_notes,
+)
 from reaemb_bench.report.table import LEAK, Cell, Column, Row, Table
 
 _COSTS = {
@@ -30,6 +40,88 @@ _NO_BASE = (
     "no map from before tuning: give a run of the same recipe without its tuning steps too "
     "(reaemb-bench run RECIPE --drop lrcl --drop crrl)"
 )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Runs of the same targets, by the names of their rows, and the ranks of their seeds.
+
+    floors: of the first run that has some. sampled: candidates stored for each user, if known. notes: which data the
+    runs are of, and whether they mix precisions or devices.
+    """
+
+    runs: Mapping[str, Run]
+    ranks: Mapping[str, tuple[Ranks, ...]]
+    floors: Floors | None
+    sampled: int | None
+    notes: tuple[str, ...]
+
+
+def read(runs: Sequence[Run], store: Store) -> Compared:
+    """Reads what the runs ranked; a run that is given twice counts once.
+
+    Runs are called by their name, and by their id too if several have the same name.
+    Raises UserError if a run has no ranks, the store lost them, or runs are not of the same data and targets.
+    """
+    different = list({run.id: run for run in runs}.values())
+    names = [run.name for run in different]
+    named = {run.name if names.count(run.name) == 1 else f"{run.name} {run.id}": run for run in different}
+    (first, reference), *others = named.items()
+    for name, run in others:
+        if run.data != reference.data:
+            raise UserError(
+                f"{first} is on {reference.data or 'no data'} and {name} on {run.data or 'no data'}: "
+                "compare runs on the same data"
+            )
+    ranks = {name: ranks_of(run, store) for name, run in named.items()}
+    floors = next((counted for run in named.values() if (counted := floors_of(run, store)) is not None), None)
+    unlike = check_rows(ranks, floors)
+    counts = [sampled_candidates(run, store) for name, run in named.items() if name not in unlike]
+    notes = origin_notes({name: run_manifests(run, store) for name, run in named.items()})
+    return Compared(named, ranks, floors, next((count for count in counts if count is not None), None), tuple(notes))
+
+
+def sampled_candidates(run: Run, store: Store) -> int | None:
+    """How many candidates were stored for each user, or None if that is not in the store."""
+    key = run.key_of(TestTargets)
+    return int(artifact_of(run, store, TestTargets).candidates.shape[1]) if key is not None and store.has(key) else None
+
+
+def tables(
+    compared: Compared,
+    title: str,
+    *,
+    against: str | None = None,
+    by: By | None = None,
+    metric: MetricName = "ndcg",
+    k: int = K,
+) -> list[Table]:
+    """The table of results, the one of differences from the run `against`, and the one of bins.
+
+    Without `against`, verdicts by the metric stand below the results.
+    """
+    ranks, floors = compared.ranks, compared.floors
+    seeds = {tomllib.loads(run.recipe).get("embedder_seed") for run in compared.runs.values()}
+    leaking = [name for name, run in compared.runs.items() if run.leaks]
+    results = results_table(
+        title,
+        ranks,
+        floors,
+        sorted({step for run in compared.runs.values() for step in run.leaks}),
+        sampled=compared.sampled,
+        embedder_seed=seeds.pop() if len(seeds) == 1 else None,
+        leaking=leaking,
+        k=k,
+        metric=metric,
+        compared=against is None,
+    )
+    shown = [replace(results, notes=(*results.notes, *compared.notes))]
+    if against is not None:
+        heading = f"Differences from {against}"
+        shown.append(differences_table(heading, ranks, against, metric=metric, k=k, leaks=leaking))
+    if by is not None:
+        shown.append(bins_table(f"By {by}", ranks, floors, by, metric=metric, k=k, leaks=leaking))
+    return shown
 
 
 @dataclass(frozen=True)
@@ -51,16 +143,16 @@ def report(
 ) -> Report:
     """Reads what the runs ranked; differences from `against`, one of them or another, are a table of their own.
 
-    Raises UserError as `comparison.read` does.
+    Raises UserError as `read` does.
     """
-    compared = comparison.read([*runs, *([against] if against is not None else [])], store)
+    compared = read([*runs, *([against] if against is not None else [])], store)
     several = len(compared.runs) > 1
     title = f"{len(compared.runs)} runs on {runs[0].data}" if several else runs[0].title
     wanted = against.id if against is not None and several else None
     reference = next((name for name, run in compared.runs.items() if run.id == wanted), None)
-    tables = comparison.tables(compared, title, against=reference, by=by, metric=metric, k=k)
     lists = lists_table(compared.ranks, compared.floors)
-    return Report(title, compared, (*tables, *([] if lists is None else [lists])))
+    shown = tables(compared, title, against=reference, by=by, metric=metric, k=k)
+    return Report(title, compared, (*shown, *([] if lists is None else [lists])))
 
 
 def in_words(summary: Report, store: Store) -> tuple[str, ...]:
@@ -79,11 +171,11 @@ def report_html(
 ) -> str:
     """The report of runs on the same data as one page that needs no network; the same store gives the same text.
 
-    Raises UserError as `comparison.read` does.
+    Raises UserError as `read` does.
     """
     summary = report(runs, store, against, by, metric, k)
-    named = summary.compared.runs
-    ranks = next(iter(summary.compared.ranks.values()))[0]
+    compared, named = summary.compared, summary.compared.runs
+    ranks = next(iter(compared.ranks.values()))[0]
     blocks: list[Block] = [Paragraph(users_notes(ranks, TAIL, SHORT)[0])] if len(ranks.users) else []
     blocks += [
         Paragraph(f"{name} {LEAK} looks at held-out data on purpose ({', '.join(run.leaks)})", "warning")
@@ -91,29 +183,27 @@ def report_html(
         if run.leaks
     ]
     main, *others = summary.tables
-    blocks += [
-        replace(main, title="Results"),
-        *others,
-        *all_plots(summary.compared, store),
-        _what_was_run(named, store),
-    ]
-    blocks += [_steps(name, run, store) for name, run in named.items()]
-    blocks += [Listing(f"recipe of {name}, everything written out", run.recipe) for name, run in named.items()]
-    return page(summary.title, blocks)
-
-
-def all_plots(compared: Compared, store: Store) -> tuple[Plot, ...]:
-    """All plots for which the store has the numbers."""
+    recorded, methods = plots.curves(named, store), tuple(named)
     tail = plots.long_tail_plot(compared.ranks, compared.floors)
-    recorded, methods = plots.curves(compared.runs, store), tuple(compared.runs)
     drawn = (
         tail,
         plots.learning_plot(recorded, methods),
         plots.reinforcement_plot(recorded, methods),
-        _vector_maps(compared, store),
+        _vector_maps(named, store),
         None if tail is None else _costs(compared, store),
     )
-    return tuple(plot for plot in drawn if plot is not None)
+    blocks += [replace(main, title="Results"), *others, *(plot for plot in drawn if plot is not None)]
+    blocks.append(_what_was_run(named, store))
+    for name, run in named.items():
+        rows = []
+        for result in run.results[0]:
+            manifest = store.manifest(result.key) if store.has(result.key) else {"facts": {}}
+            known = {**manifest["facts"], **manifest}
+            rows.append(Row(result.step, tuple(Cell(known.get(fact)) for fact in _COSTS)))
+        note = f"of seed {run.seeds[0]}, when it was computed; 10^9 bytes are a gigabyte"
+        blocks.append(Table(f"Steps of {name}", tuple(_COSTS.values()), tuple(rows), (note,), rows_are="step"))
+    blocks += [Listing(f"recipe of {name}, everything written out", run.recipe) for name, run in named.items()]
+    return page(summary.title, blocks)
 
 
 def _costs(compared: Compared, store: Store) -> Plot | None:
@@ -128,42 +218,35 @@ def _costs(compared: Compared, store: Store) -> Plot | None:
             points.append(Point(name, seconds / 60, quality(compared.ranks[name])))
     by_floor = compared.floors.by_name if compared.floors is not None else {}
     floors = [(name, quality([ranks])) for name, ranks in by_floor.items()]
-    best_floor = max(floors, key=lambda floor: floor[1], default=None)
-    return plots.cost_plot(points, best_floor)
+    return plots.cost_plot(points, max(floors, key=lambda floor: floor[1], default=None))
 
 
-def _vector_maps(compared: Compared, store: Store) -> Plot | None:
+def _vector_maps(runs: Mapping[str, Run], store: Store) -> Plot | None:
     """One map for each run whose vectors are in the store, untuned ones first; runs that share vectors share it."""
     encoders = {
         name: [result.step for result in run.results[0] if Encoder.__name__ in result.makes]
-        for name, run in compared.runs.items()
+        for name, run in runs.items()
     }
+    untuned_first = sorted(runs, key=lambda name: len(encoders[name]))
     by_key: dict[str, str] = {}
-    for name in sorted(compared.runs, key=lambda name: len(encoders[name])):
+    for name in untuned_first:
         # What came out of the encoder, before anything reduced it.
-        key = next((result.key for result in compared.runs[name].results[0] if Vectors.__name__ in result.makes), None)
+        key = next((result.key for result in runs[name].results[0] if Vectors.__name__ in result.makes), None)
         if key is not None and store.has(key):
             by_key.setdefault(key, name)
-    first = min(compared.runs, key=lambda name: len(encoders[name]))
-    corpus = compared.runs[first].key_of(Corpus)
+    first = runs[untuned_first[0]]
+    corpus = first.key_of(Corpus)
     if not by_key or corpus is None or not store.has(corpus):
         return None
-
-    def state(name: str) -> str:
-        if not encoders[name]:
-            return "no tuning step"
-        return f"after {', '.join(encoders[name][1:])}" if encoders[name][1:] else "before tuning"
-
-    shapes = {
-        f"{name}, {state(name)}": plots.shape_of(Vectors.load(store.verify(key, "vectors")))
-        for key, name in by_key.items()
-    }
+    shapes = {}
+    for key, name in by_key.items():
+        tuning = ", ".join(encoders[name][1:])
+        state = f"after {tuning}" if tuning else "before tuning" if encoders[name] else "no tuning step"
+        shapes[f"{name}, {state}"] = plots.shape_of(Vectors.load(store.verify(key, "vectors")))
     mapped = [len(encoders[name]) for name in by_key.values()]
     notes = [_NO_BASE] if max(mapped) > 1 and 1 not in mapped else []
-    notes += (
-        ["of each run, the first seed is shown"] if any(len(run.seeds) > 1 for run in compared.runs.values()) else []
-    )
-    return plots.map_plot(shapes, artifact_of(compared.runs[first], store, Corpus).popularity, notes)
+    notes += ["of each run, the first seed is shown"] if any(len(run.seeds) > 1 for run in runs.values()) else []
+    return plots.map_plot(shapes, artifact_of(first, store, Corpus).popularity, notes)
 
 
 def _what_was_run(named: Mapping[str, Run], store: Store) -> Facts:
@@ -195,20 +278,9 @@ def _what_was_run(named: Mapping[str, Run], store: Store) -> Facts:
         ("git", [run.git or "none" for run in runs]),
         ("device", [joined(map(device, of_run)) for of_run in manifests]),
         *((name, [joined(circumstance(facts, name) for facts in of_run) for of_run in manifests]) for name in _MACHINE),
-    ]
-    rows += [
-        (name, [joined(str(manifest["versions"].get(name, "")) for manifest in of_run) for of_run in manifests])
-        for name in packages
+        *(
+            (name, [joined(str(manifest["versions"].get(name, "")) for manifest in of_run) for of_run in manifests])
+            for name in packages
+        ),
     ]
     return Facts("What was run", list(named), rows)
-
-
-def _steps(name: str, run: Run, store: Store) -> Table:
-    """What each step took, of the first seed."""
-    rows = []
-    for result in run.results[0]:
-        manifest = store.manifest(result.key) if store.has(result.key) else {"facts": {}}
-        known = {**manifest["facts"], **manifest}
-        rows.append(Row(result.step, tuple(Cell(known.get(fact)) for fact in _COSTS)))
-    note = f"of seed {run.seeds[0]}, when it was computed; 10^9 bytes are a gigabyte"
-    return Table(f"Steps of {name}", tuple(_COSTS.values()), tuple(rows), (note,), rows_are="step")

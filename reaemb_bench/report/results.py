@@ -1,4 +1,4 @@
-"""Tables computed from ranks: results of methods and floors, their lists, bins of users; and verdicts in words."""
+"""Tables computed from ranks: results of methods and floors, their lists, bins of users, differences; and verdicts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Literal
 import numpy as np
 
 from reaemb_bench.core.artifacts import Floors, Ranks
+from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.registry import nearest
 from reaemb_bench.evaluation.comparability import check_comparable
 from reaemb_bench.evaluation.groups import SHORT, TAIL, Mask, quantile_bins, user_groups
 from reaemb_bench.evaluation.metrics import Metric, MetricName, metric_function, metric_heading, ndcg
-from reaemb_bench.evaluation.significance import Comparison, MethodValues, compare, method_values
+from reaemb_bench.evaluation.significance import ALPHA, POWER, Comparison, MethodValues, compare, method_values
 from reaemb_bench.evaluation.summary import Spread, over_seeds, summarise
 from reaemb_bench.report.table import LEAK, UNLIKE, Cell, Column, Row, Table, mark_best, number, signed
 
@@ -34,6 +36,8 @@ _BINS = {
     "cold": "cold targets have no training interaction",
 }
 _UNFAIR = f"{LEAK} looks at held-out data on purpose"
+_PARTS = ("", "tail", "head")
+"""Parts of the users for which differences are shown, all of them first."""
 
 
 def results_table(
@@ -60,7 +64,6 @@ def results_table(
     A row whose stored candidates are others than the first row's has marked, empty cells instead of sampled metrics.
     Raises UserError if the methods did not rank the same targets of the same users.
     """
-    everything = ranks_in(named, floors)
     other_sample = check_rows(named, floors)
     marked = {name for name in named if leaks and (leaking is None or name in leaking)}
     candidates = "sampled" if sampled is None else f"sampled-{sampled}"
@@ -72,11 +75,21 @@ def results_table(
         f"sampled/hr@{k}": Column(f"HR@{k}", candidates),
         f"sampled/ndcg@{k}": Column(f"NDCG@{k}", candidates),
     }
-    rows = [
-        _without_sample(row, columns) if _key(row) in other_sample else row
-        for row in method_rows(named, floors, lambda seeds: summary_cells(seeds, columns, tail, short, k), marked)
-    ]
-    notes = _notes(everything[0], tail, short, sampled) if everything else []
+    rows, notes = [], []
+    for row in method_rows(named, floors, lambda seeds: summary_cells(seeds, columns, tail, short, k), marked):
+        if (f"floor {row.name}" if row.floor else row.name) in other_sample:
+            cells = [
+                Cell(None, unlike=not cell.missing) if column.startswith("sampled/") else cell
+                for column, cell in zip(columns, row.cells, strict=True)
+            ]
+            row = replace(row, cells=tuple(cells))
+        rows.append(row)
+    if everything := ranks_in(named, floors):
+        ranks = everything[0]
+        stored = "stored candidates" if sampled is None else f"{sampled} stored candidates"
+        against = f"against {stored} a user, for comparison with papers only; such metrics can reverse an order"
+        protocol = against if (ranks.sampled_better >= 0).any() else "no candidates were stored"
+        notes = [*users_notes(ranks, tail, short), f"sampled: {protocol}"] if len(ranks.users) else ["no test user"]
     if any(cell.unlike for row in rows for cell in row.cells):
         notes.append(
             f"{UNLIKE} ranked against other stored candidates than the other rows, so not comparable with them"
@@ -84,7 +97,7 @@ def results_table(
     notes += seeds_note([len(seeds) for seeds in named.values()], embedder_seed)
     if compared:
         shown = {f"{name} {LEAK}" if name in marked else name: seeds for name, seeds in named.items()}
-        notes += verdicts(shown, floors.by_name if floors is not None else {}, k, metric)
+        notes += verdicts(shown, _by_floor(floors), k, metric)
     if leaks:
         notes.append(f"{_UNFAIR} ({', '.join(leaks)}): no fair comparison")
     return Table(title, tuple(columns.values()), mark_best(rows), tuple(notes))
@@ -120,11 +133,21 @@ def bins_table(
     Raises UserError if the methods did not rank the same targets of the same users.
     """
     check_rows(named, floors)
-    bins = _bins(ranks_in(named, floors)[0], by)
+    ranks = ranks_in(named, floors)[0]
+    bins = {"": np.ones(len(ranks.users), dtype=np.bool_)}
+    if by == "cold":
+        bins |= {"cold": ranks.popularity == 0, "warm": ranks.popularity > 0}
+    elif by == "history":
+        quantiles = quantile_bins(ranks.popularity, ranks.history).items()
+        bins |= {f"{one.low} to {one.high}": one.members for name, one in quantiles if name.startswith("history-")}
+    else:
+        for low, high in pairwise(_POPULARITY_EDGES):
+            name = f"{low:g} up" if high == np.inf else "none" if high == 1 else f"{low:g} to {high - 1:g}"
+            bins[name] = (ranks.popularity >= low) & (ranks.popularity < high)
 
     def cells(seeds: Sequence[Ranks]) -> list[Cell]:
         spread = by_bin(seeds, metric_function(metric, k), bins)
-        return [_cell(spread.get(part)) for part in bins]
+        return [_spread_cell(spread.get(part)) for part in bins]
 
     sizes = ", ".join(f"{part or 'all'} ({int(members.sum()):,})" for part, members in bins.items())
     notes = [f"users by {_BINS[by]}: {sizes}", *seeds_note([len(seeds) for seeds in named.values()], None)]
@@ -133,21 +156,91 @@ def bins_table(
     return Table(title, columns, mark_best(method_rows(named, floors, cells, leaks)), tuple(notes))
 
 
-def _bins(ranks: Ranks, by: By) -> dict[str, Mask]:
-    """By name, which users (n,) are in each bin; the first, without a name, has all."""
-    everybody = np.ones(len(ranks.users), dtype=np.bool_)
-    if by == "cold":
-        return {"": everybody, "cold": ranks.popularity == 0, "warm": ranks.popularity > 0}
-    bins = {"": everybody}
-    if by == "history":
-        for name, quantile in quantile_bins(ranks.popularity, ranks.history).items():
-            if name.startswith("history-"):
-                bins[f"{quantile.low} to {quantile.high}"] = quantile.members
-        return bins
-    for low, high in pairwise(_POPULARITY_EDGES):
-        name = f"{low:g} up" if high == np.inf else "none" if high == 1 else f"{low:g} to {high - 1:g}"
-        bins[name] = (ranks.popularity >= low) & (ranks.popularity < high)
-    return bins
+def differences_table(
+    title: str,
+    named: Mapping[str, Sequence[Ranks]],
+    against: str,
+    *,
+    metric: MetricName = "ndcg",
+    k: int = K,
+    tail: int = TAIL,
+    leaks: Collection[str] = (),
+) -> Table:
+    """The row of the method `against`, then one for each other method with its differences from that one.
+
+    named: the ranks of each method's seeds; a user's value is the mean over them. Columns: the metric of all users, and
+    of those with a tail or head target; then the difference of each from the reference, its 95 % bootstrap interval
+    and a verdict: `better` or `worse` if the paired randomisation test shows it after Holm's correction over all
+    differences of this table, `none shown` if it does not, `equal` if no user's value differs. A difference on fewer
+    than two users is missing. leaks: names of methods that looked at held-out data on purpose.
+    Raises UserError if `against` is not a method, or not all ranked the same targets of the same users.
+    """
+    if against not in named:
+        raise UserError(f"no method is called '{against}'.{nearest(against, named)} Known: {', '.join(named)}")
+    check_rows(named, None)
+    heading, reference = metric_heading(metric, k), named[against][0]
+    by_group = user_groups(reference.popularity, reference.history, tail, SHORT)
+    members = {part: by_group[part] if part else np.ones(len(reference.users), dtype=np.bool_) for part in _PARTS}
+    values = {name: method_values(name, seeds, metric_function(metric, k)) for name, seeds in named.items()}
+
+    def among(name: str, inside: Mask) -> MethodValues:
+        method = values[name]
+        return MethodValues(name, method.users[inside], method.targets[inside], method.values[inside])
+
+    pairs = {
+        (name, part): (among(name, inside), among(against, inside))
+        for name in named
+        for part, inside in members.items()
+        if name != against and inside.sum() > 1
+    }
+    comparisons = dict(zip(pairs, compare(list(pairs.values()), heading), strict=True))
+    full = "full/mrr" if metric == "mrr" else f"full/{metric}@{k}"
+    rows = []
+    for name in (against, *(name for name in named if name != against)):
+        cells = summary_cells(named[name], [f"{full}/{part}".removesuffix("/") for part in _PARTS], tail, k=k)
+        for part in _PARTS:
+            if (shown := comparisons.get((name, part))) is None:
+                cells.append(Cell(None))
+            else:
+                cells.append(Cell(shown.difference, interval=(shown.low, shown.high), verdict=_verdict(shown)))
+        rows.append(Row(name, tuple(cells), leaks=name in leaks))
+    columns = [Column(heading, part) for part in _PARTS]
+    columns += [Column(f"Δ {heading}", part, difference=True) for part in _PARTS]
+    notes = ["no differences: they need two methods and two test users"]
+    if comparisons:
+        family = next(iter(comparisons.values())).family
+        over = f" after Holm over the {family} differences of this table" if family > 1 else ""
+        notes = [
+            f"Δ: minus {against}, over the same users, and its 95 % bootstrap interval; better, worse: a paired "
+            f"randomisation test at level {f'{ALPHA:g}'.removeprefix('0')} shows it{over}; none shown: it does not, "
+            "which does not prove equality; each interval is of its difference alone, so one may exclude 0 although "
+            "none is shown"
+        ]
+    detectable = []
+    for part in _PARTS:
+        # Equal methods do not vary, so they do not say what could have been shown.
+        unequal = [one for (_, of), one in comparisons.items() if of == part and _verdict(one) != "equal"]
+        if unequal:
+            sizes = [one.detectable for one in unequal]
+            least, most = number(min(sizes)), number(max(sizes))
+            between = least if least == most else f"{least} to {most}"
+            detectable.append(f"{part or 'all'} {between} ({int(members[part].sum()):,} users)")
+    if detectable:
+        notes.append(
+            "smallest true difference that one such test, uncorrected, would show with probability "
+            f"{f'{POWER:g}'.removeprefix('0')}: {', '.join(detectable)}; tail: targets below {tail} training "
+            "interactions"
+        )
+    notes += [f"{_UNFAIR}: no fair comparison"] if set(named) & set(leaks) else []
+    return Table(title, tuple(columns), tuple(rows), tuple(notes))
+
+
+def _verdict(comparison: Comparison) -> str:
+    if comparison.difference == comparison.low == comparison.high == 0:
+        return "equal"
+    if not comparison.shown:
+        return "none shown"
+    return "better" if comparison.difference > 0 else "worse"
 
 
 def by_bin(seeds: Sequence[Ranks], metric: Metric, bins: Mapping[str, Mask]) -> dict[str, Spread]:
@@ -164,7 +257,7 @@ def summary_cells(
 ) -> list[Cell]:
     """Cells from the ranks of a method's seeds. columns: names of `summarise`. k: their cut-off."""
     spread = over_seeds([summarise(ranks, (k,), tail, short) for ranks in seeds])
-    return [_cell(spread.get(name)) for name in columns]
+    return [_spread_cell(spread.get(name)) for name in columns]
 
 
 def row_of(
@@ -182,7 +275,7 @@ def row_of(
     return Row(name, tuple(summary_cells(seeds, of, tail, short, k)), floor, leaks)
 
 
-def _cell(spread: Spread | None) -> Cell:
+def _spread_cell(spread: Spread | None) -> Cell:
     return Cell(None) if spread is None else Cell(spread.mean, spread.sd)
 
 
@@ -194,14 +287,16 @@ def method_rows(
 ) -> list[Row]:
     """A row for each method, then for each floor. cells: of a row, from the ranks of its seeds."""
     rows = [Row(name, tuple(cells(seeds)), leaks=name in leaks) for name, seeds in named.items()]
-    by_floor = floors.by_name if floors is not None else {}
-    return rows + [Row(name, tuple(cells([ranks])), floor=True) for name, ranks in by_floor.items()]
+    return rows + [Row(name, tuple(cells([ranks])), floor=True) for name, ranks in _by_floor(floors).items()]
+
+
+def _by_floor(floors: Floors | None) -> Mapping[str, Ranks]:
+    return {} if floors is None else floors.by_name
 
 
 def ranks_in(named: Mapping[str, Sequence[Ranks]], floors: Floors | None) -> list[Ranks]:
     """The ranks of all seeds of all methods, then those of the floors."""
-    by_floor = floors.by_name if floors is not None else {}
-    return [*(ranks for seeds in named.values() for ranks in seeds), *by_floor.values()]
+    return [*(ranks for seeds in named.values() for ranks in seeds), *_by_floor(floors).values()]
 
 
 def check_rows(named: Mapping[str, Sequence[Ranks]], floors: Floors | None) -> frozenset[str]:
@@ -209,44 +304,15 @@ def check_rows(named: Mapping[str, Sequence[Ranks]], floors: Floors | None) -> f
 
     Raises UserError if anything else that numbers depend on differs between rows.
     """
-    by_floor = floors.by_name if floors is not None else {}
-    return check_comparable({**named, **{f"floor {name}": [ranks] for name, ranks in by_floor.items()}})
-
-
-def _key(row: Row) -> str:
-    """The name of a row in `check_rows`."""
-    return f"floor {row.name}" if row.floor else row.name
-
-
-def _without_sample(row: Row, columns: Collection[str]) -> Row:
-    cells = [
-        Cell(None, unlike=not cell.missing) if name.startswith("sampled/") else cell
-        for name, cell in zip(columns, row.cells, strict=True)
-    ]
-    return replace(row, cells=tuple(cells))
-
-
-# Notes below tables.
-
-
-def _notes(ranks: Ranks, tail: int, short: int, sampled: int | None) -> list[str]:
-    if not len(ranks.users):
-        return ["no test user"]
-    candidates = "stored candidates" if sampled is None else f"{sampled} stored candidates"
-    if (ranks.sampled_better >= 0).any():
-        protocol = f"against {candidates} a user, for comparison with papers only; such metrics can reverse an order"
-    else:
-        protocol = "no candidates were stored"
-    return [*users_notes(ranks, tail, short), f"sampled: {protocol}"]
+    return check_comparable({**named, **{f"floor {name}": [ranks] for name, ranks in _by_floor(floors).items()}})
 
 
 def users_notes(ranks: Ranks, tail: int, short: int) -> list[str]:
     """How many users are method_values, against how many items, and how many users each group has."""
     least, most = int(ranks.catalogue.min()), int(ranks.catalogue.max())
     against = f"{most:,} items" if least == most else f"{least:,} to {most:,} items"
-    sizes = {
-        name: int(inside.sum()) for name, inside in user_groups(ranks.popularity, ranks.history, tail, short).items()
-    }
+    groups = user_groups(ranks.popularity, ranks.history, tail, short)
+    sizes = {name: int(inside.sum()) for name, inside in groups.items()}
     return [
         f"{len(ranks.users):,} test users; each target is ranked against {against}, itself included: "
         "the whole catalogue without the user's history",
@@ -322,7 +388,7 @@ def sentence(comparison: Comparison) -> str:
     """What the comparison shows, or how small a difference it could have shown."""
     first, second, on = comparison.first, comparison.second, f"on {comparison.metric}"
     users = f"{comparison.users:,} users"
-    if comparison.difference == comparison.low == comparison.high == 0:
+    if _verdict(comparison) == "equal":
         return f"{first} and {second} are equal {on} for every one of {users}"
     correction = f" after Holm over {comparison.family} comparisons" if comparison.family > 1 else ""
     size = (

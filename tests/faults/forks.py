@@ -43,7 +43,7 @@ _USED = (
     "reaemb_bench.evaluation.ranking",
     "reaemb_bench.recommender.score",
     "reaemb_bench.rl.crrl",
-    "reaemb_bench.report.comparison",
+    "reaemb_bench.report.page",
     "reaemb_bench.report.results",
     "safetensors.torch",
     "transformers.models.qwen2.modeling_qwen2",

@@ -17,8 +17,8 @@ from reaemb_bench.evaluation.metrics import hit_rate, ndcg
 from reaemb_bench.evaluation.significance import MethodValues, bootstrap_interval, compare, method_values
 from reaemb_bench.report import render as markdown
 from reaemb_bench.report import render as terminal
-from reaemb_bench.report.differences import differences_table
 from reaemb_bench.report.render import as_csv, as_json
+from reaemb_bench.report.results import differences_table
 from reaemb_bench.report.table import Cell, Row, Table, number, signed
 
 USERS = 120

@@ -17,10 +17,9 @@ from reaemb_bench.core.artifacts import Corpus, Floors, Ranks
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.runs import find
 from reaemb_bench.core.store import Store
-from reaemb_bench.report.differences import differences_table
-from reaemb_bench.report.origins import origin_notes
+from reaemb_bench.report.recipe_tables import origin_notes
 from reaemb_bench.report.render import FORMATS, render_markdown
-from reaemb_bench.report.results import bins_table, results_table
+from reaemb_bench.report.results import bins_table, differences_table, results_table
 from reaemb_bench.report.table import Table
 from tests.conftest import Said
 
