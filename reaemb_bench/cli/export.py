@@ -74,8 +74,7 @@ def neighbors(
     reaemb-bench neighbors quickstart "Star Wars" --against reaemb_full --count 5
     """
     from reaemb_bench.core.runs import find
-    from reaemb_bench.report.export import run_vectors, seed_position
-    from reaemb_bench.report.neighbors import find_item, item_with_id, nearest
+    from reaemb_bench.report.export import find_item, item_with_id, nearest, run_vectors, seed_position
 
     store = Store(machine.store)
     remembered = [find(store, name) for name in (run, against) if name is not None]

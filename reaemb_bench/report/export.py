@@ -11,6 +11,7 @@ encoder/encoder.json           specs of all parts, and the template of the promp
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import shutil
@@ -21,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from reaemb_bench.core.artifacts import Corpus, Encoder, Ranker, Ranks, Vectors
 from reaemb_bench.core.errors import UserError
@@ -42,7 +45,6 @@ from reaemb_bench.report.vectors import IDS, STEM, Format, write_vectors
 if TYPE_CHECKING:
     import torch
 
-    from reaemb_bench.encoder.folder import Parts
     from reaemb_bench.encoder.thought_model import ThoughtModel
 
 Which = Literal["reduced", "encoded", "ranker"]
@@ -55,6 +57,8 @@ MEANING: dict[Which, str] = {
 ENCODER = "encoder"
 """The encoder's folder inside an exported one."""
 _THOUGHT = "thought.json"
+_LISTED = 10
+"""Most titles that an error names."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,9 @@ def export(
     chosen = run_vectors(run, store, which, position)
     corpus = chosen.corpus
     encoded = _until_encoded(run)
+    recipe = tomllib.loads(run.recipe)
     by = _last(encoded, Vectors, position)
-    settings: dict[str, Any] = tomllib.loads(run.recipe).get(by.step if by is not None else "", {})
+    settings: dict[str, Any] = recipe.get(by.step if by is not None else "", {})
     if settings.get("use") != "encode":
         settings = {}
     with only_stored_code(identities_of(run, store)), _appearing(folder) as draft:
@@ -127,6 +132,23 @@ def export(
         if encoder and encoded.key_of(Encoder, position) is not None:
             stored: Encoder = artifact_of(encoded, store, Encoder, position)
             exported = export_encoder(stored, draft / ENCODER, corpus, settings, machine)
+        # Of the user's own source, or if its code is gone, no terms are known.
+        sources = [table["source"] for table in recipe.values() if isinstance(table, dict) and "source" in table]
+        try:
+            about = getattr(find("source", str(sources[0].get("use", "") if sources else "")), "about", About())
+        except UserError:
+            about = About()
+        results = None
+        keys = [run.key_of(Ranks, of_seed) for of_seed in range(len(run.seeds))]
+        if all(key is not None and store.has(key) for key in keys):
+            results = results_table(
+                run.title,
+                {run.name: ranks_of(run, store)},
+                floors_of(run, store),
+                run.leaks,
+                sampled=sampled_candidates(run, store),
+                embedder_seed=recipe.get("embedder_seed"),
+            )
         card = Card(
             run=run,
             chosen=chosen,
@@ -134,8 +156,8 @@ def export(
             seed=run.seeds[position],
             encoder=exported,
             reproduces=exported is not None and bool(settings),
-            terms=_about(run).terms(),
-            results=_results(run, store),
+            terms=about.terms(),
+            results=results,
             versions=store.manifest(chosen.key)["versions"],
             data_sha256=data_fingerprint(run_manifests(run, store)),
         )
@@ -215,6 +237,76 @@ def _last(run: Run, artifact: type, position: int) -> Result | None:
     return next((result for result in reversed(run.results[position]) if artifact.__name__ in result.makes), None)
 
 
+# Items by title, and the items whose vectors are nearest to one.
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """An item by its number, and the cosine of its vector with the one asked about."""
+
+    item: int
+    cosine: float
+
+
+def find_item(corpus: Corpus, wanted: str) -> int:
+    """The number of the item with this id, else this title, else the only one whose title contains `wanted`.
+
+    If there is none, the title that is spelt most alike is taken. Raises UserError if several items are meant, naming
+    them, or none is.
+    """
+    if wanted in corpus.item_keys:
+        return item_with_id(corpus, wanted)
+    titles = [title.casefold() for title in corpus.titles]
+    sought = wanted.casefold()
+    items = [item for item, title in enumerate(corpus.titles) if title == wanted]
+    items = items or [item for item, title in enumerate(titles) if title == sought]
+    items = items or [item for item, title in enumerate(titles) if sought.strip() and sought.strip() in title]
+    if not items:
+        alike = difflib.get_close_matches(sought, titles, n=1, cutoff=0.6)
+        items = [item for item, title in enumerate(titles) if title in alike]
+    if not items:
+        raise UserError(f"no item of {corpus.name} has the id or a title like '{wanted}'; give a part of a title")
+    if len(items) > 1:
+        named = ", ".join(f"{corpus.titles[item]} [{corpus.item_keys[item]}]" for item in items[:_LISTED])
+        more = f" and {len(items) - _LISTED:,} more" if len(items) > _LISTED else ""
+        raise UserError(f"'{wanted}' may mean {len(items):,} items: {named}{more}; give more of it, or an [id]")
+    return items[0]
+
+
+def item_with_id(corpus: Corpus, key: str) -> int:
+    """The number of the item with this id. Raises UserError if there is none."""
+    if key not in corpus.item_keys:
+        raise UserError(f"no item of {corpus.name} has the id '{key}'")
+    return corpus.item_keys.index(key)
+
+
+def nearest(vectors: Vectors, item: int, count: int) -> list[Neighbor]:
+    """The `count` other items with the highest cosine, highest first, the lower number first if they are equal.
+
+    Items whose vector is all zeros have no direction and are left out. Raises UserError if `item` is one of them.
+    """
+    if item >= vectors.items:
+        raise UserError(f"there are {vectors.items} vectors and none for item {item}")
+    start, query = 0, np.zeros(0)
+    for block in vectors.blocks():
+        if start <= item < start + len(block):
+            query = np.asarray(block[item - start], dtype=np.float64)
+        start += len(block)
+    length = float(np.linalg.norm(query))
+    if not length:
+        raise UserError("the vector of this item is all zeros, so nothing is near it")
+    cosines = np.full(vectors.items, -np.inf)
+    start = 0
+    for block in vectors.blocks():
+        rows = block.astype(np.float64)
+        lengths = np.linalg.norm(rows, axis=1)
+        np.divide(rows @ (query / length), lengths, out=cosines[start : start + len(rows)], where=lengths > 0)
+        start += len(rows)
+    cosines[item] = -np.inf
+    order = np.argsort(-cosines, kind="stable")[:count]
+    return [Neighbor(int(other), float(cosines[other])) for other in order if np.isfinite(cosines[other])]
+
+
 # An encoder as a folder that transformers, peft and this package load.
 
 
@@ -232,7 +324,14 @@ def export_encoder(
     from reaemb_bench.encoder.language_model import embedding_rms, save_pretrained
 
     shutil.copytree(encoder.folder, folder)
-    parts = _as_encoded(read_parts(encoder), corpus, settings)
+    parts = read_parts(encoder)
+    prompts = replace(
+        parts.template,
+        prefix=parts.template.prefix + (f"{corpus.instruction}\n" if settings.get("with_instruction") else ""),
+        padding=settings.get("padding", parts.template.padding),
+        max_length=settings.get("max_length", parts.template.max_length),
+    )
+    parts = replace(parts, template=prompts)
     write_encoder(folder, parts, {})
     backbone = parts.backbone
     while isinstance(backbone, Bidirectional):
@@ -264,19 +363,6 @@ def export_encoder(
         adapters=parts.adapters,
         thoughts=parts.reasoner.thoughts,
     )
-
-
-def _as_encoded(parts: Parts, corpus: Corpus, settings: Mapping[str, Any]) -> Parts:
-    """The parts with what the step `encode` said about prompts in their template."""
-    template = parts.template
-    instruction = f"{corpus.instruction}\n" if settings.get("with_instruction") else ""
-    encoded = replace(
-        template,
-        prefix=template.prefix + instruction,
-        padding=settings.get("padding", template.padding),
-        max_length=settings.get("max_length", template.max_length),
-    )
-    return replace(parts, template=encoded)
 
 
 def _write(file: Path, facts: Mapping[str, Any]) -> None:
@@ -313,23 +399,22 @@ def load_thought(path: str | Path) -> torch.nn.Module:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    def uses(value: Any) -> Iterator[str]:
+        """The names of all components in nested tables."""
+        if isinstance(value, Mapping):
+            yield from (str(name) for key, name in value.items() if key == "use")
+        nested = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+        for inside in nested:
+            yield from uses(inside)
+
     try:
         facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read ({error}); export a run that has such a part again") from None
     # What somebody else exported must not run code of theirs.
-    if code := next((use for use in _uses(facts) if ".py:" in use), None):
+    if code := next((use for use in uses(facts) if ".py:" in use), None):
         raise UserError(f"{file} asks for the code of {code}, which is not run from an exported folder")
     return facts
-
-
-def _uses(value: Any) -> Iterator[str]:
-    """The names of all components in nested tables."""
-    if isinstance(value, Mapping):
-        yield from (str(name) for key, name in value.items() if key == "use")
-    nested = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    for inside in nested:
-        yield from _uses(inside)
 
 
 # The card: what was run on what, how it tested, on what terms, and how to load it.
@@ -351,29 +436,4 @@ def render_card(card: Card, name: str, form: Format) -> str:
         ids="next to them in the same file" if form == "parquet" else f"in `{IDS}`",
         folder=name,
         inside=f"{name}/{ENCODER}",
-    )
-
-
-def _about(run: Run) -> About:
-    """What the source says of its terms; nothing if it is the user's own, or its code is gone."""
-    tables = [table for table in tomllib.loads(run.recipe).values() if isinstance(table, dict)]
-    source: dict[str, Any] = next((table["source"] for table in tables if "source" in table), {})
-    try:
-        about = getattr(find("source", str(source.get("use", ""))), "about", About())
-    except UserError:
-        return About()
-    return about if isinstance(about, About) else About()
-
-
-def _results(run: Run, store: Store) -> Table | None:
-    keys = [run.key_of(Ranks, position) for position in range(len(run.seeds))]
-    if not all(key is not None and store.has(key) for key in keys):
-        return None
-    return results_table(
-        run.title,
-        {run.name: ranks_of(run, store)},
-        floors_of(run, store),
-        run.leaks,
-        sampled=sampled_candidates(run, store),
-        embedder_seed=tomllib.loads(run.recipe).get("embedder_seed"),
     )

@@ -70,26 +70,24 @@ def write_vectors(folder: Path, form: Format, vectors: Vectors, ids: Sequence[st
         frame = polars.DataFrame(texts, schema=dict.fromkeys(texts, polars.String))
         frame.with_columns(column).write_parquet(file)
         return
-    with file.open("wb") as stream:
-        stream.write(_header(form, vectors.items, vectors.width))
+    if form == "npy":
+        stream = io.BytesIO()
+        shape = (vectors.items, vectors.width)
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        header = stream.getvalue()
+    else:
+        size = 4 * vectors.items * vectors.width
+        tensor = {"dtype": "F32", "shape": [vectors.items, vectors.width], "data_offsets": [0, size]}
+        described = json.dumps({STEM: tensor}).encode()
+        # Numbers begin at a multiple of 8.
+        described += b" " * (-len(described) % 8)
+        header = len(described).to_bytes(8, "little") + described
+    with file.open("wb") as output:
+        output.write(header)
         for block in vectors.blocks():
-            stream.write(np.ascontiguousarray(block, dtype="<f4").data)
+            output.write(np.ascontiguousarray(block, dtype="<f4").data)
     text = json.dumps({"ids": list(ids), "titles": list(titles)}, ensure_ascii=False, indent=1)
     (folder / IDS).write_text(f"{text}\n", encoding="utf-8")
-
-
-def _header(form: Format, items: int, width: int) -> bytes:
-    """What precedes the numbers in a file of this format."""
-    if form == "npy":
-        header = io.BytesIO()
-        facts = {"descr": "<f4", "fortran_order": False, "shape": (items, width)}
-        np.lib.format.write_array_header_1_0(header, facts)
-        return header.getvalue()
-    tensor = {"dtype": "F32", "shape": [items, width], "data_offsets": [0, 4 * items * width]}
-    text = json.dumps({STEM: tensor}).encode()
-    # Numbers begin at a multiple of 8.
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
 
 
 def load_vectors(path: str | Path) -> ItemVectors:
@@ -97,11 +95,39 @@ def load_vectors(path: str | Path) -> ItemVectors:
 
     Raises UserError if there are no such vectors, or ids and rows do not match.
     """
-    file = _file(Path(path))
+    file = Path(path)
+    endings = [f".{form}" for form in get_args(Format)]
+    if file.is_dir():
+        files = [inside for ending in endings if (inside := file / f"{STEM}{ending}").is_file()]
+        if len(files) != 1:
+            what = "several" if files else "none"
+            raise UserError(f"{file} holds {what} of {', '.join(STEM + ending for ending in endings)}; name one file")
+        file = files[0]
+    elif not file.is_file():
+        raise UserError(f"there is no file or folder {file}; give what `reaemb-bench export` wrote")
+    elif file.suffix not in endings:
+        raise UserError(f"{file} is none of {', '.join(endings)}; give what `reaemb-bench export` wrote")
+    ids_file = file.parent / IDS
+    if file.suffix != ".parquet" and not ids_file.is_file():
+        raise UserError(f"{ids_file} is missing, and without it nobody knows whose vectors these are; {_AGAIN}")
+    vectors: npt.NDArray[Any]
     try:
-        ids, vectors, titles = _read(file)
-    except UserError:
-        raise
+        if file.suffix == ".parquet":
+            import polars
+
+            frame = polars.read_parquet(file, glob=False)
+            ids, vectors = frame["id"].to_list(), frame["vector"].to_numpy()
+            titles = frame["title"].to_list() if "title" in frame.columns else []
+        else:
+            facts = json.loads(ids_file.read_text(encoding="utf-8"))
+            ids, titles = list(facts["ids"]), list(facts["titles"])
+            if file.suffix == ".npy":
+                vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+            else:
+                from safetensors import safe_open
+
+                with safe_open(file, framework="np") as tensors:
+                    vectors = tensors.get_tensor(STEM)
     except Exception as error:  # noqa: BLE001 - each format has errors of its own for a damaged file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{file} holds no item vectors that can be read ({reason}); {_AGAIN}") from None
@@ -115,41 +141,3 @@ def load_vectors(path: str | Path) -> ItemVectors:
     if len(set(ids)) < len(ids):
         raise UserError(f"{file}: {len(ids) - len(set(ids)):,} ids stand twice; {_AGAIN}")
     return ItemVectors(ids, vectors, titles)
-
-
-def _file(path: Path) -> Path:
-    endings = [f".{form}" for form in get_args(Format)]
-    if path.is_dir():
-        files = [file for ending in endings if (file := path / f"{STEM}{ending}").is_file()]
-        if len(files) != 1:
-            what = "several" if files else "none"
-            raise UserError(f"{path} holds {what} of {', '.join(STEM + ending for ending in endings)}; name one file")
-        return files[0]
-    if not path.is_file():
-        raise UserError(f"there is no file or folder {path}; give what `reaemb-bench export` wrote")
-    if path.suffix not in endings:
-        raise UserError(f"{path} is none of {', '.join(endings)}; give what `reaemb-bench export` wrote")
-    return path
-
-
-def _read(file: Path) -> tuple[list[str], npt.NDArray[Any], list[str]]:
-    """Ids, vectors and titles as they stand in the file and in the one of ids next to it."""
-    if file.suffix == ".parquet":
-        import polars
-
-        frame = polars.read_parquet(file, glob=False)
-        titles = frame["title"].to_list() if "title" in frame.columns else []
-        return frame["id"].to_list(), frame["vector"].to_numpy(), titles
-    ids = file.parent / IDS
-    if not ids.is_file():
-        raise UserError(f"{ids} is missing, and without it nobody knows whose vectors these are; {_AGAIN}")
-    facts = json.loads(ids.read_text(encoding="utf-8"))
-    vectors: npt.NDArray[Any]
-    if file.suffix == ".npy":
-        vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-    else:
-        from safetensors import safe_open
-
-        with safe_open(file, framework="np") as tensors:
-            vectors = tensors.get_tensor(STEM)
-    return list(facts["ids"]), vectors, list(facts["titles"])

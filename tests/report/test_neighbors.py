@@ -16,7 +16,7 @@ from reaemb_bench.core.artifacts import Corpus, Sequences, Vectors
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.runs import artifact_of, find
 from reaemb_bench.core.store import Store
-from reaemb_bench.report.neighbors import find_item, nearest
+from reaemb_bench.report.export import find_item, nearest
 from tests.conftest import Said
 
 Command = Callable[..., Said]
