@@ -55,12 +55,13 @@ def ablate(
     """
     from reaemb_bench.core.plan import needed_jobs
     from reaemb_bench.core.runs import Group
-    from reaemb_bench.experiments.ablate import Asked, ablation_tables, read_ablation, unlike
+    from reaemb_bench.experiments.ablate import ablation_tables, read_ablation, unlike
     from reaemb_bench.experiments.running import Counts, executed, group_results
     from reaemb_bench.report.recipe_tables import tables_of
 
-    asked = Asked(tuple(drops or ()), tuple(swaps or ()), each_step, tuple(only or ()), base, tuple(sets or ()))
-    ablation, store, start, counts = read_ablation(recipe, asked), Store(machine.store), time.monotonic(), Counts()
+    store, start, counts = Store(machine.store), time.monotonic(), Counts()
+    lists = (drops or (), swaps or (), only or (), sets or ())
+    ablation = read_ablation(recipe, *lists, each_step=each_step, base=base)
     variants, count = ablation.variants, len(ablation.variants)
     plans = [planned for variant in (ablation.base, *variants) for planned in variant.plans]
     steps = {job.key for planned in plans for job in planned.jobs}
@@ -85,7 +86,7 @@ def ablate(
                 traceback.print_exc()
             reasons[variant.name] = reason_of(error)
             say(f"failed: {reasons[variant.name]}")
-    reasons |= unlike(ablation, store, {variant.name: variant for variant in variants if variant.name not in reasons})
+    reasons |= unlike(ablation, store, [variant for variant in variants if variant.name not in reasons])
     tables = ablation_tables(ablation, store, reasons)
     show_tables(ablation.title, tables, out)
     group_results(runs, tables, machine, console())
@@ -169,22 +170,22 @@ def sweep(
         raise UserError(f"{file}, {error}") from None
     studies.search(search, jobs, say, timeout)
 
-    results = report.found_in(studies.open_study(search))
-    show("", report.trials_table(results, search))
-    for line in report.notes(results, search):
+    results = report.results_of(search)
+    show("", report.trials_table(results))
+    for line in report.notes(results):
         say(line)
     if results.best is None:
         say("no trial is complete, so there is no best recipe")
         raise typer.Exit(_FAILED)
-    say(report.curve_line(report.best_so_far(results), search.settings.objectives[0]))
-    if shares := report.importance(results):
-        show("", report.importance_table(shares))
+    say(report.course(results))
+    shares = report.importance(results)
+    if isinstance(shares, str):
+        say(shares)
     else:
-        least, complete = report.LEAST_FOR_IMPORTANCE, len(results.complete)
-        say(f"importance of settings: takes {least} complete trials, there are {complete}")
+        show("", shares)
     best, plots = out or search.folder / "best.toml", search.folder / "plots.html"
     write_file(best, search.whole_recipe(search.searched.values_of(results.best.params)).toml(), "--out")
-    write_file(plots, report.page(results, search), "--store")
+    write_file(plots, report.page(results), "--store")
     say(f"\nplots: {plots}")
     say(f"more of them: optuna-dashboard {redacted(search.storage)}")
     say(f"best recipe, trial {results.best.number}: {best}")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -42,23 +41,6 @@ class AblationsFile(BaseModel):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the command line asks for.
-
-    drops, swaps: one variant each. each_step: also a variant without each step that the recipe can do without.
-    only: names of the file's variants to run, empty for all. base: a recipe instead of the file's. sets: `--set` edits
-    of the base.
-    """
-
-    drops: tuple[str, ...] = ()
-    swaps: tuple[str, ...] = ()
-    each_step: bool = False
-    only: tuple[str, ...] = ()
-    base: str | None = None
-    sets: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Ablation:
     """The base and its variants, planned. equal: names of variants in the file that change nothing in this base."""
 
@@ -68,72 +50,83 @@ class Ablation:
     equal: tuple[str, ...]
 
 
-def read_ablation(name_or_file: str, asked: Asked) -> Ablation:
-    """Returns the ablation of a recipe, or of the recipe that an ablations file names.
+def read_ablation(
+    name_or_file: str,
+    drops: Sequence[str] = (),
+    swaps: Sequence[str] = (),
+    only: Sequence[str] = (),
+    sets: Sequence[str] = (),
+    *,
+    each_step: bool = False,
+    base: str | None = None,
+) -> Ablation:
+    """Returns the ablation of a recipe, or of the recipe that an ablations file names: a TOML file, or a shipped name.
 
-    place: a TOML file, or the name of a shipped one. Raises UserError with one line that names the place of a mistake.
+    drops, swaps: one variant each. each_step: also a variant without each step that the recipe can do without. only:
+    names of the file's variants to run, empty for all. base: a recipe instead of the file's. sets: `--set` edits of the
+    base. Raises UserError with one line that names the place of a mistake.
     """
     file = locate(name_or_file)
-    read = None if "steps" in read_toml(file) else _read_file(file)
-    if read is None and (asked.only or asked.base):
-        raise UserError(f"{name_or_file} is a recipe; --only and --base are for files that name variants")
-    if read is None:
-        recipe = load(file, asked.sets)
-    else:
+    raw = read_toml(file)
+    title, listed, source = "", dict[str, ListedVariant](), str(file)
+    if "steps" not in raw:
+        try:
+            read = AblationsFile.model_validate(raw)
+        except ValidationError as error:
+            inside = len(error.errors()[0]["loc"]) > 2
+            known = ListedVariant.model_fields if inside else AblationsFile.model_fields
+            raise UserError(f"{file}, {settings_error(error, known)}") from None
         near = file.parent / read.recipe
-        recipe = load(asked.base or (near if near.is_file() else read.recipe), asked.sets)
-    base = planned_variant(recipe, recipe.name)
+        title, listed, source = read.title, read.variants, base or str(near if near.is_file() else read.recipe)
+    elif only or base:
+        raise UserError(f"{name_or_file} is a recipe; --only and --base are for files that name variants")
+    recipe = load(source, sets)
+    whole = planned_variant(recipe, recipe.name)
 
-    listed = [] if read is None else _listed(read, file, recipe, asked.only)
-    equal = [variant for variant in listed if variant.equals(base)]
-    variants = [variant for variant in listed if variant not in equal]
-    for option, texts in (("--drop", asked.drops), ("--swap", asked.swaps)):
-        for text in texts:
-            try:
-                variant = _without(recipe, text) if option == "--drop" else _swapped(recipe, text)
-            except RecipeError as error:
-                raise UserError(f"{option} {text}: {error}") from None
-            if variant.equals(base):
-                raise UserError(f"{option} {text}: this changes nothing on the way to the ranks of {base.name}")
+    variants, equal = list[Variant](), list[str]()
+    for name in only:
+        if name not in listed:
+            hint = f"{nearest(name, listed)} Known: {', '.join(listed)}"
+            raise UserError(f"--only {name}: no variant has this name.{hint}")
+    for name, entry in listed.items():
+        if only and name not in only:
+            continue
+        try:
+            changed = _changed(recipe, f"{recipe.name}/{name}", name, entry.set, entry.drop)
+            variant = planned_variant(changed, name, why=entry.why)
+        except RecipeError as error:
+            raise UserError(f"{file}, {error.under('variants', name)}") from None
+        if variant.equals(whole):
+            equal.append(name)
+        else:
             variants.append(variant)
-    if asked.each_step:
-        by_step = list(_each_step_dropped(base))
+    for option, text in (*(("--drop", text) for text in drops), *(("--swap", text) for text in swaps)):
+        try:
+            variant = _without(recipe, text) if option == "--drop" else _swapped(recipe, text)
+        except RecipeError as error:
+            raise UserError(f"{option} {text}: {error}") from None
+        if variant.equals(whole):
+            raise UserError(f"{option} {text}: this changes nothing on the way to the ranks of {whole.name}")
+        variants.append(variant)
+    if each_step:
+        by_step = []
+        for step in recipe.steps:
+            try:
+                by_step.append(_without(recipe, step))
+            except RecipeError:
+                # The others cannot do without it.
+                continue
+        by_step = [variant for variant in by_step if not variant.equals(whole)]
         if not by_step:
             raise UserError("--each: this recipe can do without none of its steps")
         variants += [variant for variant in by_step if not any(map(variant.equals, variants))]
 
     if not variants and not equal:
         raise UserError("nothing to compare: give --drop, --swap or --each, or a file that names variants")
-    names = [variant.name for variant in (base, *variants)]
+    names = [variant.name for variant in (whole, *variants)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"two variants are called '{twice}'; name each once")
-    title = (read.title if read else "") or recipe.title
-    return Ablation(title, base, tuple(variants), tuple(variant.name for variant in equal))
-
-
-def _read_file(file: Path) -> AblationsFile:
-    try:
-        return AblationsFile.model_validate(read_toml(file))
-    except ValidationError as error:
-        inside = len(error.errors()[0]["loc"]) > 2
-        known = ListedVariant.model_fields if inside else AblationsFile.model_fields
-        raise UserError(f"{file}, {settings_error(error, known)}") from None
-
-
-def _listed(read: AblationsFile, file: Path, base: Recipe, only: Sequence[str]) -> list[Variant]:
-    for name in only:
-        if name not in read.variants:
-            known = ", ".join(read.variants)
-            raise UserError(f"--only {name}: no variant has this name.{nearest(name, read.variants)} Known: {known}")
-    variants = []
-    for name, entry in read.variants.items():
-        if not only or name in only:
-            try:
-                recipe = _changed(base, f"{base.name}/{name}", name, entry.set, entry.drop)
-                variants.append(planned_variant(recipe, name, why=entry.why))
-            except RecipeError as error:
-                raise UserError(f"{file}, {error.under('variants', name)}") from None
-    return variants
+    return Ablation(title or recipe.title, whole, tuple(variants), tuple(equal))
 
 
 def _without(base: Recipe, text: str) -> Variant:
@@ -153,17 +146,6 @@ def _swapped(base: Recipe, text: str) -> Variant:
     return planned_variant(_changed(base, name, f"{path}={value}", tables), name)
 
 
-def _each_step_dropped(base: Variant) -> Iterator[Variant]:
-    """Yields a variant without each step that the recipe can do without and that its ranks depend on."""
-    for step in base.recipe.steps:
-        try:
-            variant = _without(base.recipe, step)
-        except RecipeError:
-            continue
-        if not variant.equals(base):
-            yield variant
-
-
 def _changed(base: Recipe, name: str, change: str, tables: Raw, drops: Sequence[str] = ()) -> Recipe:
     """Returns the recipe with tables merged over it and then paths dropped. change: for its title.
 
@@ -175,15 +157,14 @@ def _changed(base: Recipe, name: str, change: str, tables: Raw, drops: Sequence[
     return edited(base, name, [tables, title], drops)
 
 
-def unlike(ablation: Ablation, store: Store, finished: Mapping[str, Variant]) -> dict[str, str]:
+def unlike(ablation: Ablation, store: Store, finished: Sequence[Variant]) -> dict[str, str]:
     """Returns why variants that were computed cannot be compared with the base: other users or targets are ranked."""
-    base = _ranks(ablation.base, store)
-    reasons = {}
-    for name, variant in finished.items():
+    base, reasons = _ranks(ablation.base, store), {}
+    for variant in finished:
         try:
-            check_comparable({ablation.base.name: base, name: _ranks(variant, store)})
+            check_comparable({ablation.base.name: base, variant.name: _ranks(variant, store)})
         except UserError as error:
-            reasons[name] = str(error)
+            reasons[variant.name] = str(error)
     return reasons
 
 

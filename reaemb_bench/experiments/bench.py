@@ -6,14 +6,14 @@ import os
 import time
 import tomllib
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
 from reaemb_bench.core.artifacts import Encoder, Floors, Ranker, Ranks, TestTargets
 from reaemb_bench.core.errors import UserError, reason_of
@@ -24,7 +24,7 @@ from reaemb_bench.core.recipe import from_raw
 from reaemb_bench.core.runs import Group, forget, history, remember
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.groups import SHORT, TAIL
-from reaemb_bench.experiments.grid import Cell, Grid, Task
+from reaemb_bench.experiments.grid import Cell, Grid
 from reaemb_bench.experiments.pool import Answer, Message, Say, portable, processes, ray_cluster
 from reaemb_bench.experiments.variants import judge
 from reaemb_bench.report import table as report
@@ -42,12 +42,13 @@ _METRICS = {
     for group in ("", "tail", "head")
     for metric in ("hr", "ndcg")
 }
-_COSTS = (
-    Column("params", "trained", cost=True),
-    Column("tokens", cost=True),
-    Column("minutes", cost=True),
-    Column("GB", "peak", cost=True),
-)
+_COSTS: dict[Column, tuple[Callable[[list[float]], float], float]] = {
+    Column("params", "trained", cost=True): (fmean, 1),
+    Column("tokens", cost=True): (fmean, 1),
+    Column("minutes", cost=True): (fmean, 60),
+    Column("GB", "peak", cost=True): (max, 1e9),
+}
+"""Column -> how a cost is taken over seeds, and its unit."""
 _STAR_NOTE = f"{SIGNIFICANT}: beats the best baseline, floors included, after correction"
 _COSTS_NOTE = (
     "costs of one run from an empty store, without data and judging: trained parameters of all steps, tokens that "
@@ -63,54 +64,47 @@ def compute_cells(
 
     A cell whose process dies is tried once more. A cell that needs a step that has failed already is not tried.
     """
-    store, tasks = Store(machine.store), grid.tasks()
-    waiting = [task for task in reversed(tasks) if not store.has(judge(task.planned).key)]
-    total, begun = len(waiting), time.monotonic()
+    store, tasks, begun = Store(machine.store), grid.tasks(), time.monotonic()
+    waiting = [(label, planned) for label, planned in reversed(tasks) if not store.has(judge(planned).key)]
+    total, ended = len(waiting), 0
     say(f"{total} of {len(tasks)} cells to compute")
-    under_way: dict[Future[Answer], Task] = {}
+    under_way: dict[Future[Answer], tuple[str, Plan]] = {}
     failed_steps: dict[str, Answer] = {}
     reasons: dict[str, str] = {}
-    ended = 0
     pool = ray_cluster(compute, machine, jobs) if executor == "ray" else processes(compute, machine, jobs, _ATTEMPTS)
     with pool as submit:
         while waiting or under_way:
             while waiting and len(under_way) < jobs:
-                task = waiting.pop()
-                failed = [job.key for job in task.planned.jobs if job.key in failed_steps and not store.has(job.key)]
+                label, planned = waiting.pop()
+                failed = [job.key for job in planned.jobs if job.key in failed_steps and not store.has(job.key)]
                 if failed:
                     future: Future[Answer] = Future()
                     future.set_result(failed_steps[failed[0]])
                 else:
-                    future = submit(_message(task.planned, machine), partial(_say_of, task, say))
-                under_way[future] = task
+                    future = submit(_message(planned, machine), partial(_say_of, label, say))
+                under_way[future] = label, planned
             for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                task, error = under_way.pop(future), future.exception()
+                (label, planned), error = under_way.pop(future), future.exception()
                 answer = Answer(f"its process died twice ({type(error).__name__})") if error else future.result()
-                ended += 1
                 if answer.reason:
-                    reasons[judge(task.planned).key] = answer.reason
+                    reasons[judge(planned).key] = answer.reason
                     failed_steps.setdefault(answer.key, answer)
                 else:
                     # At once, because an interrupted suite may go on another day.
-                    remember_cells(grid, store, group, task.planned)
+                    remember_cells(grid, store, group, planned)
+                ended += 1
                 outcome = f"failed, {answer.reason}" if answer.reason else "done"
-                _say_of(task, say, f"{outcome} [{ended}/{total}, {in_words(time.monotonic() - begun)}]")
+                _say_of(label, say, f"{outcome} [{ended}/{total}, {in_words(time.monotonic() - begun)}]")
     return reasons
 
 
-def _say_of(task: Task, say: Say, line: str) -> None:
-    say(f"{task.label}: {line}")
+def _say_of(label: str, say: Say, line: str) -> None:
+    say(f"{label}: {line}")
 
 
 def _message(planned: Plan, machine: Machine) -> Message:
-    recipe = planned.recipe
-    return {
-        "recipe": recipe.toml(),
-        "name": recipe.name,
-        "seed": planned.seed,
-        "machine": portable(machine),
-        "folder": str(Path.cwd()),
-    }
+    recipe = {"recipe": planned.recipe.toml(), "name": planned.recipe.name, "seed": planned.seed}
+    return {**recipe, "machine": portable(machine), "folder": str(Path.cwd())}
 
 
 def compute(message: Message, say: Say) -> Answer:
@@ -154,23 +148,13 @@ def remember_cells(grid: Grid, store: Store, group: Group, of: Plan | None = Non
                     forget(store, run)
 
 
-@dataclass(frozen=True)
-class Costs:
-    """What one run of a method takes on an otherwise idle machine, from an empty store.
+def costs(planned: Plan, store: Store) -> tuple[float | None, ...] | None:
+    """Returns what a run of a plan takes on an idle machine, from an empty store, without data and judge.
 
-    trained_parameters, tokens: sums over its steps, of all trained parts and of all tokens that a language model read;
-    None if a step that trains, or reads texts by a language model, noted none, because what is unknown is not 0.
-    seconds: sum of the steps' wall time. peak_memory_bytes: the most that any step held.
+    These are trained parameters and tokens that a language model read, sums over steps; seconds, a sum too; and the
+    bytes of the step that held the most. Parameters or tokens are None if a step that trains, or reads texts by a
+    language model, noted none, because what is unknown is not 0. Returns None if a result is gone.
     """
-
-    trained_parameters: float | None
-    tokens: float | None
-    seconds: float
-    peak_memory_bytes: float
-
-
-def costs(planned: Plan, store: Store) -> Costs | None:
-    """Returns the costs of all that a plan's ranks depend on, without data and judge; None if a result is gone."""
     last = judge(planned)
     wanted = {last.key}
     for job in reversed(planned.jobs):
@@ -179,40 +163,23 @@ def costs(planned: Plan, store: Store) -> Costs | None:
     jobs = [job for job in planned.jobs if job.key in wanted - {last.key} and TestTargets not in job.makes]
     if not all(store.has(job.key) for job in jobs):
         return None
-    manifests = [store.manifest(job.key) for job in jobs]
-    return Costs(
-        trained_parameters=_total("trained_parameters", manifests, [_trains(job) for job in jobs]),
-        tokens=_total("tokens", manifests, [Encoder in _reads(job) and not _idle(job) for job in jobs]),
-        seconds=sum(float(manifest["seconds"]) for manifest in manifests),
-        peak_memory_bytes=max((float(manifest["peak_memory_bytes"]) for manifest in manifests), default=0.0),
-    )
-
-
-def _reads(job: Job) -> set[type]:
-    return {artifact for artifact, _ in job.inputs.values()}
-
-
-def _trains(job: Job) -> bool:
-    """Whether a step trains: it makes a recommender, or one encoder from another."""
-    return Ranker in job.makes or (Encoder in job.makes and Encoder in _reads(job) and not _idle(job))
-
-
-def _idle(job: Job) -> bool:
-    return getattr(job.step, "steps", None) == 0
-
-
-def _total(fact: str, manifests: Sequence[Mapping[str, Any]], expected: Sequence[bool]) -> float | None:
-    """Returns the sum of a fact over steps, or None if a step that is expected to note it did not.
-
-    A step of several parts may note one for each, as in `ids: trained_parameters`.
-    """
-    by_step = [
-        [float(value) for name, value in manifest["facts"].items() if name.rpartition(": ")[2] == fact]
-        for manifest in manifests
-    ]
-    if any(not values for values, wanted in zip(by_step, expected, strict=True) if wanted):
-        return None
-    return sum(sum(values) for values in by_step)
+    manifests, active, trains = [store.manifest(job.key) for job in jobs], [], []
+    for job in jobs:
+        reads = any(artifact is Encoder for artifact, _ in job.inputs.values())
+        # With no training steps, an encoder is handed on as it is.
+        active.append(reads and getattr(job.step, "steps", None) != 0)
+        trains.append(Ranker in job.makes or (Encoder in job.makes and active[-1]))
+    totals: list[float | None] = []
+    for fact, expected in (("trained_parameters", trains), ("tokens", active)):
+        # A step of several parts may note one for each, as in `ids: trained_parameters`.
+        by_step = [
+            [float(value) for name, value in manifest["facts"].items() if name.rpartition(": ")[2] == fact]
+            for manifest in manifests
+        ]
+        unknown = any(needed and not noted for needed, noted in zip(expected, by_step, strict=True))
+        totals.append(None if unknown else sum(map(sum, by_step)))
+    seconds = sum(float(manifest["seconds"]) for manifest in manifests)
+    return *totals, seconds, max((float(manifest["peak_memory_bytes"]) for manifest in manifests), default=0.0)
 
 
 def suite_tables(grid: Grid, store: Store, reasons: Mapping[str, str]) -> list[Table]:
@@ -239,19 +206,18 @@ def _table(title: str, cells: Sequence[Cell], floors_plan: Plan, store: Store, r
         name: [seed for planned in plans if (seed := fetch(planned, store, Ranks)) is not None]
         for name, plans in finished.items()
     }
-    everything = [*chain.from_iterable(ranks.values()), *by_floor.values()]
     ranked = {name: seeds for name, seeds in ranks.items() if seeds}
     check_rows(ranked, floors)
     compared = against_best(ranked, by_floor, [cell.name for cell in cells if cell.proposed], K)
     winners = {comparison.first for comparison in compared if comparison.shown and comparison.difference > 0}
 
-    rows = []
+    rows, missing = [], report.Cell(None)
     for cell in cells:
         leaking = bool(cell.variant.plans[0].leaks)
         if seeds := ranks[cell.name]:
             rows.append(row_of(cell.name, seeds, TAIL, SHORT, leaks=leaking, of=_METRICS))
         else:
-            rows.append(Row(cell.name, tuple(report.Cell(None) for _ in _METRICS), leaks=leaking))
+            rows.append(Row(cell.name, (missing,) * len(_METRICS), leaks=leaking))
     rows += [row_of(name, [seed], TAIL, SHORT, floor=True, of=_METRICS) for name, seed in by_floor.items()]
     tested = list(_METRICS).index(_TESTED)
     whole = []
@@ -260,11 +226,23 @@ def _table(title: str, cells: Sequence[Cell], floors_plan: Plan, store: Store, r
         if row.name in winners:
             values[tested] = replace(values[tested], significant=True)
         paid = [] if row.floor else [cost for planned in finished[row.name] if (cost := costs(planned, store))]
-        whole.append(replace(row, cells=(*values, *_cost_cells(paid))))
+        for position, (over_seeds, unit) in enumerate(_COSTS.values()):
+            known = [spent for by_cost in paid if (spent := by_cost[position]) is not None]
+            complete = known and len(known) == len(paid)
+            values.append(report.Cell(over_seeds(known) / unit) if complete else missing)
+        whole.append(replace(row, cells=tuple(values)))
 
+    everything = [*chain.from_iterable(ranks.values()), *by_floor.values()]
     notes = users_notes(everything[0], TAIL, SHORT) if everything and len(everything[0].users) else []
     notes += seeds_note([len(seeds) for seeds in ranked.values()], None)
-    notes += _embedder_notes(cells)
+    # Where one embedder serves all seeds, ± does not include its randomness.
+    recipes = {cell.name: cell.variant.recipe for cell in cells if len(cell.variant.plans) > 1}
+    fixed = [
+        f"{name} (seed {recipe.embedder_seed})"
+        for name, recipe in recipes.items()
+        if recipe.embedder_seed is not None and any(step.randomness == "embedder" for step in recipe.steps.values())
+    ]
+    notes += [f"one embedder for all seeds of the recommender: {', '.join(fixed)}"] if fixed else []
     notes += origin_notes({name: plan_manifests(plans, store) for name, plans in finished.items() if plans})
     notes += [_STAR_NOTE, *map(sentence, compared)] if compared else []
     notes += [_COSTS_NOTE]
@@ -272,52 +250,14 @@ def _table(title: str, cells: Sequence[Cell], floors_plan: Plan, store: Store, r
         notes.append(f"not under {cells[0].head} but as in their recipes: {', '.join(own)}")
     if leaks := list(dict.fromkeys(step for cell in cells for step in cell.variant.plans[0].leaks)):
         notes.append(f"{LEAK} looks at held-out data on purpose ({', '.join(leaks)}): no fair comparison")
-    notes += _missing_notes(cells, floors_plan, store, reasons)
-    return Table(title, (*_METRICS.values(), *_COSTS), tuple(whole), tuple(notes))
-
-
-def _cost_cells(paid: Sequence[Costs]) -> list[report.Cell]:
-    """Returns the cells of the cost columns: means over seeds, and the highest peak memory."""
-    if not paid:
-        return [report.Cell(None) for _ in _COSTS]
-    return [
-        report.Cell(_mean([seed.trained_parameters for seed in paid])),
-        report.Cell(_mean([seed.tokens for seed in paid])),
-        report.Cell(fmean(seed.seconds for seed in paid) / 60),
-        report.Cell(max(seed.peak_memory_bytes for seed in paid) / 1e9),
-    ]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) else None
-
-
-def _embedder_notes(cells: Sequence[Cell]) -> list[str]:
-    """A note on methods that tune one embedder for all seeds, so that ± does not include its randomness; or none."""
-    recipes = {cell.name: cell.variant.recipe for cell in cells if len(cell.variant.plans) > 1}
-    fixed = [
-        f"{name} (seed {recipe.embedder_seed})"
-        for name, recipe in recipes.items()
-        if recipe.embedder_seed is not None and any(step.randomness == "embedder" for step in recipe.steps.values())
-    ]
-    return [f"one embedder for all seeds of the recommender: {', '.join(fixed)}"] if fixed else []
-
-
-def _missing_notes(cells: Sequence[Cell], floors: Plan, store: Store, reasons: Mapping[str, str]) -> list[str]:
-    """Returns a line for each reason, with the methods and seeds that it has cost their cell."""
-    seeds: dict[str, dict[str, list[str]]] = {}
-    for name, planned in [
-        *((cell.name, planned) for cell in cells for planned in cell.variant.plans),
-        ("floors", floors),
-    ]:
-        key = judge(planned).key
-        if not store.has(key):
-            by_method = seeds.setdefault(reasons.get(key, "not computed"), {})
+    # A line for each reason, with the methods and seeds that it has cost their cell.
+    lost: dict[str, dict[str, list[str]]] = {}
+    plans = [(cell.name, planned) for cell in cells for planned in cell.variant.plans]
+    for name, planned in (*plans, ("floors", floors_plan)):
+        if not store.has(key := judge(planned).key):
+            by_method = lost.setdefault(reasons.get(key, "not computed"), {})
             by_method.setdefault(name, []).append(str(planned.seed))
-    return [
-        "missing: "
-        + "; ".join(f"{name}, seed{'s' if len(lost) > 1 else ''} {', '.join(lost)}" for name, lost in by_method.items())
-        + f": {reason}"
-        for reason, by_method in seeds.items()
-    ]
+    for reason, by_method in lost.items():
+        seeds_of = (f"{name}, seed{'s' if len(of) > 1 else ''} {', '.join(of)}" for name, of in by_method.items())
+        notes.append(f"missing: {'; '.join(seeds_of)}: {reason}")
+    return Table(title, (*_METRICS.values(), *_COSTS), tuple(whole), tuple(notes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.plan import Plan, flatten, plan
-from reaemb_bench.core.recipe import Raw, Recipe, from_raw, load, locate, merge, name_with_edits, parse_set, read_toml
+from reaemb_bench.core.recipe import Raw, from_raw, load, locate, merge, name_with_edits, parse_set, read_toml
 from reaemb_bench.core.registry import nearest, settings_error
 from reaemb_bench.experiments.variants import Edits, Variant, edited, file_near, judge, planned_variant
 
@@ -66,29 +67,17 @@ class Suite(BaseModel):
 
 @dataclass(frozen=True)
 class Cell:
-    """One method on one data set under one of the suite's heads, with all seeds.
+    """One method on one data set under one of the suite's heads, with all seeds; named after the method.
 
     head: empty if the suite names none. takes_head: whether that head is trained, and not the recipe's own.
     """
 
+    name: str
     variant: Variant
     data: str
     head: str
     takes_head: bool
     proposed: bool
-
-    @property
-    def name(self) -> str:
-        """The method's name."""
-        return self.variant.name
-
-
-@dataclass(frozen=True)
-class Task:
-    """A plan to execute, and its name in progress lines."""
-
-    label: str
-    planned: Plan
 
 
 @dataclass(frozen=True)
@@ -98,28 +87,28 @@ class Grid:
     cells: tuple[Cell, ...]
     floors: dict[str, Plan]
 
-    def tasks(self) -> list[Task]:
-        """Returns each distinct plan once, all methods with one seed before any with the next.
+    def tasks(self) -> list[tuple[str, Plan]]:
+        """Returns each distinct plan once, with its name in progress lines: all methods with one seed before the next.
 
         Plans that share the work of a language model are then far apart, so that processes rarely wait for each other.
         """
-        tasks = {judge(planned).key: Task(f"{data}, floors", planned) for data, planned in self.floors.items()}
+        tasks = {judge(planned).key: (f"{data}, floors", planned) for data, planned in self.floors.items()}
         groups: dict[tuple[str, str], list[Cell]] = {}
         for cell in self.cells:
             groups.setdefault((cell.head, cell.data), []).append(cell)
         for group in groups.values():
-            for plans in zip(*(cell.variant.plans for cell in group), strict=True):
-                for cell, planned in zip(group, plans, strict=True):
-                    words = (cell.data, cell.head if cell.takes_head else "", cell.name, f"seed {planned.seed}")
-                    tasks.setdefault(judge(planned).key, Task(", ".join(filter(None, words)), planned))
+            for position, cell in product(range(len(group[0].variant.plans)), group):
+                planned = cell.variant.plans[position]
+                words = (cell.data, cell.head if cell.takes_head else "", cell.name, f"seed {planned.seed}")
+                tasks.setdefault(judge(planned).key, (", ".join(filter(None, words)), planned))
         return list(tasks.values())
 
 
 def read_suite(name_or_file: str | Path, sets: Sequence[str] = ()) -> Suite:
-    """Reads a suite file and applies `--set` edits.
+    """Reads a TOML file or a shipped suite (`suites/quick`), and applies `--set` edits.
 
-    place: a TOML file, or the name of a shipped suite (`suites/quick`). A data set may be the name of a recipe, whose
-    `[prepare]` table it takes. Raises UserError naming the file and the place of the mistake.
+    A data set may be the name of a recipe, whose `[prepare]` table it takes. Raises UserError naming the file and the
+    place of the mistake.
     """
     file = locate(name_or_file)
     raw = read_toml(file)
@@ -141,69 +130,57 @@ def read_suite(name_or_file: str | Path, sets: Sequence[str] = ()) -> Suite:
         raise UserError(f"{file}, {error}") from None
     if len(set(suite.seeds)) < len(suite.seeds):
         raise UserError(f"{file}, seeds: a seed stands twice; name each once")
-    methods = tuple(
-        method.model_copy(update={"recipe": str(file_near(method.recipe, file.parent))}) for method in suite.methods
-    )
-    return suite.model_copy(update={"title": suite.title or file.stem, "methods": methods})
+    files = [str(file_near(method.recipe, file.parent)) for method in suite.methods]
+    methods = [method.model_copy(update={"recipe": at}) for method, at in zip(suite.methods, files, strict=True)]
+    return suite.model_copy(update={"title": suite.title or file.stem, "methods": tuple(methods)})
 
 
 def grid(suite: Suite) -> Grid:
     """Plans every cell of a suite. Raises UserError naming the method, data set and head that do not fit."""
-    recipes = [_recipe_of(method, suite.set) for method in suite.methods]
-    steps = {step for recipe in recipes for step in recipe.steps}
+    recipes = []
+    for method in suite.methods:
+        try:
+            recipe = load(method.recipe)
+            # The suite's changes before the method's own.
+            shared = {step: table for step, table in suite.set.items() if step in recipe.steps}
+            changes = flatten(method.set).items()
+            sets = [f"{path}={value if isinstance(value, str) else json.dumps(value)}" for path, value in changes]
+            name = method.name or name_with_edits(recipe.name, sets, method.drop)
+            recipe = edited(recipe, name, [shared, method.set], method.drop)
+        except RecipeError as error:
+            raise UserError(f"method {method.name or method.recipe}: {error}") from None
+        if _DATA_STEP not in recipe.steps:
+            raise UserError(f"method {name}: no step is called {_DATA_STEP}, so it cannot run on the suite's data")
+        recipes.append(recipe)
+    steps, names = {step for recipe in recipes for step in recipe.steps}, [recipe.name for recipe in recipes]
     if stray := [step for step in suite.set if step not in steps]:
         raise UserError(f"set.{stray[0]}: no method has a step of this name.{nearest(stray[0], steps)}")
-    names = [recipe.name for recipe in recipes]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise UserError(f"two methods are called '{twice.pop()}'; give one of them another `name`")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"two methods are called '{twice[0]}'; give one of them another `name`")
+
     header: Raw = {"seeds": list(suite.seeds), "data_seed": suite.data_seed}
     if suite.embedder_seed is not None:
         header["embedder_seed"] = suite.embedder_seed
-    floors = {}
+    floors, cells = {}, []
     for data, table in suite.data.items():
-        raw = {"steps": [_DATA_STEP, "floors"], **header, _DATA_STEP: table}
         try:
-            floors[data] = plan(from_raw(raw, "floors"), suite.seeds[0])
+            floors_recipe = from_raw({"steps": [_DATA_STEP, "floors"], **header, _DATA_STEP: table}, "floors")
+            floors[data] = plan(floors_recipe, suite.seeds[0])
         except RecipeError as error:
             raise UserError(f"data {data}: {error}") from None
-    cells = [
-        _cell(suite, method, recipe, header, data, head)
-        for head in (suite.heads or [""])
-        for data in suite.data
-        for method, recipe in zip(suite.methods, recipes, strict=True)
-    ]
+    methods = zip(suite.methods, recipes, strict=True)
+    for head, (data, table), (method, recipe) in product(suite.heads or [""], suite.data.items(), methods):
+        raw = {**recipe.raw, **header, _DATA_STEP: table}
+        trained = [name for name, step in recipe.steps.items() if "head" in type(step).model_fields]
+        takes_head = bool(head and trained and not method.own_head)
+        settings = merge(suite.train, suite.heads[head]) if takes_head else suite.train
+        if head:
+            # Not merged: a head is replaced whole, since all methods are to share it.
+            raw |= {step: {**recipe.raw.get(step, {}), **settings} for step in trained}
+        try:
+            variant = planned_variant(from_raw(raw, recipe.name), recipe.name, suite.seeds)
+        except RecipeError as error:
+            under = f" under {head}" if takes_head else ""
+            raise UserError(f"method {recipe.name} on {data}{under}: {error}") from None
+        cells.append(Cell(recipe.name, variant, data, head, takes_head, method.proposed))
     return Grid(tuple(cells), floors)
-
-
-def _recipe_of(method: Method, shared: Raw) -> Recipe:
-    """Returns the method's recipe with the suite's changes, those that all methods share first."""
-    try:
-        recipe = load(method.recipe)
-        shared = {step: table for step, table in shared.items() if step in recipe.steps}
-        sets = [
-            f"{path}={value if isinstance(value, str) else json.dumps(value)}"
-            for path, value in flatten(method.set).items()
-        ]
-        name = method.name or name_with_edits(recipe.name, sets, method.drop)
-        recipe = edited(recipe, name, [shared, method.set], method.drop)
-    except RecipeError as error:
-        raise UserError(f"method {method.name or method.recipe}: {error}") from None
-    if _DATA_STEP not in recipe.steps:
-        raise UserError(f"method {recipe.name}: no step is called {_DATA_STEP}, so it cannot run on the suite's data")
-    return recipe
-
-
-def _cell(suite: Suite, method: Method, recipe: Recipe, header: Raw, data: str, head: str) -> Cell:
-    raw = {**recipe.raw, **header, _DATA_STEP: suite.data[data]}
-    trained = [name for name, step in recipe.steps.items() if "head" in type(step).model_fields]
-    takes_head = bool(head and trained and not method.own_head)
-    settings = merge(suite.train, suite.heads[head]) if takes_head else suite.train
-    if head:
-        # Not merged: a head is replaced whole, since all methods are to share it.
-        raw |= {step: {**recipe.raw.get(step, {}), **settings} for step in trained}
-    try:
-        variant = planned_variant(from_raw(raw, recipe.name), recipe.name, suite.seeds)
-    except RecipeError as error:
-        under = f" under {head}" if takes_head else ""
-        raise UserError(f"method {recipe.name} on {data}{under}: {error}") from None
-    return Cell(variant, data, head, takes_head, method.proposed)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from reaemb_bench.core.artifacts import Corpus
 from reaemb_bench.core.execute import fetch
@@ -66,7 +65,7 @@ def estimate(plan: Plan, results: Store, machine: Machine) -> Estimate | None:
     corpus = fetch(plan, results, Corpus) if job is not None and results.has(job.key) else None
     before = len(llm.system_prompt) + len(llm.prefix)
     lengths = [(before + len(text)) // _CHARACTERS for text in corpus.texts] if corpus else []
-    longest = min([llm.max_length, max(lengths, default=llm.max_length)])
+    longest = min(llm.max_length, max(lengths, default=llm.max_length))
     needs = []
     for job in plan.jobs:
         step, learns = job.step, isinstance(job.step, Contrast)
@@ -96,7 +95,7 @@ def shape_of(backbone: object, kept: int) -> Shape | None:
     if not isinstance(backbone, CausalLM):
         return None
     try:
-        facts: dict[str, Any] = json.loads((Path(backbone.model).expanduser() / "config.json").read_text("utf-8"))
+        facts = json.loads((Path(backbone.model).expanduser() / "config.json").read_text("utf-8"))
         config = SimpleNamespace(**{"tie_word_embeddings": True, **facts})
         config.get_text_config = lambda: config
         config.num_hidden_layers = backbone.layers or config.num_hidden_layers
@@ -107,18 +106,16 @@ def shape_of(backbone: object, kept: int) -> Shape | None:
 
 def memory_lines(estimate: Estimate) -> Iterator[str]:
     """The estimate in lines."""
-    free = f", {_gigabytes(estimate.free)} free" if estimate.free else ""
+
+    def gigabytes(count: int | None) -> str:
+        if count is None:
+            return "unknown until the data are prepared"
+        return f"{count / 1e9:.2f} GB" if count >= 1e7 else f"{count / 1e6:.1f} MB"
+
+    free = f", {gigabytes(estimate.free)} free" if estimate.free else ""
     yield f"memory, at most about (prompts of up to {estimate.longest} tokens{free}):"
     for need in estimate.needs:
         on_disk = " on disk" if need.on_disk and need.kept is not None else ""
-        kept = "" if need.kept == 0 else f", kept of all items {_gigabytes(need.kept)}{on_disk}"
-        yield (
-            f"  {need.step}: weights {_gigabytes(need.weights)}, {need.prompts} prompts at once "
-            f"{_gigabytes(need.at_once)}{kept}"
-        )
-
-
-def _gigabytes(count: int | None) -> str:
-    if count is None:
-        return "unknown until the data are prepared"
-    return f"{count / 1e9:.2f} GB" if count >= 1e7 else f"{count / 1e6:.1f} MB"
+        kept = "" if need.kept == 0 else f", kept of all items {gigabytes(need.kept)}{on_disk}"
+        prompts = f"{need.prompts} prompts at once {gigabytes(need.at_once)}"
+        yield f"  {need.step}: weights {gigabytes(need.weights)}, {prompts}{kept}"

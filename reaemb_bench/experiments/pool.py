@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
@@ -52,26 +52,22 @@ def processes(work: Work, machine: Machine, jobs: int, attempts: int) -> Iterato
     started: list[_Worker] = []
     starting, leaving = Lock(), Event()
 
-    def worker() -> _Worker | None:
-        with suppress(Empty):
-            return idle.get_nowait()
-        with starting:
-            if leaving.is_set():
-                return None
-            started.append(_Worker(work))
-            return started[-1]
-
     def compute(message: Message, say: Say) -> Answer:
         code = None
         for attempt in range(1, attempts + 1):
-            taken = worker()
-            if taken is None:
-                break
-            answer = taken.ask(message, say)
+            try:
+                worker = idle.get_nowait()
+            except Empty:
+                with starting:
+                    if leaving.is_set():
+                        break
+                    worker = _Worker(work)
+                    started.append(worker)
+            answer = worker.ask(message, say)
             if answer is not None:
-                idle.put(taken)
+                idle.put(worker)
                 return answer
-            code = taken.process.exitcode
+            code = worker.process.exitcode
             if attempt < attempts and not leaving.is_set():
                 say(f"a process died (exit code {code}); another takes its place")
         return Answer(f"its process died {attempts} times (exit code {code})")
@@ -93,40 +89,6 @@ def processes(work: Work, machine: Machine, jobs: int, attempts: int) -> Iterato
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
-
-
-@contextmanager
-def ray_cluster(work: Work, machine: Machine, jobs: int) -> Iterator[Submit]:
-    """Gives a function that submits a message as a task of a Ray cluster, all of whose machines see the store.
-
-    RAY_ADDRESS names a cluster; without it Ray starts on this machine. A task whose process dies is tried once more; a
-    task takes a GPU if the cluster has any. Raises UserError if Ray is not installed.
-    """
-    try:
-        import ray
-    except ImportError:
-        raise UserError("--executor ray: Ray is not installed; pip install 'reaemb-bench[ray]'") from None
-    if not ray.is_initialized():
-        ray.init(num_cpus=None if os.environ.get("RAY_ADDRESS") else jobs, include_dashboard=False, log_to_driver=False)
-
-    @ray.remote(
-        num_cpus=1,
-        num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
-        max_retries=1,
-        runtime_env={"env_vars": _thread_limits(machine, jobs)},
-    )  # type: ignore[untyped-decorator]
-    def compute(message: Message) -> Answer:
-        return work(message, lambda line: None)
-
-    def submit(message: Message, say: Say) -> Future[Answer]:
-        say("handed to Ray")
-        future: Future[Answer] = compute.remote(message).future()
-        return future
-
-    try:
-        yield submit
-    finally:
-        ray.shutdown()
 
 
 class _Worker:
@@ -157,7 +119,14 @@ def _serve(pipe: Connection[Any, Any], work: Work) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Standard output belongs to the owner's tables.
     os.dup2(2, 1)
-    Thread(target=_leave_with_owner, daemon=True).start()
+
+    def leave_with_owner() -> None:
+        owner = multiprocessing.parent_process()
+        assert owner is not None
+        owner.join()
+        os._exit(1)
+
+    Thread(target=leave_with_owner, daemon=True).start()
     while True:
         try:
             message = pipe.recv()
@@ -166,11 +135,34 @@ def _serve(pipe: Connection[Any, Any], work: Work) -> None:
         pipe.send(work(message, pipe.send))
 
 
-def _leave_with_owner() -> None:
-    owner = multiprocessing.parent_process()
-    assert owner is not None
-    owner.join()
-    os._exit(1)
+@contextmanager
+def ray_cluster(work: Work, machine: Machine, jobs: int) -> Iterator[Submit]:
+    """Gives a function that submits a message as a task of a Ray cluster, all of whose machines see the store.
+
+    RAY_ADDRESS names a cluster; without it Ray starts on this machine. A task whose process dies is tried once more; a
+    task takes a GPU if the cluster has any. Raises UserError if Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--executor ray: Ray is not installed; pip install 'reaemb-bench[ray]'") from None
+    if not ray.is_initialized():
+        ray.init(num_cpus=None if os.environ.get("RAY_ADDRESS") else jobs, include_dashboard=False, log_to_driver=False)
+    gpus, environment = int(bool(ray.cluster_resources().get("GPU"))), {"env_vars": _thread_limits(machine, jobs)}
+
+    @ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1, runtime_env=environment)  # type: ignore[untyped-decorator]
+    def compute(message: Message) -> Answer:
+        return work(message, lambda line: None)
+
+    def submit(message: Message, say: Say) -> Future[Answer]:
+        say("handed to Ray")
+        future: Future[Answer] = compute.remote(message).future()
+        return future
+
+    try:
+        yield submit
+    finally:
+        ray.shutdown()
 
 
 def _thread_limits(machine: Machine, jobs: int) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,29 @@ class Counts:
         return f"computed {len(self._computed)} steps, {cached} cached, in {in_words(seconds)}"
 
 
+class Tracking:
+    """Finished plans, the record of their run, and the MLflow trackers that wait for their tables, one per plan."""
+
+    def __init__(self, plans: Sequence[Plan], store: Store, trackers: Sequence[Tracker], run: Run, warn: Say) -> None:
+        self._plans, self._store, self._warn = plans, store, warn
+        self.trackers, self.run = trackers, run
+
+    def show(self, tables: Sequence[Table]) -> None:
+        """Logs the metrics of each seed's ranks, the tables and the report."""
+        tracked = any(tracker.outcome == "tracked" for tracker in self.trackers)
+        if not tracked or self._plans[0].job_of(Ranks) is None:
+            return
+        from reaemb_bench.evaluation.summary import summarise
+
+        texts = _texts([self.run], tables, self._store, self._warn)
+        for tracker, planned in zip(self.trackers, self._plans, strict=True):
+            metrics: dict[str, float] = {}
+            for step, ranks in fetch_all(planned, self._store, Ranks).items():
+                metrics = summarise(ranks)
+                tracker.step_results(step, metrics)
+            tracker.results(metrics, texts)
+
+
 @contextmanager
 def executed(
     plans: Sequence[Plan],
@@ -63,46 +86,21 @@ def executed(
     if machine.mlflow:
         from reaemb_bench.tracking.mlflow import Tracker
 
-        trackers = [
-            Tracker(planned, store, machine.mlflow, warn, group, machine.log_models, record) for planned in plans
-        ]
+        options = (machine.mlflow, warn, group, machine.log_models, record)
+        trackers = [Tracker(planned, store, *options) for planned in plans]
     finished = False
     try:
         for seed, planned in enumerate(plans):
             watches: list[Watch] = [watch, *trackers[seed : seed + 1]]
-            if isinstance(screen, Console):
-                with watching(planned, screen) as view:
-                    execute(planned, store, machine, watched_by(view, *watches))
-            else:
+            with ExitStack() as shown:
+                if isinstance(screen, Console):
+                    watches.insert(0, shown.enter_context(watching(planned, screen)))
                 execute(planned, store, machine, watched_by(*watches))
         yield Tracking(plans, store, trackers, record or remember(plans, store, group), warn)
         finished = True
     finally:
         for tracker in trackers:
             tracker.close(finished)
-
-
-class Tracking:
-    """Finished plans, the record of their run, and the MLflow trackers that wait for their tables, one per plan."""
-
-    def __init__(self, plans: Sequence[Plan], store: Store, trackers: Sequence[Tracker], run: Run, warn: Say) -> None:
-        self._plans, self._store, self._warn = plans, store, warn
-        self.trackers = trackers
-        self.run = run
-
-    def show(self, tables: Sequence[Table]) -> None:
-        """Logs the metrics of each seed's ranks, the tables and the report."""
-        tracked = any(tracker.outcome == "tracked" for tracker in self.trackers)
-        if not tracked or self._plans[0].job_of(Ranks) is None:
-            return
-        from reaemb_bench.evaluation.summary import summarise
-
-        texts = _texts([self.run], tables, self._store, self._warn)
-        for tracker, planned in zip(self.trackers, self._plans, strict=True):
-            by_step = {step: summarise(ranks) for step, ranks in fetch_all(planned, self._store, Ranks).items()}
-            for step, metrics in by_step.items():
-                tracker.step_results(step, metrics)
-            tracker.results(list(by_step.values())[-1], texts)
 
 
 def group_results(runs: Sequence[Run], tables: Sequence[Table], machine: Machine, screen: Console) -> None:

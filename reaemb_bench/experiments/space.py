@@ -9,16 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictFloat,
-    StrictInt,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import StrictFloat as Float
+from pydantic import StrictInt as Int
 
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.recipe import SHIPPED, Raw, locate, read_toml
@@ -29,7 +22,6 @@ from reaemb_bench.tracking.terminal import in_words
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-
 SamplerName = Literal["tpe", "gp", "cmaes", "random", "grid"]
 PrunerName = Literal["median", "hyperband", "none"]
 
@@ -37,19 +29,15 @@ CURVE = "validation/ndcg@10"
 """The curve that `train` steps report after every epoch, and that trials are pruned by."""
 MINUTES = "minutes"
 """The objective that counts cost."""
-
 _METRICS = [f"{metric}@{k}" for metric in ("ndcg", "hr") for k in (5, 10, 20)] + ["mrr"]
-_GROUPS = ("", "/tail", "/head", "/cold", "/short", "/long")
-OBJECTIVES = (*(f"validation/{metric}{group}" for metric in _METRICS for group in _GROUPS), MINUTES)
-"""All objectives: metrics of the validation targets, of all users or of a group, and minutes."""
+_GROUPS = ("tail", "head", "cold", "short", "long")
+_ENDINGS = ("", *(f"/{group}" for group in _GROUPS))
+_OBJECTIVES = (*(f"validation/{metric}{ending}" for metric in _METRICS for ending in _ENDINGS), MINUTES)
 
 Label = str | int | float | bool
 """What a study remembers of a value: itself, or the text of a table or list."""
-Number = StrictInt | StrictFloat
 Values = dict[str, Any]
 """Path -> TOML value, in the order of the space."""
-
-_ENDING = ".search.toml"
 
 
 class Settings(BaseModel):
@@ -72,10 +60,10 @@ class Settings(BaseModel):
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            if name not in OBJECTIVES:
+            if name not in _OBJECTIVES:
                 raise ValueError(
-                    f"no objective is called '{name}'.{nearest(name, OBJECTIVES)} There is {MINUTES}, and "
-                    f"validation/METRIC[/GROUP] with {', '.join(_METRICS)} and {', '.join(g[1:] for g in _GROUPS if g)}"
+                    f"no objective is called '{name}'.{nearest(name, _OBJECTIVES)} There is {MINUTES}, and "
+                    f"validation/METRIC[/GROUP] with {', '.join(_METRICS)} and {', '.join(_GROUPS)}"
                 )
         if len(set(names)) < len(names):
             raise ValueError("an objective stands twice")
@@ -100,7 +88,7 @@ def shown(value: float, objective: str) -> str:
 def twin(recipe: str | Path) -> Path:
     """Returns the space file of a recipe, `NAME.search.toml` next to `NAME.toml`. Raises UserError if it is missing."""
     file = locate(recipe)
-    twin = file.with_name(file.stem + _ENDING)
+    twin = file.with_name(f"{file.stem}.search.toml")
     if not twin.is_file():
         raise UserError(f"the recipe has no search space {twin}; write one, or name one with --space")
     return twin
@@ -112,16 +100,13 @@ def read_search(file: Path, changes: Raw) -> tuple[Raw, Settings]:
     raw = read_toml(file if file.is_file() or not shipped.is_file() else shipped)
     table: Any = {**raw.pop("sweep", {}), **changes}
     space = raw.pop("space", {})
+    if raw:
+        hint = nearest(next(iter(raw)), ("space", "sweep"))
+        raise UserError(f"{file}, no table is called '{next(iter(raw))}'.{hint} Known: space, sweep")
     try:
-        if raw:
-            word, known = next(iter(raw)), ("space", "sweep")
-            raise RecipeError(f"no table is called '{word}'.{nearest(word, known)} Known: {', '.join(known)}")
-        try:
-            return space, Settings.model_validate(table)
-        except ValidationError as error:
-            raise settings_error(error, Settings.model_fields).under("sweep") from None
-    except RecipeError as error:
-        raise UserError(f"{file}, {error}") from None
+        return space, Settings.model_validate(table)
+    except ValidationError as error:
+        raise UserError(f"{file}, {settings_error(error, Settings.model_fields).under('sweep')}") from None
 
 
 class Dimension(BaseModel):
@@ -129,13 +114,13 @@ class Dimension(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    low: Number | None = None
+    low: Int | Float | None = None
     """The lowest value; two integer bounds give integers."""
-    high: Number | None = None
+    high: Int | Float | None = None
     """The highest value, included."""
     log: bool = False
     """Whether to sample on a logarithmic scale."""
-    step: Number | None = None
+    step: Int | Float | None = None
     """Distance between neighbouring values, from `low` on."""
     choices: tuple[Any, ...] = ()
     """The values, or components as names or tables; a name alone keeps the recipe's settings of that component."""
@@ -143,58 +128,74 @@ class Dimension(BaseModel):
     """Earlier paths, and the choice, or list of choices, for which this setting exists."""
 
     @model_validator(mode="after")
-    def _either(self) -> Dimension:
-        if self.choices and (self.low, self.high, self.step, self.log) != (None, None, None, False):
-            raise ValueError("give choices, or low and high, not both")
-        if not self.choices and (self.low is None or self.high is None):
-            raise ValueError("give low and high, or choices that are not empty")
-        if self.low is not None and self.high is not None:
-            self._check_range(self.low, self.high)
-        if len({label(choice) for choice in self.choices}) < len(self.choices):
-            raise ValueError("a choice stands twice")
+    def _check(self) -> Dimension:
+        low, high, step = self.low, self.high, self.step
+        if self.choices:
+            faults = {
+                "give choices, or low and high, not both": (low, high, step, self.log) != (None, None, None, False),
+                "a choice stands twice": len(self.by_label) < len(self.choices),
+            }
+        elif low is None or high is None:
+            faults = {"give low and high, or choices that are not empty": True}
+        else:
+            faults = {
+                "low and high must be finite": not (math.isfinite(low) and math.isfinite(high)),
+                f"low ({low}) is above high ({high})": low > high,
+                "log needs a low above 0, and no step": self.log and (low <= 0 or step is not None),
+                "the step must be above 0": step is not None and step <= 0,
+                "between whole bounds the step is a whole number": self.whole and isinstance(step, float),
+            }
+        for message, applies in faults.items():
+            if applies:
+                raise ValueError(message)
         return self
-
-    def _check_range(self, low: float, high: float) -> None:
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError("low and high must be finite")
-        if low > high:
-            raise ValueError(f"low ({low}) is above high ({high})")
-        if self.log and (low <= 0 or self.step is not None):
-            raise ValueError("log needs a low above 0, and no step")
-        if self.step is not None and self.step <= 0:
-            raise ValueError("the step must be above 0")
-        if self.whole and self.step is not None and not isinstance(self.step, int):
-            raise ValueError("between whole bounds the step is a whole number")
 
     @property
     def whole(self) -> bool:
         """Whether its numbers are integers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
+    @property
+    def by_label(self) -> dict[Label, Any]:
+        """What stands for a choice in a study and in tables -> the choice: itself, or as a line of JSON."""
+        choices = self.choices
+        labels = [choice if isinstance(choice, Label) else json.dumps(choice, ensure_ascii=False) for choice in choices]
+        return dict(zip(labels, choices, strict=True))
+
+    @property
     def ends(self) -> tuple[Any, ...]:
-        """Returns the values to check before anything runs: both bounds, or every choice."""
+        """The values to check before anything runs: both bounds, or every choice."""
         return self.choices or (self.low, self.high)
 
-    def all(self) -> tuple[Any, ...]:
+    def all(self, path: str) -> tuple[Any, ...]:
         """Returns every value. Raises UserError if their number is infinite."""
         if self.choices:
             return self.choices
         assert self.low is not None and self.high is not None
         step = self.step or (1 if self.whole and not self.log else None)
         if step is None:
-            raise UserError("a grid needs choices, or a step between low and high, and no log")
+            raise UserError(f"{path}: a grid needs choices, or a step between low and high, and no log")
         count = math.floor((self.high - self.low) / step + 1e-9) + 1
         return tuple(self.low + number * step for number in range(count))
 
     def drawn(self, path: str, trial: Trial) -> Any:
         """Returns the value that the trial's sampler proposes."""
         if self.choices:
-            by_label = {label(choice): choice for choice in self.choices}
-            return by_label[trial.suggest_categorical(path, list(by_label))]
+            return self.by_label[trial.suggest_categorical(path, list(self.by_label))]
         assert self.low is not None and self.high is not None
         if self.whole:
             return trial.suggest_int(path, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
         return trial.suggest_float(path, self.low, self.high, step=self.step, log=self.log)
+
+    def exists(self, values: Values) -> bool:
+        """Returns whether the setting is there, given the values of those above it."""
+        return all(path in values and _meets(values[path], wanted) for path, wanted in self.when.items())
+
+
+def _meets(choice: Any, wanted: Any) -> bool:
+    """Whether a choice is the wanted one or one of the wanted ones: the whole choice or the component's name."""
+    known = (choice, choice.get("use") if isinstance(choice, dict) else choice)
+    return any(name in known for name in (wanted if isinstance(wanted, list) else [wanted]))
 
 
 @dataclass(frozen=True)
@@ -207,44 +208,37 @@ class Space:
         """Returns the values that a trial tries."""
         values: Values = {}
         for path, dimension in self.dimensions.items():
-            if _exists(dimension, values):
+            if dimension.exists(values):
                 values[path] = dimension.drawn(path, trial)
         return values
 
     def values_of(self, params: Mapping[str, Label]) -> Values:
         """Returns the values that a trial tried, from what its study remembers."""
-        values: Values = {}
-        for path, dimension in self.dimensions.items():
-            if path in params:
-                known = {label(choice): choice for choice in dimension.choices}
-                values[path] = known.get(params[path], params[path])
-        return values
+        tried = {path: dimension for path, dimension in self.dimensions.items() if path in params}
+        return {path: dimension.by_label.get(params[path], params[path]) for path, dimension in tried.items()}
 
     def grid(self) -> list[Values]:
         """Returns every point. Raises UserError if a dimension has infinitely many values."""
         points: list[Values] = [{}]
         for path, dimension in self.dimensions.items():
-            try:
-                values = dimension.all()
-            except UserError as error:
-                raise UserError(f"{path}: {error}") from None
+            values = dimension.all(path)
             points = [
-                {**point, path: value} if _exists(dimension, point) else point
+                wider
                 for point in points
-                for value in (values if _exists(dimension, point) else (None,))
+                for wider in ([{**point, path: value} for value in values] if dimension.exists(point) else [point])
             ]
         return points
 
     def probes(self) -> Iterator[tuple[str, Values]]:
         """Yields points that together cover every choice and bound, each with the path that it is about."""
         for path, dimension in self.dimensions.items():
-            for value in dimension.ends():
-                yield path, self._ordered({**self._conditions(path), path: value})
-            for other in self.dimensions:
+            points = [{**self._conditions(path), path: value} for value in dimension.ends]
+            for other, above in self.dimensions.items():
                 if path.startswith(f"{other}.") and other not in dimension.when:
-                    for choice in self.dimensions[other].choices:
-                        above = {**self._conditions(other), **self._conditions(path), other: choice}
-                        yield path, self._ordered({**above, path: dimension.ends()[0]})
+                    needed = {**self._conditions(other), **self._conditions(path), path: dimension.ends[0]}
+                    points += [{**needed, other: choice} for choice in above.choices]
+            for point in points:
+                yield path, {known: point[known] for known in self.dimensions if known in point}
 
     def _conditions(self, path: str) -> Values:
         """Returns choices for which the setting at `path` exists."""
@@ -254,13 +248,30 @@ class Space:
             values |= {**self._conditions(other), other: chosen}
         return values
 
-    def _ordered(self, values: Values) -> Values:
-        return {path: values[path] for path in self.dimensions if path in values}
 
-
-def label(value: Any) -> Label:
-    """Returns what stands for a choice in a study and in tables: itself, or a line of JSON."""
-    return value if isinstance(value, str | int | float | bool) else json.dumps(value, ensure_ascii=False)
+def read_space(raw: Raw) -> Space:
+    """Returns the space of the table `[space]`. Raises RecipeError that names the path."""
+    if not raw:
+        raise RecipeError('add at least one setting, such as "train.learning_rate" = { low = 1e-4, high = 1e-2 }')
+    dimensions: dict[str, Dimension] = {}
+    for path, table in raw.items():
+        if "." not in path:
+            raise RecipeError(f'write the whole path in quotes: "{path}.SETTING" = {{ low = 1, high = 2 }}', (path,))
+        try:
+            dimension = Dimension.model_validate(table)
+        except ValidationError as error:
+            raise settings_error(error, Dimension.model_fields).under(path) from None
+        for other, wanted in dimension.when.items():
+            if other not in dimensions:
+                raise RecipeError(f"no path above is called '{other}'.{nearest(other, dimensions)}", (path, "when"))
+            choices = dimensions[other].choices
+            known = [str(choice.get("use") if isinstance(choice, dict) else choice) for choice in choices]
+            for name in wanted if isinstance(wanted, list) else [wanted]:
+                if not any(_meets(choice, name) for choice in choices):
+                    listed = f"{nearest(str(name), known)} Choices: {', '.join(known)}"
+                    raise RecipeError(f"{other} has no choice {name!r}.{listed}", (path, "when"))
+        dimensions[path] = dimension
+    return Space(dimensions)
 
 
 def as_tables(raw: Raw, values: Values) -> list[Raw]:
@@ -278,45 +289,3 @@ def as_tables(raw: Raw, values: Values) -> list[Raw]:
             table = {part: table}
         tables.append(table)
     return tables
-
-
-def read_space(raw: Raw) -> Space:
-    """Returns the space of the table `[space]`. Raises RecipeError that names the path."""
-    if not raw:
-        raise RecipeError('add at least one setting, such as "train.learning_rate" = { low = 1e-4, high = 1e-2 }')
-    dimensions: dict[str, Dimension] = {}
-    for path, table in raw.items():
-        if "." not in path:
-            raise RecipeError(f'write the whole path in quotes: "{path}.SETTING" = {{ low = 1, high = 2 }}', (path,))
-        try:
-            dimension = Dimension.model_validate(table)
-        except ValidationError as error:
-            raise settings_error(error, Dimension.model_fields).under(path) from None
-        _check_conditions(path, dimension, dimensions)
-        dimensions[path] = dimension
-    return Space(dimensions)
-
-
-def _check_conditions(path: str, dimension: Dimension, above: Mapping[str, Dimension]) -> None:
-    for other, wanted in dimension.when.items():
-        if other not in above:
-            raise RecipeError(f"no path above is called '{other}'.{nearest(other, above)}", (path, "when"))
-        known = [str(_name(choice)) for choice in above[other].choices]
-        for name in wanted if isinstance(wanted, list) else [wanted]:
-            if not any(_meets(choice, name) for choice in above[other].choices):
-                hint = nearest(str(name), known)
-                raise RecipeError(f"{other} has no choice {name!r}.{hint} Choices: {', '.join(known)}", (path, "when"))
-
-
-def _exists(dimension: Dimension, values: Values) -> bool:
-    return all(path in values and _meets(values[path], wanted) for path, wanted in dimension.when.items())
-
-
-def _meets(value: Any, wanted: Any) -> bool:
-    if isinstance(wanted, list):
-        return any(_meets(value, name) for name in wanted)
-    return bool(value == wanted or _name(value) == wanted)
-
-
-def _name(value: Any) -> Any:
-    return value.get("use") if isinstance(value, dict) else value

@@ -15,15 +15,15 @@ import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
-from functools import cached_property
+from datetime import datetime
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 
 import optuna
 from filelock import FileLock, Timeout
 from optuna import Study, TrialPruned, pruners, samplers
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import BaseModel, ConfigDict
@@ -43,17 +43,12 @@ from reaemb_bench.experiments.variants import edited
 from reaemb_bench.tracking.addresses import redacted
 from reaemb_bench.tracking.terminal import Lines, in_words
 
-WORKER = "worker"
-"""User attribute of a trial: the process that computes it."""
 REASON = "reason"
 """User attribute of a trial that failed: why."""
-INTERRUPTED = "interrupted"
-"""User attribute of a trial that was interrupted from the keyboard."""
 MINUTES_TAKEN = "minutes"
 """User attribute of a trial: what its recipe takes from an empty store."""
 
-_SEARCHED = "searched"
-_NAME = re.compile(r"[\w.-]+")
+_SEARCHED, _WORKER, _INTERRUPTED = "searched", "worker", "interrupted"
 _RETRIES = 2
 _ATTEMPTS = 10
 _EPOCHS_BEFORE_PRUNING = 3
@@ -61,6 +56,14 @@ _HEARTBEAT_SECONDS = 10
 _GRACE_SECONDS = 60
 _SECONDS_BETWEEN_LOOKS = 0.5
 _REASON_CHARACTERS = 200
+_SAMPLERS: dict[str, Callable[..., samplers.BaseSampler]] = {
+    # Trials under way count as poor ones, so that processes do not crowd at one point.
+    "tpe": partial(samplers.TPESampler, constant_liar=True),
+    "gp": partial(samplers.GPSampler, warn_independent_sampling=False),
+    "cmaes": partial(samplers.CmaEsSampler, warn_independent_sampling=False),
+    "random": samplers.RandomSampler,
+    "grid": partial(samplers.BruteForceSampler, avoid_premature_stop=True),
+}
 
 
 class Sweep(BaseModel):
@@ -86,9 +89,20 @@ class Sweep(BaseModel):
         return self.machine.store / "sweeps" / self.name
 
     @property
+    def in_database(self) -> bool:
+        """Whether the storage is a database, and not a journal file."""
+        return "://" in self.storage
+
+    @property
     def locks(self) -> Path:
         """The folder in which processes see which others live: next to the journal, or in the store for a database."""
-        return self.folder if is_url(self.storage) else Path(self.storage).parent / self.name
+        return self.folder if self.in_database else Path(self.storage).parent / self.name
+
+    @property
+    def trials(self) -> int:
+        """How many trials are asked for: a grid has no more than its points."""
+        asked = self.settings.trials
+        return min(asked, len(self.searched.grid())) if self.settings.sampler == "grid" else asked
 
     @cached_property
     def searched(self) -> Space:
@@ -98,40 +112,15 @@ class Sweep(BaseModel):
         except RecipeError as error:
             raise error.under("space") from None
 
-    def trial_recipe(self, values: Values, name: str) -> Recipe:
-        """Returns the recipe of a trial, up to the recommender: no step of it may open the test targets."""
-        recipe = edited(self._to_ranker, name, as_tables(self._to_ranker.raw, values))
-        plan(recipe, recipe.seeds[0])
-        return recipe
-
-    def whole_recipe(self, values: Values) -> Recipe:
-        """Returns the recipe with these settings and all its steps, the judges included."""
-        whole = from_raw(tomllib.loads(self.recipe), self.recipe_name)
-        return edited(whole, self.recipe_name, as_tables(whole.raw, values))
-
-    def identity(self) -> str:
-        """Returns what two sweeps must have in common to share a study: recipe, space and objectives."""
-        searched = [self.recipe, self.space, self.settings.objectives]
-        return hashlib.sha256(json.dumps(searched, ensure_ascii=False).encode()).hexdigest()[:16]
-
-    def check(self) -> None:
-        """Raises RecipeError if a path, a bound or a choice of the space does not fit the recipe."""
-        whole = tomllib.loads(self.recipe)["steps"]
-        for path, values in self.searched.probes():
-            first = path.partition(".")[0]
-            if first in whole and first not in self._to_ranker.steps:
-                raise RecipeError(f"a sweep ends with the recommender, so '{first}' never runs in it", ("space", path))
-            try:
-                self.trial_recipe(values, self.recipe_name)
-            except RecipeError as error:
-                value = json.dumps(values[path], ensure_ascii=False)
-                reason = error.message if ".".join(error.path) == path else f"{value} does not fit: {error}"
-                raise RecipeError(reason, ("space", path)) from None
+    @cached_property
+    def whole(self) -> Recipe:
+        """The recipe with all its steps, the judges included."""
+        return from_raw(tomllib.loads(self.recipe), self.recipe_name)
 
     @cached_property
-    def _to_ranker(self) -> Recipe:
-        whole = from_raw(tomllib.loads(self.recipe), self.recipe_name)
-        planned = plan(whole, whole.seeds[0])
+    def to_ranker(self) -> Recipe:
+        """The recipe up to the recommender: no step of it may open the test targets. Raises UserError."""
+        planned = plan(self.whole, self.whole.seeds[0])
         ranker = planned.job_of(Ranker)
         if ranker is None:
             raise UserError("the recipe trains no recommender, so there is nothing to tune; add a step that does")
@@ -142,9 +131,19 @@ class Sweep(BaseModel):
             )
         jobs = planned.jobs[: planned.jobs.index(ranker) + 1]
         kept = [job.name for job in jobs if job.step.data_access != "test"]
-        tables = {name: table for name, table in whole.raw.items() if not isinstance(table, dict) or name in kept}
+        raw = {name: table for name, table in self.whole.raw.items() if not isinstance(table, dict) or name in kept}
         # The planner then refuses a choice that would bring in a step that looks at held-out data.
-        return from_raw({**tables, "steps": kept, "allow_leaks": False}, self.recipe_name)
+        return from_raw({**raw, "steps": kept, "allow_leaks": False}, self.recipe_name)
+
+    def trial_recipe(self, values: Values, name: str) -> Recipe:
+        """Returns the recipe of a trial. Raises RecipeError if the values do not fit."""
+        recipe = edited(self.to_ranker, name, as_tables(self.to_ranker.raw, values))
+        plan(recipe, recipe.seeds[0])
+        return recipe
+
+    def whole_recipe(self, values: Values) -> Recipe:
+        """Returns the recipe with these settings and all its steps."""
+        return edited(self.whole, self.recipe_name, as_tables(self.whole.raw, values))
 
 
 def sweep_of(
@@ -152,10 +151,11 @@ def sweep_of(
 ) -> Sweep:
     """Returns a checked sweep. name: by default the recipe's. storage: by default a journal file in the store.
 
-    Raises RecipeError if the space is wrong, and UserError if a sweep of this recipe is not possible.
+    Raises RecipeError if a path, a bound or a choice of the space does not fit the recipe, and UserError if a sweep of
+    this recipe is not possible.
     """
     name = name or recipe.name
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"--name: '{name}' is to be the name of a file; use letters, digits, dots and dashes")
     sweep = Sweep(
         name=name,
@@ -166,29 +166,40 @@ def sweep_of(
         machine=machine,
         storage=storage or str(machine.store / "sweeps" / f"{name}.journal"),
     )
-    sweep.check()
+    for path, values in sweep.searched.probes():
+        first = path.partition(".")[0]
+        if first in sweep.whole.steps and first not in sweep.to_ranker.steps:
+            raise RecipeError(f"a sweep ends with the recommender, so '{first}' never runs in it", ("space", path))
+        try:
+            sweep.trial_recipe(values, recipe.name)
+        except RecipeError as error:
+            value = json.dumps(values[path], ensure_ascii=False)
+            reason = error.message if ".".join(error.path) == path else f"{value} does not fit: {error}"
+            raise RecipeError(reason, ("space", path)) from None
     return sweep
 
 
 def search(sweep: Sweep, jobs: int, say: Say, timeout: float | None = None) -> None:
     """Computes trials, in `jobs` processes, until as many are finished as asked for. timeout: seconds, for new trials.
 
-    A process that dies is replaced, and its trial is tried again. Raises UserError if the storage cannot be used.
+    A process that dies is replaced, and its trial is tried again. Raises UserError if the sampler cannot do what is
+    asked, or if the storage cannot be used.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     # Before anything runs: what is not possible costs no trial.
-    sampler(sweep.settings, 0)
-    trials = planned_trials(sweep)
+    if sweep.settings.sampler == "cmaes":
+        if len(sweep.settings.objectives) > 1:
+            raise UserError("the sampler cmaes takes one objective; say --sampler tpe or gp for several")
+        if importlib.util.find_spec("cmaes") is None:
+            raise UserError("the sampler cmaes needs the package cmaes: pip install 'reaemb-bench[sweep]'")
+    trials = sweep.trials
     open_study(sweep)
     say(f"study '{sweep.name}' in {redacted(sweep.storage)}: until {trials} trials are finished")
     until = None if timeout is None else time.time() + timeout
     if jobs == 1:
         compute_trials(sweep, say, until)
         return
-    storage = sweep.storage if is_url(sweep.storage) else str(Path(sweep.storage).absolute())
-    machine = portable(sweep.machine)
-    sent = {**sweep.model_dump(mode="json"), "machine": machine, "storage": storage}
+    storage = sweep.storage if sweep.in_database else str(Path(sweep.storage).absolute())
+    sent = {**sweep.model_dump(mode="json"), "machine": portable(sweep.machine), "storage": storage}
     message = {"sweep": sent, "until": until, "folder": str(Path.cwd())}
     with processes(_take_part, sweep.machine, jobs, _ATTEMPTS) as submit:
         answers = [future.result() for future in [submit(message, say) for _ in range(jobs)]]
@@ -205,9 +216,6 @@ def _take_part(message: Message, say: Say) -> Answer:
     return Answer()
 
 
-# The study: opened or joined.
-
-
 def open_study(sweep: Sweep) -> Study:
     """Returns the study of this name, created if it does not exist.
 
@@ -215,98 +223,49 @@ def open_study(sweep: Sweep) -> Study:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    settings, shown_storage = sweep.settings, redacted(sweep.storage)
+    # Two sweeps that share a study have these in common.
+    searched = json.dumps([sweep.recipe, sweep.space, settings.objectives], ensure_ascii=False)
+    identity = hashlib.sha256(searched.encode()).hexdigest()[:16]
+    pruner: pruners.BasePruner = pruners.NopPruner()
+    if settings.prunes and settings.pruner == "hyperband":
+        pruner = pruners.HyperbandPruner()
+    elif settings.prunes:
+        pruner = pruners.MedianPruner(n_warmup_steps=_EPOCHS_BEFORE_PRUNING)
     try:
+        if sweep.in_database:
+            storage = RDBStorage(
+                sweep.storage,
+                engine_kwargs={"pool_pre_ping": True},
+                heartbeat_interval=_HEARTBEAT_SECONDS,
+                grace_period=_GRACE_SECONDS,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES),
+            )
+        else:
+            Path(sweep.storage).parent.mkdir(parents=True, exist_ok=True)
+            # The operating system frees this lock when its owner dies; Optuna's own stays for 30 s.
+            lock = FileLock(f"{sweep.storage}.writing")
+            storage = JournalStorage(JournalFileBackend(sweep.storage, lock_obj=lock))
         study = optuna.create_study(
             study_name=sweep.name,
-            storage=_storage(sweep.storage),
-            directions=sweep.settings.directions,
-            pruner=_pruner(sweep.settings),
+            storage=storage,
+            directions=settings.directions,
+            pruner=pruner,
             load_if_exists=True,
         )
         known = study.user_attrs.get(_SEARCHED)
         if known is None:
-            study.set_user_attr(_SEARCHED, sweep.identity())
-            study.set_metric_names(list(sweep.settings.objectives))
+            study.set_user_attr(_SEARCHED, identity)
+            study.set_metric_names(list(settings.objectives))
     except Exception as error:  # noqa: BLE001 - databases and their drivers raise what they like
         reason = redacted(" ".join(f"{type(error).__name__}: {error}".split()), sweep.storage)[:_REASON_CHARACTERS]
-        raise UserError(f"--storage: {redacted(sweep.storage)} cannot be used ({reason})") from None
-    if known not in (None, sweep.identity()):
+        raise UserError(f"--storage: {shown_storage} cannot be used ({reason})") from None
+    if known not in (None, identity):
         raise UserError(
-            f"the study '{sweep.name}' in {redacted(sweep.storage)} searches another recipe, space or objective; "
+            f"the study '{sweep.name}' in {shown_storage} searches another recipe, space or objective; "
             "choose another --name"
         )
     return study
-
-
-def is_url(storage: str) -> bool:
-    """Returns whether a storage is a database, and not a journal file."""
-    return "://" in storage
-
-
-class _JournalLock:
-    """A lock of a journal file that the operating system frees when its owner dies; Optuna's own stays for 30 s."""
-
-    def __init__(self, file: str) -> None:
-        self._lock = FileLock(f"{file}.writing")
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-
-def _storage(storage: str) -> BaseStorage:
-    if is_url(storage):
-        return RDBStorage(
-            storage,
-            engine_kwargs={"pool_pre_ping": True},
-            heartbeat_interval=_HEARTBEAT_SECONDS,
-            grace_period=_GRACE_SECONDS,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES),
-        )
-    Path(storage).parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(storage, lock_obj=_JournalLock(storage)))
-
-
-def _pruner(settings: Settings) -> pruners.BasePruner:
-    if not settings.prunes:
-        return pruners.NopPruner()
-    if settings.pruner == "hyperband":
-        return pruners.HyperbandPruner()
-    return pruners.MedianPruner(n_warmup_steps=_EPOCHS_BEFORE_PRUNING)
-
-
-def sampler(settings: Settings, trial: int) -> samplers.BaseSampler:
-    """Returns the sampler of the trial of this number; it proposes the same whether the sweep was interrupted or not.
-
-    Raises UserError if the sampler cannot do what is asked.
-    """
-    seed = derive_seed(settings.seed, f"trial {trial}")
-    if settings.sampler == "cmaes":
-        if len(settings.objectives) > 1:
-            raise UserError("the sampler cmaes takes one objective; say --sampler tpe or gp for several")
-        if importlib.util.find_spec("cmaes") is None:
-            raise UserError("the sampler cmaes needs the package cmaes: pip install 'reaemb-bench[sweep]'")
-        return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-    if settings.sampler == "gp":
-        return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
-    if settings.sampler == "random":
-        return samplers.RandomSampler(seed=seed)
-    if settings.sampler == "grid":
-        return samplers.BruteForceSampler(seed=seed, avoid_premature_stop=True)
-    # Trials under way count as poor ones, so that processes do not crowd at one point.
-    return samplers.TPESampler(seed=seed, constant_liar=True)
-
-
-def planned_trials(sweep: Sweep) -> int:
-    """Returns how many trials are asked for: a grid has no more than its points."""
-    asked = sweep.settings.trials
-    return min(asked, len(sweep.searched.grid())) if sweep.settings.sampler == "grid" else asked
-
-
-# The work of one process: take the next trial until as many as asked for are finished.
 
 
 def compute_trials(sweep: Sweep, say: Say, until: float | None = None) -> None:
@@ -315,71 +274,14 @@ def compute_trials(sweep: Sweep, say: Say, until: float | None = None) -> None:
     Waits for trials of other processes, and tries those again whose process dies. until: time (`time.time`) from which
     on no trial begins.
     """
-    study = open_study(sweep)
-    trials = planned_trials(sweep)
+    study, trials, settings = open_study(sweep), sweep.trials, sweep.settings
     # Others find this lock free as soon as this process is dead.
     worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    alive = _lock_file(sweep, worker)
+    alive, claim = _lock_file(sweep, worker), FileLock(sweep.locks / "claim.lock")
     alive.parent.mkdir(parents=True, exist_ok=True)
-    claim = FileLock(sweep.locks / "claim.lock")
-    with FileLock(alive):
-        while until is None or time.time() < until:
-            with claim:
-                _requeue_lost(study, sweep)
-                known = study.get_trials(deepcopy=False)
-                finished = sum(map(used, known))
-                if finished + sum(trial.state == TrialState.RUNNING for trial in known) < trials:
-                    study.sampler = sampler(sweep.settings, len(known))
-                    objective = _objective(sweep, trials, worker, claim, say)
-                    study.optimize(objective, n_trials=1, catch=(Exception,))
-                    continue
-            if finished >= trials:
-                return
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
-
-def used(trial: FrozenTrial) -> bool:
-    """Returns whether a trial counts as finished: complete, pruned, failed by itself, or lost once too often."""
-    if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-        return True
-    if trial.state != TrialState.FAIL or INTERRUPTED in trial.user_attrs:
-        return False
-    return REASON in trial.user_attrs or len(RetryHeartbeatStaleTrialCallback.retry_history(trial)) >= _RETRIES
-
-
-def _requeue_lost(study: Study, sweep: Sweep) -> None:
-    """Queues the settings of trials again whose process is dead; the caller holds the lock of the claims."""
-    fail_stale_trials(study)
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _is_lost(trial, sweep):
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES)(study, trial)
-
-
-def _is_lost(trial: FrozenTrial, sweep: Sweep) -> bool:
-    if WORKER not in trial.user_attrs:
-        # Its process died before it could say which one it is, or is about to say so.
-        started = trial.datetime_start or datetime.now()
-        return datetime.now() - started > timedelta(seconds=_GRACE_SECONDS)
-    file = _lock_file(sweep, trial.user_attrs[WORKER])
-    if not file.exists():
-        # All processes on a journal share its folder of locks; a database knows hosts that do not, by their heartbeat.
-        return not is_url(sweep.storage)
-    with suppress(Timeout), FileLock(file, timeout=0):
-        file.unlink(missing_ok=True)
-        return True
-    return False
-
-
-def _lock_file(sweep: Sweep, worker: str) -> Path:
-    return sweep.locks / "workers" / f"{worker}.lock"
-
-
-def _objective(
-    sweep: Sweep, trials: int, worker: str, claim: FileLock, say: Say
-) -> Callable[[Trial], float | list[float]]:
     def objective(trial: Trial) -> float | list[float]:
-        trial.set_user_attr(WORKER, worker)
+        trial.set_user_attr(_WORKER, worker)
         values = sweep.searched.drawn(trial)
         # The next process may choose now, knowing what this one tries.
         claim.release()
@@ -388,7 +290,7 @@ def _objective(
         def say_of_trial(line: str) -> None:
             say(f"trial {trial.number}: {line}")
 
-        earlier = [other for other in trial.study.get_trials(deepcopy=False) if other.number < trial.number]
+        earlier = [other for other in study.get_trials(deepcopy=False) if other.number < trial.number]
         if sum(used(other) or other.state == TrialState.RUNNING for other in earlier) >= trials:
             # Hosts that share a database but no store choose without a common lock: the later trial gives way.
             raise UserError("this trial is one too many")
@@ -398,8 +300,8 @@ def _objective(
             say_of_trial(f"pruned after {pruned}, {in_words(time.monotonic() - begun)}")
             raise
         except KeyboardInterrupt:
-            trial.set_user_attr(INTERRUPTED, True)
-            trial.study.enqueue_trial(trial.params)
+            trial.set_user_attr(_INTERRUPTED, True)
+            study.enqueue_trial(trial.params)
             raise
         except Exception as error:
             if not isinstance(error, UserError):
@@ -407,15 +309,57 @@ def _objective(
             trial.set_user_attr(REASON, reason_of(error))
             say_of_trial(f"failed, {reason_of(error)}")
             raise
-        pairs = zip(sweep.settings.objectives, measured, strict=True)
+        pairs = zip(settings.objectives, measured, strict=True)
         results = ", ".join(f"{name} {shown(value, name)}" for name, value in pairs)
         say_of_trial(f"{results}, {in_words(time.monotonic() - begun)}")
         return measured[0] if len(measured) == 1 else measured
 
-    return objective
+    with FileLock(alive):
+        while until is None or time.time() < until:
+            with claim:
+                _requeue_lost(study, sweep)
+                known = study.get_trials(deepcopy=False)
+                finished = sum(map(used, known))
+                if finished + sum(trial.state == TrialState.RUNNING for trial in known) < trials:
+                    # A trial's seed goes by its number: it tries the same whether the sweep was interrupted or not.
+                    seed = derive_seed(settings.seed, f"trial {len(known)}")
+                    study.sampler = _SAMPLERS[settings.sampler](seed=seed)
+                    study.optimize(objective, n_trials=1, catch=(Exception,))
+                    continue
+            if finished >= trials:
+                return
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-# One trial: a recipe up to the recommender, executed, and measured on the validation targets.
+def used(trial: FrozenTrial) -> bool:
+    """Returns whether a trial counts as finished: complete, pruned, failed by itself, or lost once too often."""
+    if trial.state != TrialState.FAIL or _INTERRUPTED in trial.user_attrs:
+        return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    return REASON in trial.user_attrs or len(RetryHeartbeatStaleTrialCallback.retry_history(trial)) >= _RETRIES
+
+
+def _requeue_lost(study: Study, sweep: Sweep) -> None:
+    """Queues the settings of trials again whose process is dead; the caller holds the lock of the claims."""
+    fail_stale_trials(study)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        now, lost = datetime.now(), False
+        if (worker := trial.user_attrs.get(_WORKER)) is None:
+            # Its process died before it could say which one it is, or is about to say so.
+            lost = (now - (trial.datetime_start or now)).total_seconds() > _GRACE_SECONDS
+        elif not (file := _lock_file(sweep, worker)).exists():
+            # All processes on a journal share its folder of locks; a database knows others by their heartbeat.
+            lost = not sweep.in_database
+        else:
+            with suppress(Timeout), FileLock(file, timeout=0):
+                file.unlink(missing_ok=True)
+                lost = True
+        if lost:
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES)(study, trial)
+
+
+def _lock_file(sweep: Sweep, worker: str) -> Path:
+    return sweep.locks / "workers" / f"{worker}.lock"
 
 
 def run_trial(sweep: Sweep, values: Values, trial: Trial, say: Say) -> list[float]:
@@ -425,7 +369,7 @@ def run_trial(sweep: Sweep, values: Values, trial: Trial, say: Say) -> list[floa
     """
     recipe = sweep.trial_recipe(values, f"{sweep.recipe_name}-trial-{trial.number}")
     plans = [plan(recipe, seed) for seed in recipe.seeds]
-    ranker = plans[0].job_of(Ranker)
+    ranker, store, names = plans[0].job_of(Ranker), Store(sweep.machine.store), sweep.settings.objectives
     lines: list[Lines] = []
 
     def watch(event: Event) -> None:
@@ -433,17 +377,16 @@ def run_trial(sweep: Sweep, values: Values, trial: Trial, say: Say) -> list[floa
             lines[:] = [Lines(event.plan, say)]
         elif not (isinstance(event, Finished) and event.cached):
             lines[0](event)
-        if not (sweep.settings.prunes and isinstance(event, Progressed) and event.job is ranker):
-            return
-        if CURVE in event.progress.values:
-            trial.report(event.progress.values[CURVE], event.progress.done)
-            if trial.should_prune():
-                raise TrialPruned(f"{event.progress.done} {event.progress.unit}")
+        if sweep.settings.prunes and isinstance(event, Progressed) and event.job is ranker:
+            progress = event.progress
+            if CURVE in progress.values:
+                trial.report(progress.values[CURVE], progress.done)
+                if trial.should_prune():
+                    raise TrialPruned(f"{progress.done} {progress.unit}")
 
-    store = Store(sweep.machine.store)
     with executed(plans, sweep.machine, say, watch, Group("trial", sweep.name)):
         trial.set_user_attr(MINUTES_TAKEN, fmean(minutes(planned, store) for planned in plans))
-        by_seed = [objectives(planned, store, sweep.machine, sweep.settings.objectives) for planned in plans]
+        by_seed = [objectives(planned, store, sweep.machine, names) for planned in plans]
     return [fmean(seeds) for seeds in zip(*by_seed, strict=True)]
 
 
@@ -471,20 +414,10 @@ def validation(planned: Plan, store: Store, machine: Machine) -> dict[str, float
     ranker = fetch(planned, store, Ranker)
     if corpus is None or targets is None or ranker is None:
         raise UserError("the recipe has no validation targets or no recommender to rank them with")
-    ranks = rank_targets(
-        open_ranker(ranker, machine),
-        corpus.training,
-        targets.users,
-        targets.targets,
-        targets.candidates,
-        popularity=corpus.popularity,
-    )
-    prefix = "full/"
-    return {
-        f"validation/{name.removeprefix(prefix)}": value
-        for name, value in summarise(ranks).items()
-        if name.startswith(prefix)
-    }
+    scorer, judged = open_ranker(ranker, machine), (targets.users, targets.targets, targets.candidates)
+    metrics = summarise(rank_targets(scorer, corpus.training, *judged, popularity=corpus.popularity))
+    full = {name.removeprefix("full/"): value for name, value in metrics.items() if name.startswith("full/")}
+    return {f"validation/{name}": value for name, value in full.items()}
 
 
 def minutes(planned: Plan, store: Store) -> float:

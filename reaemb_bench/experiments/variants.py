@@ -70,11 +70,10 @@ def planned_variant(recipe: Recipe, name: str, seeds: Sequence[int] = (), why: s
 def judge(planned: Plan) -> Job:
     """Returns the step whose result makes a plan finished: the last that makes Ranks, else the last that makes Floors.
 
-    Raises RecipeError if no step makes either.
+    Plans of variants and of floors have one.
     """
     job = planned.job_of(Ranks) or planned.job_of(Floors)
-    if job is None:
-        raise RecipeError('ranks nothing: add a step "rank"')
+    assert job is not None
     return job
 
 
@@ -86,7 +85,18 @@ def file_near(name_or_file: str, folder: Path) -> Path:
 
 def check_paths(recipe: Recipe, paths: Iterable[str]) -> None:
     """Raises RecipeError if the recipe has nothing at one of the dotted paths, naming the nearest one that it has."""
-    known = {path: plain for step, component in recipe.steps.items() for path, plain in _paths_below(component, step)}
+
+    def below(component: Component, path: str) -> Iterator[tuple[str, bool]]:
+        """Each path from `path` on, and whether it is a plain setting, not a component."""
+        yield from ((path, False), (f"{path}.use", False))
+        for name in type(component).model_fields:
+            value = getattr(component, name)
+            if isinstance(value, Component):
+                yield from below(value, f"{path}.{name}")
+            else:
+                yield f"{path}.{name}", True
+
+    known = {path: plain for step, component in recipe.steps.items() for path, plain in below(component, step)}
     for path in paths:
         # The inside of a setting that is not a component is for that setting's own validation.
         if path not in known and not any(plain and path.startswith(f"{above}.") for above, plain in known.items()):
@@ -102,15 +112,3 @@ def paths_in(tables: Raw) -> Iterator[str]:
             yield from (f"{key}.{path}" for path in paths_in(value))
         else:
             yield key
-
-
-def _paths_below(component: Component, path: str) -> Iterator[tuple[str, bool]]:
-    """Yields each path from `path` on, and whether it is a plain setting, not a component."""
-    yield path, False
-    yield f"{path}.use", False
-    for name in type(component).model_fields:
-        value = getattr(component, name)
-        if isinstance(value, Component):
-            yield from _paths_below(value, f"{path}.{name}")
-        else:
-            yield f"{path}.{name}", True

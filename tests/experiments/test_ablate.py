@@ -14,7 +14,7 @@ from reaemb_bench.core.runs import history, ranks_of
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.paper_variants import variants_in
 from reaemb_bench.evaluation.summary import over_seeds, summarise
-from reaemb_bench.experiments.ablate import Asked, read_ablation
+from reaemb_bench.experiments.ablate import read_ablation
 from reaemb_bench.experiments.variants import Variant
 from tests.conftest import TOYS, Said
 
@@ -109,7 +109,7 @@ def test_each_leaves_out_every_step_that_can_be_done_without(command: Command, t
     # What --drop asks for already is not there twice.
     command("ablate", "toy.toml", "--each", "--drop", "polish", "--out", "t.json")
     assert list(table("t.json")) == ["toy", "toy without polish"]
-    assert [each.name for each in read_ablation("quickstart", Asked(each_step=True)).variants] == [
+    assert [each.name for each in read_ablation("quickstart", each_step=True).variants] == [
         "quickstart without lrcl",
         "quickstart without crrl",
         "quickstart without reduce",
@@ -117,14 +117,14 @@ def test_each_leaves_out_every_step_that_can_be_done_without(command: Command, t
 
 
 def test_what_commas_divide_goes_together(toys: Path) -> None:
-    (variant,) = read_ablation("quickstart", Asked(drops=("crrl, llm.reasoner",))).variants
+    (variant,) = read_ablation("quickstart", drops=("crrl, llm.reasoner",)).variants
     assert variant.name == "quickstart without crrl, llm.reasoner"
     assert "crrl" not in variant.recipe.steps
     assert variant.recipe.steps["llm"].spec()["reasoner"]["use"] == "none"
 
 
 def test_a_setting_can_be_swapped_that_the_recipe_leaves_unsaid(toys: Path) -> None:
-    (variant,) = read_ablation("quickstart", Asked(swaps=("llm.reasoner.thoughts=2",))).variants
+    (variant,) = read_ablation("quickstart", swaps=("llm.reasoner.thoughts=2",)).variants
     assert variant.recipe.steps["llm"].spec()["reasoner"]["thoughts"] == 2
 
 
@@ -241,7 +241,9 @@ def test_a_mistake_in_a_file_names_file_and_place(command: Command, toys: Path, 
 
 
 def test_every_shipped_variant_plans_and_differs_from_the_base_and_the_others() -> None:
-    ablation = read_ablation("ablations", Asked())
+    ablation = read_ablation(
+        "ablations",
+    )
     assert len(ablation.variants) == 33
     assert ablation.equal == ()
     everyone = [ablation.base, *ablation.variants]
@@ -254,7 +256,9 @@ def test_every_shipped_variant_plans_and_differs_from_the_base_and_the_others() 
 
 
 def test_shipped_variants_are_the_defects_that_they_are_named_after() -> None:
-    ablation = read_ablation("ablations", Asked())
+    ablation = read_ablation(
+        "ablations",
+    )
 
     def defects(variant: Variant) -> set[str]:
         return {use.variant.defect for use in variants_in(variant.recipe)}
