@@ -202,7 +202,7 @@ def report(
     for line in page.in_words(content, store):
         say(line)
     if html is not None:
-        write_file(html, page.report_html(chosen, store, reference, by, metric, k), "--html")
+        write_file(html, page.report_html(content, store), "--html")
         say(f"written to {html}")
 
 

@@ -128,13 +128,13 @@ def group_results(runs: Sequence[Run], tables: Sequence[Table], machine: Machine
 
 def _texts(runs: Sequence[Run], tables: Sequence[Table], store: Store, warn: Say) -> dict[str, str]:
     """Returns the tables and the report by the name of the file that each becomes in MLflow."""
-    from reaemb_bench.report.page import report_html
+    from reaemb_bench.report.page import report, report_html
     from reaemb_bench.report.render import render_markdown
     from reaemb_bench.tracking.mlflow import TABLE
 
     texts = {TABLE: "\n".join(map(render_markdown, tables))}
     try:
-        texts["report.html"] = report_html(runs, store)
+        texts["report.html"] = report_html(report(runs, store), store)
     except Exception as error:  # noqa: BLE001 - a page that only MLflow shows must never cost anybody a result
         warn(f"warning: MLflow gets no report.html ({type(error).__name__}: {' '.join(str(error).split())})")
     return texts

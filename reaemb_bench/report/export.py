@@ -39,7 +39,6 @@ from reaemb_bench.report.page import sampled_candidates
 from reaemb_bench.report.recipe_tables import data_fingerprint, run_manifests
 from reaemb_bench.report.render import render_markdown, template
 from reaemb_bench.report.results import results_table
-from reaemb_bench.report.table import Table
 from reaemb_bench.report.vectors import IDS, STEM, Format, write_vectors
 
 if TYPE_CHECKING:
@@ -88,28 +87,18 @@ class ExportedEncoder:
 
 
 @dataclass(frozen=True)
-class Card:
-    """What the card of exported vectors says.
-
-    results: on test targets, of all seeds, None if there are none. reproduces: the exported encoder gives the vectors
-    of the step `encode` again.
-    """
+class Exported:
+    """What was written into a folder, and the seed whose it is."""
 
     run: Run
     chosen: RunVectors
-    which: Which
     seed: int
     encoder: ExportedEncoder | None
-    reproduces: bool
-    terms: Mapping[str, str]
-    results: Table | None
-    versions: Mapping[str, str]
-    data_sha256: str
 
 
 def export(
     run: Run, machine: Machine, folder: Path, which: Which, form: Format, seed: int | None, *, encoder: bool
-) -> Card:
+) -> Exported:
     """Writes a run's item vectors into the new or empty `folder`, and what it takes to use them elsewhere.
 
     encoder: also the run's text encoder, if it has one; only this needs torch. Raises UserError if the run has no such
@@ -138,33 +127,43 @@ def export(
             about = getattr(find("source", str(sources[0].get("use", "") if sources else "")), "about", About())
         except UserError:
             about = About()
-        results = None
+        results = ""
         keys = [run.key_of(Ranks, of_seed) for of_seed in range(len(run.seeds))]
         if all(key is not None and store.has(key) for key in keys):
-            results = results_table(
-                run.title,
+            table = results_table(
+                # The title of the table stands above it already.
+                "",
                 {run.name: ranks_of(run, store)},
                 floors_of(run, store),
                 run.leaks,
                 sampled=sampled_candidates(run, store),
                 embedder_seed=recipe.get("embedder_seed"),
             )
-        card = Card(
+            results = render_markdown(table).rstrip()
+        name = folder.resolve().name
+        card = template("card.md.j2").render(
             run=run,
+            title=" ".join(printable(run.title).split()),
             chosen=chosen,
             which=which,
+            meaning=MEANING[which],
             seed=run.seeds[position],
             encoder=exported,
+            # The exported encoder gives the vectors of the step `encode` again.
             reproduces=exported is not None and bool(settings),
             terms=about.terms(),
             results=results,
             versions=store.manifest(chosen.key)["versions"],
             data_sha256=data_fingerprint(run_manifests(run, store)),
+            file=f"{STEM}.{form}",
+            ids="next to them in the same file" if form == "parquet" else f"in `{IDS}`",
+            folder=name,
+            inside=f"{name}/{ENCODER}",
         )
-        (draft / "README.md").write_text(render_card(card, folder.resolve().name, form), encoding="utf-8")
+        (draft / "README.md").write_text(card, encoding="utf-8")
         (draft / "recipe.toml").write_text(run.recipe, encoding="utf-8")
         open_to_readers(draft)
-    return card
+    return Exported(run, chosen, run.seeds[position], exported)
 
 
 @contextmanager
@@ -415,25 +414,3 @@ def _read(file: Path) -> dict[str, Any]:
     if code := next((use for use in uses(facts) if ".py:" in use), None):
         raise UserError(f"{file} asks for the code of {code}, which is not run from an exported folder")
     return facts
-
-
-# The card: what was run on what, how it tested, on what terms, and how to load it.
-
-
-def render_card(card: Card, name: str, form: Format) -> str:
-    """The card as Markdown. name: of the folder in which it stands."""
-    # The title of the table stands above it already.
-    results = "" if card.results is None else render_markdown(replace(card.results, title="")).rstrip()
-    return template("card.md.j2").render(
-        card=card,
-        run=card.run,
-        corpus=card.chosen.corpus,
-        encoder=card.encoder,
-        title=" ".join(printable(card.run.title).split()),
-        results=results,
-        meaning=MEANING[card.which],
-        file=f"{STEM}.{form}",
-        ids="next to them in the same file" if form == "parquet" else f"in `{IDS}`",
-        folder=name,
-        inside=f"{name}/{ENCODER}",
-    )

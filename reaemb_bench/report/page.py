@@ -161,19 +161,8 @@ def in_words(summary: Report, store: Store) -> tuple[str, ...]:
     return (*plots.learning_readings(recorded, methods), *plots.reinforcement_readings(recorded, methods))
 
 
-def report_html(
-    runs: Sequence[Run],
-    store: Store,
-    against: Run | None = None,
-    by: By | None = None,
-    metric: MetricName = "ndcg",
-    k: int = K,
-) -> str:
-    """The report of runs on the same data as one page that needs no network; the same store gives the same text.
-
-    Raises UserError as `read` does.
-    """
-    summary = report(runs, store, against, by, metric, k)
+def report_html(summary: Report, store: Store) -> str:
+    """A report as one page that needs no network; the same store gives the same text."""
     compared, named = summary.compared, summary.compared.runs
     ranks = next(iter(compared.ranks.values()))[0]
     blocks: list[Block] = [Paragraph(users_notes(ranks, TAIL, SHORT)[0])] if len(ranks.users) else []

@@ -100,7 +100,7 @@ class Tracker:
         self._experiment = self._run = self._group_run = ""
         self._held: list[tuple[Event, int]] = []
         self._steps: dict[str, str] = {}
-        self._metrics: list[tuple[str, str, float, int, int]] = []
+        self._metrics: dict[str, list[Any]] = {}
         self._flushed = time.monotonic()
 
     @contextmanager
@@ -162,7 +162,8 @@ class Tracker:
         if isinstance(event, Started):
             self._start_step(event.job, when)
         elif isinstance(event, Progressed):
-            self._log_progress(event.job, event.progress.done, event.progress.values, when)
+            progress = event.progress
+            self._log_metrics(self._steps[event.job.name], progress.values, progress.done, when)
         elif isinstance(event, Finished):
             job, folder = event.job, self._store.folder(event.job.key)
             if event.cached:
@@ -170,11 +171,11 @@ class Tracker:
                 self._client.set_tag(self._steps[job.name], "cached", "true")
                 for recorded in self._store.progress(job.key):
                     values = {name: value for name, value in recorded.items() if name not in ("done", "total", "unit")}
-                    self._log_progress(job, int(recorded["done"]), values, when)
-            self._flush()
+                    self._log_metrics(self._steps[job.name], values, int(recorded["done"]), when)
             run, facts = self._steps[job.name], event.manifest.get("facts", {})
-            numbers = {name: float(value) for name, value in facts.items() if isinstance(value, int | float)}
-            self._log_metrics(run, {**numbers, "seconds": float(event.manifest["seconds"])})
+            numbers = {name: value for name, value in facts.items() if isinstance(value, int | float)}
+            self._log_metrics(run, {**numbers, "seconds": event.manifest["seconds"]})
+            self._flush()
             self._log_params(run, {name: value for name, value in facts.items() if isinstance(value, str)})
             if Corpus in job.makes:
                 self._log_corpus(job, folder / "corpus")
@@ -204,11 +205,6 @@ class Tracker:
         dataset = Dataset(corpus.name or job.name, digest, "local", source, profile=json.dumps(counts))
         self._client.log_inputs(self._run, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
-    def _log_progress(self, job: Job, done: int, values: Mapping[str, float], when: int) -> None:
-        self._metrics += [(self._steps[job.name], name, value, done, when) for name, value in values.items()]
-        if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
-            self._flush()
-
     def _log_params(self, run: str, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
@@ -216,19 +212,19 @@ class Tracker:
         for start in range(0, len(entries), _PARAMS_PER_CALL):
             self._client.log_batch(run, params=entries[start : start + _PARAMS_PER_CALL])
 
-    def _log_metrics(self, run: str, metrics: Mapping[str, float]) -> None:
-        now = _now()
-        self._metrics += [(run, name, value, 0, now) for name, value in metrics.items()]
-        self._flush()
-
-    def _flush(self) -> None:
+    def _log_metrics(self, run: str, metrics: Mapping[str, float], done: int = 0, when: int | None = None) -> None:
+        """Keeps metrics for some seconds, so that many go out in one call."""
         from mlflow.entities import Metric
 
-        by_run: dict[str, list[Any]] = {}
-        for run, name, value, step, when in self._metrics:
-            by_run.setdefault(run, []).append(Metric(clean(name), float(value), when, step))
-        self._metrics, self._flushed = [], time.monotonic()
-        for run, metrics in by_run.items():
+        moment = _now() if when is None else when
+        entries = [Metric(clean(name), float(value), moment, done) for name, value in metrics.items()]
+        self._metrics.setdefault(run, []).extend(entries)
+        if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
+            self._flush()
+
+    def _flush(self) -> None:
+        kept, self._metrics, self._flushed = self._metrics, {}, time.monotonic()
+        for run, metrics in kept.items():
             for start in range(0, len(metrics), _METRICS_PER_CALL):
                 self._client.log_batch(run, metrics=metrics[start : start + _METRICS_PER_CALL])
 

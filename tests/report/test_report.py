@@ -185,7 +185,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="module")
 def both(store: Store) -> str:
     """The page of both runs."""
-    return report_html([TUNED, BASE], store, against=BASE)
+    return report_html(report([TUNED, BASE], store, against=BASE), store)
 
 
 BEFORE = {"prepare": ("data", ("Corpus",)), "llm": ("llm", ("Encoder",))}
@@ -208,7 +208,7 @@ TUNED = run_of(
 
 
 def test_the_page_of_one_run_has_all_but_the_costs_and_says_how_to_get_a_map_from_before(store: Store) -> None:
-    text = report_html([TUNED], store)
+    text = report_html(report([TUNED], store), store)
     assert Page(text).headings() == [
         "Results",
         "Long tail",
@@ -246,7 +246,7 @@ def test_the_page_of_two_runs_maps_before_and_after_and_weighs_costs_without_dat
 
 def test_a_run_that_saw_held_out_data_is_marked_and_the_other_is_not(store: Store) -> None:
     leaky = run_of("leaky", {}, results=TUNED.results, leaks=("crrl",))
-    text = report_html([leaky, BASE], store)
+    text = report_html(report([leaky, BASE], store), store)
     warnings = [each for each in Page(text).texts["bdi"] if each.startswith("leaky † looks at held-out data")]
     assert len(warnings) == 1
     assert "<bdi>leaky</bdi> †</th>" in text
@@ -257,14 +257,14 @@ def test_what_the_store_lost_is_left_out_and_lost_ranks_are_an_error(store: Stor
     store = Store(shutil.copytree(store.root, tmp_path / "store"))
     for key in ("data", "vectors-base", "lrcl", "floors"):
         (store.folder(key) / "manifest.json").unlink()
-    page = Page(report_html([TUNED, BASE], store))
+    page = Page(report_html(report([TUNED, BASE], store), store))
     assert "Map of the item vectors" not in page.headings()
     assert "Learning curves" not in page.headings()
     assert "Cost against quality" not in page.headings()
     assert "Reinforcement" in page.headings()
     (store.folder("ranks-tuned") / "manifest.json").unlink()
     with pytest.raises(UserError, match="no longer in the store"):
-        report_html([TUNED, BASE], store)
+        report_html(report([TUNED, BASE], store), store)
 
 
 def test_seeds_that_share_a_step_have_one_curve_and_others_one_each(store: Store) -> None:
@@ -272,7 +272,7 @@ def test_seeds_that_share_a_step_have_one_curve_and_others_one_each(store: Store
     put(store, "other", [], ticks=ticks)
     (first,) = TUNED.results
     second = tuple(Result(each.step, "other", each.makes) if each.step == "crrl" else each for each in first)
-    page = report_html([run_of("both", {}, seeds=(1, 2), results=(first, second))], store)
+    page = report_html(report([run_of("both", {}, seeds=(1, 2), results=(first, second))], store), store)
     lines = [set(re.findall(r'id="p\w+-(series[\d-]+)"', each)) for each in page.split("<figcaption>")]
     assert {"series-0-0"} in lines
     assert {"series-0-0", "series-0-1"} in lines
@@ -284,7 +284,7 @@ def test_a_page_of_runs_that_judged_nobody_says_so(store: Store) -> None:
     (results,) = BASE.results
     judged = tuple(Result(each.step, "ranks-none", each.makes) if each.step == "rank" else each for each in results)
     nobody = run_of("nobody", {}, results=(tuple(each for each in judged if each.step != "floors"),))
-    text = report_html([nobody, run_of("none", {}, results=nobody.results)], store)
+    text = report_html(report([nobody, run_of("none", {}, results=nobody.results)], store), store)
     assert "no test user" in text
     assert not {"Long tail", "Cost against quality"} & set(Page(text).headings())
 
@@ -311,7 +311,10 @@ def test_no_name_or_title_becomes_markup(store: Store, both: str) -> None:
     )
     # What turns the direction of a line would turn its numbers too.
     shown = POISON.replace("\u202e", "\\u202e")
-    several, alone = Page(report_html([poisoned, BASE], store, against=BASE)), Page(report_html([poisoned], store))
+    several, alone = (
+        Page(report_html(report([poisoned, BASE], store, against=BASE), store)),
+        Page(report_html(report([poisoned], store), store)),
+    )
     assert set(several.tags) == set(Page(both).tags)
     for page in (several, alone):
         assert not {"script", "img"} & set(page.tags)
@@ -332,7 +335,7 @@ def test_the_page_needs_no_network_no_script_and_no_other_file(both: str) -> Non
 
 
 def test_the_same_store_gives_the_same_page(store: Store, both: str) -> None:
-    assert report_html([TUNED, BASE], store, against=BASE) == both
+    assert report_html(report([TUNED, BASE], store, against=BASE), store) == both
 
 
 def test_wide_tables_scroll_in_a_box_of_their_own_that_the_keyboard_reaches(both: str) -> None:
