@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,27 +18,22 @@ from reaemb_bench.data.sources.table import SUFFIXES, Table, TableFile, keys, re
 from reaemb_bench.data.text import as_text, attribute_text
 from reaemb_bench.data.times import whole_times
 
-ROLES: dict[str, tuple[str, ...]] = {
-    "user": ("user", "userid", "uid", "reviewerid", "customer", "customerid", "visitorid", "sessionid", "who"),
-    "item": (
-        *("item", "itemid", "iid", "parentasin", "asin", "product", "productid", "sku", "businessid", "gmapid"),
-        *("movie", "movieid", "book", "bookid", "track", "trackid", "article", "articleid", "gameid"),
-    ),
-    "timestamp": (
-        *("timestamp", "time", "unixreviewtime", "datetime", "date", "createdat", "reviewtime", "when", "eventtime"),
-        "position",
-    ),
-    "rating": ("rating", "ratings", "overall", "stars", "score"),
-    "title": ("title", "name", "producttitle", "productname", "itemname", "movietitle"),
+ROLES = {
+    "user": "user userid uid reviewerid customer customerid visitorid sessionid who",
+    "item": "item itemid iid parentasin asin product productid sku businessid gmapid "
+    "movie movieid book bookid track trackid article articleid gameid",
+    "timestamp": "timestamp time unixreviewtime datetime date createdat reviewtime when eventtime position",
+    "rating": "rating ratings overall stars score",
+    "title": "title name producttitle productname itemname movietitle",
 }
+ROLES["item_key"] = f"{ROLES['item']} id key code"
 """Role -> names that columns of that role usually have, letters and digits alone, likeliest first."""
 
-_KEYS_OF_ITEMS = (*ROLES["item"], "id", "key", "code")
 _ROLES_OF = {"interactions": ("user", "item", "timestamp", "rating"), "items": ("item_key", "title")}
-_FUTURE = {
+_FUTURE = (
     *("stars", "reviewcount", "isopen", "averagerating", "ratingnumber", "ratingcount", "rating", "ratings"),
     *("salesrank", "rank", "popularity", "votecount", "voteaverage", "downloads", "playcount", "numreviews"),
-}
+)
 _NO_TEXT = re.compile(r"(^|_)(ids?|urls?|images?|imurl|videos?|also_\w+|bought_together|related)$")
 _ALWAYS = ("use", "interactions", "items", "user", "item", "timestamp", "item_key", "title", "attributes")
 """Settings that a recipe spells out, even if they are defaults."""
@@ -46,9 +41,8 @@ _ALWAYS = ("use", "interactions", "items", "user", "item", "timestamp", "item_ke
 
 def guess(columns: Iterable[str], role: str) -> str:
     """Returns the likeliest column of a role (`item_key` is that of the items' own file), or nothing."""
-    usual = _KEYS_OF_ITEMS if role == "item_key" else ROLES[role]
     by_letters = {_letters(column): column for column in reversed(list(columns))}
-    return next((by_letters[name] for name in usual if name in by_letters), "")
+    return next((by_letters[name] for name in ROLES[role].split() if name in by_letters), "")
 
 
 def worth_a_prompt(columns: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -70,8 +64,8 @@ class Files:
     """What is checked: a file of interactions, one of items, or both. settings: as `[prepare.source]` has them."""
 
     settings: Mapping[str, Any]
-    interactions: TableFile | None
-    items: TableFile | None
+    interactions: TableFile | None = None
+    items: TableFile | None = None
 
 
 def open_files(paths: Sequence[Path], columns: Mapping[str, str]) -> Files:
@@ -80,20 +74,33 @@ def open_files(paths: Sequence[Path], columns: Mapping[str, str]) -> Files:
     columns: setting -> column, for what the names do not tell. Raises UserError if a file cannot be read or nothing
     tells what is in it.
     """
-    known_roles = (*ROLES, "item_key")
     for role in columns:
-        if role not in known_roles:
-            hint = nearest(role, known_roles)
-            raise UserError(f"--column {role}=...: no column has this role.{hint} Roles: {', '.join(known_roles)}")
+        if role not in ROLES:
+            hint = nearest(role, ROLES)
+            raise UserError(f"--column {role}=...: no column has this role.{hint} Roles: {', '.join(ROLES)}")
+    tables: dict[str, TableFile] = {}
     if len(paths) == 1 and paths[0].suffix == ".toml":
         if columns:
             raise UserError(f"--column goes with files; {paths[0]} names the columns itself, in [prepare.source]")
-        return _files_of_recipe(paths[0])
-    files = [file for path in paths for file in (_tables_in(path) if path.is_dir() else [path])]
+        source = next((step.source for step in load(paths[0]).steps.values() if isinstance(step, Prepare)), None)
+        if not isinstance(source, Table):
+            raise UserError(f"{paths[0]}: the source is not `table`, so there are no files of yours to check")
+        spec = source.spec()
+        for what, roles in _ROLES_OF.items():
+            table = read_table(Path(spec[what]), spec[f"{what}_format"], source.separator, source.quote, what)
+            for role in filter(spec.get, roles):
+                require_column(table.file, table.columns, spec[role], f"source.{role}")
+            tables[what] = table
+        return Files(spec, **tables)
+    files: list[Path] = []
+    for path in paths:
+        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise UserError(f"{path} holds no file with one of the suffixes {', '.join(SUFFIXES)}")
+        files += inside
     if len(files) > 2:
         raise UserError(f"name one file of interactions and one of items, not {', '.join(map(str, files))}")
     settings: dict[str, Any] = {"use": "table"}
-    tables: dict[str, TableFile] = {}
     for file in files:
         table = read_table(file, "auto", "", '"', "interactions")
         what = "interactions" if columns.get("user", guess(table.columns, "user")) in table.columns else "items"
@@ -103,8 +110,8 @@ def open_files(paths: Sequence[Path], columns: Mapping[str, str]) -> Files:
                 "name it with --column user=NAME"
             )
         tables[what] = table
-        roles = {role: columns.get(role, guess(table.columns, role)) for role in _ROLES_OF[what]}
-        for role, column in roles.items():
+        named = {role: columns.get(role, guess(table.columns, role)) for role in _ROLES_OF[what]}
+        for role, column in named.items():
             if column:
                 require_column(file, table.columns, column, role)
             elif role in ("user", "item", "item_key"):
@@ -112,10 +119,10 @@ def open_files(paths: Sequence[Path], columns: Mapping[str, str]) -> Files:
                     f"{file}: none of the columns {', '.join(table.columns)} looks like the {role}; "
                     f"name it with --column {role}=NAME"
                 )
-        settings |= {what: str(file), **roles}
+        settings |= {what: str(file), **named}
         if what == "items":
-            settings["attributes"] = worth_a_prompt(table.columns, roles.values())
-    return Files(settings, tables.get("interactions"), tables.get("items"))
+            settings["attributes"] = worth_a_prompt(table.columns, named.values())
+    return Files(settings, **tables)
 
 
 def named_columns(texts: Sequence[str]) -> dict[str, str]:
@@ -137,28 +144,6 @@ def source_table(files: Files) -> dict[str, Any]:
         for name, value in files.settings.items()
         if name in _ALWAYS or (name in usual and value != usual[name].default)
     }
-
-
-def _files_of_recipe(file: Path) -> Files:
-    source = next((step.source for step in load(file).steps.values() if isinstance(step, Prepare)), None)
-    if not isinstance(source, Table):
-        raise UserError(f"{file}: the source is not `table`, so there are no files of yours to check")
-    spec = source.spec()
-    tables = []
-    for what, roles in _ROLES_OF.items():
-        table = read_table(Path(spec[what]), spec[f"{what}_format"], source.separator, source.quote, what)
-        for role in roles:
-            if spec[role]:
-                require_column(table.file, table.columns, spec[role], f"source.{role}")
-        tables.append(table)
-    return Files(spec, *tables)
-
-
-def _tables_in(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise UserError(f"{folder} holds no file with one of the suffixes {', '.join(SUFFIXES)}")
-    return files
 
 
 # Findings.
@@ -189,26 +174,47 @@ class Finding:
     warns: bool = True
 
 
+class _Findings(list[Finding]):
+    def add(
+        self,
+        subject: str,
+        what: str,
+        values: polars.Series | int,
+        total: int | None = None,
+        warns: bool = True,
+        examples: Sequence[str] = (),
+    ) -> None:
+        """Counts `values`; unless examples are given, they are the first few different ones of these."""
+        if isinstance(values, polars.Series):
+            examples = examples or [short(value) for value in values.unique(maintain_order=True).head(_EXAMPLES)]
+            values = len(values)
+        self.append(Finding(subject, what, values, total, tuple(examples), warns))
+
+
 def check_files(files: Files) -> list[Finding]:
     """Returns all findings, also those that count nothing, by subject in the order of SUBJECTS.
 
     Raises UserError if no interaction has both a user and an item.
     """
+    findings = _Findings()
     rows = item_keys = None
-    parts: list[Iterable[Finding]] = []
     if files.interactions is not None:
-        rows, of_rows = _interactions(files.settings, files.interactions)
-        parts += [of_rows, _sizes(rows), _order(rows), _suspicious(rows["user"], "users")]
-        parts.append(_suspicious(rows["item"], "items"))
+        rows = _check_interactions(findings, files.settings, files.interactions)
+        _check_keys(findings, rows["user"], "users")
+        _check_keys(findings, rows["item"], "items")
     if files.items is not None:
-        cells = [as_text(row.get(files.settings["item_key"])) for row in files.items.rows()]
-        item_keys = keys(polars.Series("item_key", cells, polars.String))
-        parts.append(_texts(files.settings, files.items, item_keys))
+        item_keys = _check_items(findings, files.settings, files.items)
         if rows is None:
-            parts.append(_suspicious(item_keys, "items"))
+            _check_keys(findings, item_keys, "items")
     if rows is not None and item_keys is not None:
-        parts.append(_meeting(rows, item_keys))
-    return sorted((finding for part in parts for finding in part), key=lambda finding: SUBJECTS.index(finding.subject))
+        bought, described = (values.drop_nulls().unique(maintain_order=True) for values in (rows["item"], item_keys))
+        without_text = bought.filter(~bought.is_in(described.implode()))
+        unused = described.filter(~described.is_in(bought.implode()))
+        lost = rows.filter(polars.col("item").is_in(without_text.implode())).height
+        findings.add("ids", f"items with interactions and without a text ({lost:,} rows)", without_text, len(bought))
+        what = "items with a text and without interactions, which are left out"
+        findings.add("ids", what, unused, len(described), warns=False)
+    return sorted(findings, key=lambda finding: SUBJECTS.index(finding.subject))
 
 
 def short(value: object) -> str:
@@ -217,148 +223,113 @@ def short(value: object) -> str:
     return text if len(text) <= _CHARACTERS else f"{text[: _CHARACTERS - 1]}…"
 
 
-def _finding(
-    subject: str,
-    what: str,
-    values: polars.Series,
-    total: int | None = None,
-    *,
-    warns: bool = True,
-    examples: Iterable[str] = (),
-) -> Finding:
-    """A finding about each of `values`, with the first few different ones as examples if there are no others."""
-    shown = list(examples) or values.unique(maintain_order=True).to_list()
-    return Finding(subject, what, len(values), total, tuple(map(short, shown[:_EXAMPLES])), warns)
+def _check_interactions(findings: _Findings, settings: Mapping[str, Any], table: TableFile) -> polars.DataFrame:
+    """Counts sizes, duplicates, rows that lack a key, histories out of order and times that do not order them.
 
-
-def _interactions(settings: Mapping[str, Any], table: TableFile) -> tuple[polars.DataFrame, list[Finding]]:
-    """Rows with both keys, columns user, item and time (the place in the file if there is no usable time)."""
-    height = len(table.content)
+    Returns the rows with both keys, columns user, item and time (the place in the file if there is no usable time).
+    """
+    add, height = findings.add, len(table.content)
     user, item = (keys(table.column(settings[role], role)) for role in ("user", "item"))
     time = polars.int_range(height, dtype=polars.Int64, eager=True)
-    finding = Finding("order", "no column of times: the order of the file is taken", height)
-    if settings["timestamp"]:
+    if not settings["timestamp"]:
+        add("order", "no column of times: the order of the file is taken", height)
+    else:
         written = table.column(settings["timestamp"], "timestamp")
         try:
             time, _ = whole_times(written, table.file, settings.get("time_format", ""))
             span = f"{short(written[time.arg_min() or 0])} to {short(written[time.arg_max() or 0])}"
-            finding = Finding("order", "distinct times", time.n_unique(), examples=(span,), warns=False)
+            add("order", "distinct times", time.n_unique(), warns=False, examples=[span])
         except UserError as error:
-            finding = Finding("order", f"times cannot be read, and `run` would stop: {error}", height)
+            add("order", f"times cannot be read, and `run` would stop: {error}", height)
+    lacking = (user.is_null() | item.is_null()).arg_true()
+    what = "rows without user or item, which are dropped"
+    add("ids", what, lacking, height, examples=[f"row {row + 1}" for row in lacking.head(_EXAMPLES)])
     rows = polars.DataFrame({"user": user, "item": item, "time": time}).drop_nulls(["user", "item"])
     if rows.is_empty():
         raise UserError(
             f"{table.file}: every row lacks '{settings['user']}' or '{settings['item']}'; name other columns"
         )
-    lacking = (user.is_null() | item.is_null()).arg_true()
-    examples = [f"row {row + 1}" for row in lacking.head(_EXAMPLES)]
-    what = "rows without user or item, which are dropped"
-    return rows, [finding, _finding("ids", what, lacking, height, examples=examples)]
 
-
-def _sizes(rows: polars.DataFrame) -> Iterator[Finding]:
     users = rows.group_by("user").len().sort("len", "user", descending=[True, False])
-    items = rows.group_by("item").len()
+    items = rows.group_by("item").len().sort("item")
     longest = f"{short(users['user'][0])} ({users['len'][0]:,})"
-    median = users["len"].median()
-    yield Finding("size", "interactions", rows.height, warns=False)
-    yield Finding("size", "users, the one with most interactions", users.height, examples=(longest,), warns=False)
-    yield Finding("size", "items", items.height, warns=False)
+    add("size", "interactions", rows.height, warns=False)
+    add("size", "users, the one with most interactions", users.height, warns=False, examples=[longest])
+    add("size", "items", items.height, warns=False)
     for few in _FEW:
         group = f"users with fewer than {few} interactions" + (", who only train" if few == _FEW[0] else "")
-        yield _finding("size", group, users.filter(polars.col("len") < few)["user"], users.height, warns=False)
-    yield Finding("size", "median interactions of a user", int(median or 0), warns=False)  # type: ignore[arg-type]
-    rare = items.filter(polars.col("len") < _FEW_OF_ITEMS).sort("item")["item"]
-    yield _finding("size", f"items with fewer than {_FEW_OF_ITEMS} interactions", rare, items.height, warns=False)
+        add("size", group, users.filter(polars.col("len") < few)["user"], users.height, warns=False)
+    add("size", "median interactions of a user", int(users["len"].median() or 0), warns=False)  # type: ignore[arg-type]
+    rare = items.filter(polars.col("len") < _FEW_OF_ITEMS)["item"]
+    add("size", f"items with fewer than {_FEW_OF_ITEMS} interactions", rare, items.height, warns=False)
 
-
-def _order(rows: polars.DataFrame) -> Iterator[Finding]:
-    """Duplicates, histories that the file does not give in time order, and times that do not order them."""
     once = rows.unique(["user", "item", "time"], keep="first", maintain_order=True)
-    users = once["user"].n_unique()
     back = once.filter((polars.col("time").diff() < 0).over("user"))["user"].unique(maintain_order=True)
-    yield _finding("order", "users whose rows are not in time order; they are sorted", back, users, warns=False)
+    add("order", "users whose rows are not in time order; they are sorted", back, users.height, warns=False)
     ties = once.filter(polars.len().over("user", "time") > 1)["user"]
-    yield _finding(
-        "order", "interactions at the same time as another of the user, ordered at random", ties, once.height
-    )
+    add("order", "interactions at the same time as another of the user, ordered at random", ties, once.height)
     ends = once.sort("user", "time").group_by("user", maintain_order=True).tail(2)
     tied = ends.filter((polars.len().over("user") == 2) & (polars.col("time").n_unique().over("user") == 1))
     what = "users whose last two interactions, validation and test, have the same time"
-    yield _finding("order", what, tied["user"].unique(maintain_order=True), users)
+    add("order", what, tied["user"].unique(maintain_order=True), users.height)
     pair = polars.concat_str("user", "item", separator=" / ").alias("pair")
     exact = rows.filter(polars.struct("user", "item", "time").is_first_distinct().not_()).select(pair)["pair"]
-    yield _finding("duplicates", "rows that repeat user, item and time, which are dropped", exact, rows.height)
+    add("duplicates", "rows that repeat user, item and time, which are dropped", exact, rows.height)
     pairs = once.filter(polars.struct("user", "item").is_first_distinct().not_()).select(pair)["pair"]
     what = "rows that repeat user and item at another time, which stay"
-    yield _finding("duplicates", what, pairs, rows.height, warns=False)
+    add("duplicates", what, pairs, rows.height, warns=False)
+    return rows
 
 
-def _suspicious(values: polars.Series, whose: str) -> Iterator[Finding]:
-    """Keys that stand for nothing or were changed on their way through another program. whose: users or items."""
+def _check_keys(findings: _Findings, values: polars.Series, whose: str) -> None:
+    """Counts keys that stand for nothing or were changed on their way through another program."""
     distinct = values.drop_nulls().unique().sort()
     nothing = distinct.filter(distinct.str.to_lowercase().is_in(_NOTHING))
-    rows = values.is_in(nothing.implode()).sum() if len(nothing) else 0
-    what = f"{whose} whose key often stands for none ({rows:,} rows)"
-    yield _finding("ids", what, nothing, len(distinct))
-    for oddity, pattern in _ODD.items():
-        odd = distinct.filter(distinct.str.contains(pattern))
-        yield _finding("ids", f"keys of {whose} with {oddity}", odd, len(distinct))
-    whole = distinct.str.contains(r"^-?[0-9]+$")
-    rarer = distinct.filter(whole if whole.sum() * 2 <= len(distinct) else ~whole)
+    rows = values.is_in(nothing.implode()).sum()
+    whole, folded = distinct.str.contains(r"^-?[0-9]+$"), distinct.str.to_lowercase()
+    checks = {f"{whose} whose key often stands for none ({rows:,} rows)": nothing}
+    checks |= {
+        f"keys of {whose} with {oddity}": distinct.filter(distinct.str.contains(_ODD[oddity])) for oddity in _ODD
+    }
     mixed = f"keys of {whose} that are numbers among words, or words among numbers"
-    yield _finding("ids", mixed, rarer, len(distinct))
-    folded = polars.DataFrame({"key": distinct, "folded": distinct.str.to_lowercase()})
-    alike = folded.filter(polars.len().over("folded") > 1)["key"]
-    yield _finding("ids", f"keys of {whose} that differ from another in capitals alone", alike, len(distinct))
+    checks[mixed] = distinct.filter(whole if whole.sum() * 2 <= len(distinct) else ~whole)
+    checks[f"keys of {whose} that differ from another in capitals alone"] = distinct.filter(folded.is_duplicated())
+    for what, suspicious in checks.items():
+        findings.add("ids", what, suspicious, len(distinct))
 
 
-def _meeting(rows: polars.DataFrame, item_keys: polars.Series) -> Iterator[Finding]:
-    """Items that only one of the two files knows."""
-    bought, described = (values.drop_nulls().unique(maintain_order=True) for values in (rows["item"], item_keys))
-    without_text = bought.filter(~bought.is_in(described.implode()))
-    unused = described.filter(~described.is_in(bought.implode()))
-    lost = rows.filter(polars.col("item").is_in(without_text.implode())).height
-    yield _finding("ids", f"items with interactions and without a text ({lost:,} rows)", without_text, len(bought))
-    what = "items with a text and without interactions, which are left out"
-    yield _finding("ids", what, unused, len(described), warns=False)
-
-
-def _texts(settings: Mapping[str, Any], table: TableFile, item_keys: polars.Series) -> Iterator[Finding]:
-    """What is wrong with the texts of items, with their keys as examples."""
-    rows = table.rows()
+def _check_items(findings: _Findings, settings: Mapping[str, Any], table: TableFile) -> polars.Series:
+    """Counts what is wrong with the texts of items, with their keys as examples; returns the keys."""
+    add, rows, title = findings.add, table.rows(), settings["title"]
+    height = len(rows)
+    item_keys = keys(polars.Series([as_text(row.get(settings["item_key"])) for row in rows], dtype=polars.String))
     twice = item_keys.filter(item_keys.is_duplicated()).unique(maintain_order=True)
-    yield _finding("ids", "items whose key stands twice; the first counts", twice, len(rows))
-    columns = [column for column in dict.fromkeys((settings["title"], *settings["attributes"])) if column]
+    add("ids", "items whose key stands twice; the first counts", twice, height)
+    columns = list(filter(None, dict.fromkeys((title, *settings["attributes"]))))
     if not columns:
-        yield Finding("texts", "no column looks like a text: items are called by their keys", len(rows))
-        return
-    names = {column: "title" if column == settings["title"] else column for column in columns}
-    texts = polars.DataFrame(
-        {column: [_joined(attribute_text(name, row.get(column))) for row in rows] for column, name in names.items()}
-    )
+        add("texts", "no column looks like a text: items are called by their keys", height)
+        return item_keys
+    texts: dict[str, list[str]] = {}
     for column in columns:
-        empty = item_keys.filter(texts[column] == "")
-        yield _finding("texts", f"items whose '{column}' is empty", empty, len(rows), warns=column == settings["title"])
-    whole = texts.select(polars.concat_str(polars.all(), separator=" ").str.strip_chars()).to_series()
-    whole = whole.str.replace_all(r"  +", " ")
+        values = [attribute_text("title" if column == title else column, row.get(column)) for row in rows]
+        texts[column] = [value if isinstance(value, str) else ", ".join(value) for value in values]
+        empty = item_keys.filter(polars.Series(texts[column]) == "")
+        add("texts", f"items whose '{column}' is empty", empty, height, warns=column == title)
+    whole = polars.Series([" ".join(filter(None, parts)) for parts in zip(*texts.values(), strict=True)])
     without = item_keys.filter(whole == "")
-    yield _finding("texts", "items without any text, which are called by their keys", without, len(rows))
+    add("texts", "items without any text, which are called by their keys", without, height)
     alike = (whole != "") & whole.is_duplicated()
     what = "items whose whole text another has too: no text embedding can tell them apart"
-    examples = whole.filter(alike).unique(maintain_order=True).to_list()
-    yield _finding("texts", what, item_keys.filter(alike), len(rows), examples=examples)
-    raw = polars.Series([" ".join(str(row.get(column)) for column in columns) for row in rows], dtype=polars.String)
+    shared = whole.filter(alike).unique(maintain_order=True).head(_EXAMPLES)
+    add("texts", what, item_keys.filter(alike), height, examples=[*map(short, shared)])
+    raw = polars.Series([" ".join(str(row.get(column)) for column in columns) for row in rows])
     marked = item_keys.filter(raw.str.contains(_CODE))
-    yield _finding("texts", "items with HTML in their text, which is taken out", marked, len(rows), warns=False)
+    add("texts", "items with HTML in their text, which is taken out", marked, height, warns=False)
     longest = whole.str.len_chars().arg_max() or 0
     what = "characters of the longest text; prompt.value_length cuts each value"
     example = f"{short(item_keys[longest])}: {short(whole[longest])}"
-    yield Finding("texts", what, len(whole[longest]), examples=(example,), warns=False)
+    add("texts", what, len(whole[longest]), warns=False, examples=[example])
     late = polars.Series([column for column in table.columns if _letters(column) in _FUTURE], dtype=polars.String)
     what = "columns that only the future knew, to be kept out of prompts"
-    yield _finding("texts", what, late, len(table.columns), warns=bool({*late} & {*settings["attributes"]}))
-
-
-def _joined(text: str | list[str]) -> str:
-    return text if isinstance(text, str) else ", ".join(text)
+    add("texts", what, late, len(table.columns), warns=bool({*late} & {*settings["attributes"]}))
+    return item_keys

@@ -105,6 +105,6 @@ def test_the_data_set_is_called_by_the_folder_above_handled_and_its_place_does_n
     folder = tmp_path / "games" / "handled"
     shutil.copytree(RAW / "authors", folder)
     there = ReaEmbAuthors(interactions=folder / "inter.txt", items=folder / "item_info.jsonline")
-    assert there.title == "games"
+    assert there.data_name == "games"
     assert there.identity() == ReaEmbAuthors(**FILES, name="games").identity()
     assert there.identity() != ReaEmbAuthors(**FILES).identity()
