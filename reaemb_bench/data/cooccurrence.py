@@ -1,12 +1,11 @@
 """How often two items appear in the same user's training sequence, anywhere in it or near each other.
 
-Counts are computed for some rows of the result at a time, so that they need little memory beyond the result itself,
-for any number of items and interactions.
+Some rows of the result are computed at a time, so that little memory is needed beyond the result itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -66,13 +65,12 @@ class DistanceDecay(Component):
 def cooccurrence(sequences: Sequences, items: int) -> csr_array:
     """Returns symmetric counts (items, items) of unordered pairs of positions, in one user's sequence, of two items.
 
-    An item that stands twice in a sequence counts twice with every other item there, and never with itself: the
-    diagonal is empty. Zeros are not stored and column numbers are sorted. The counts are int32, or int64 if they might
-    not fit.
+    An item that stands twice in a sequence counts twice with every other item there and never with itself: the diagonal
+    is empty. Zeros are not stored, column numbers are sorted. The counts are int32, or int64 if they might not fit.
     """
+    # Entries count how often the user touched the item: repeated (user, item) pairs are summed in place.
     ones, offsets = np.ones(len(sequences.items), dtype=np.int32), _narrow(sequences.offsets)
     touched = csr_array((ones, sequences.items, offsets), shape=(sequences.users, items), copy=True)
-    # Sums repeated (user, item) pairs in place: an entry is how often the user touched the item.
     touched.sum_duplicates()
     # No pair of items co-occurs more often than the sum of each user's largest count, squared.
     starts = touched.indptr[:-1][np.diff(touched.indptr) > 0]
@@ -81,9 +79,8 @@ def cooccurrence(sequences: Sequences, items: int) -> csr_array:
         touched.data = touched.data.astype(np.int64)
     by_item = touched.T.tocsr()
     pairs = np.bincount(sequences.items, weights=sequences.lengths[sequences.owners], minlength=items)
-    counts = _stacked((by_item[start:end] @ touched for start, end in blocks(pairs, _PAIRS_AT_ONCE)), items)
     # A product's columns are in no order. Transposing sorts them in one pass, and the counts are symmetric.
-    return counts.T.tocsr()
+    return _stacked(pairs, lambda start, end: by_item[start:end] @ touched).T.tocsr()
 
 
 def cooccurrence_nearby(sequences: Sequences, items: int, weights: Int32 | Float64) -> csr_array:
@@ -97,7 +94,7 @@ def cooccurrence_nearby(sequences: Sequences, items: int, weights: Int32 | Float
     steps = np.arange(1, len(weights) + 1)
     shifts, shift_weights = np.concatenate([-steps[::-1], steps]), np.concatenate([weights[::-1], weights])
 
-    def block(start: int, end: int) -> csr_array:
+    def counted(start: int, end: int) -> csr_array:
         here = order[ends[start] : ends[end]]
         there = here[:, None] + shifts
         inside = (there >= 0) & (there < len(users))
@@ -108,8 +105,7 @@ def cooccurrence_nearby(sequences: Sequences, items: int, weights: Int32 | Float
         pair = (row[inside], sequences.items[there[inside]])
         return csr_array((weight[inside], pair), shape=(end - start, items))
 
-    pairs = np.diff(ends) * len(shifts)
-    return _stacked((block(start, end) for start, end in blocks(pairs, _PAIRS_AT_ONCE)), items)
+    return _stacked(np.diff(ends) * len(shifts), counted)
 
 
 def checked(pairs: csr_array, items: int, name: str) -> csr_array:
@@ -140,24 +136,18 @@ def _narrow(offsets: Int64) -> Int32 | Int64:
     return offsets.astype(np.int32) if offsets[-1] <= np.iinfo(np.int32).max else offsets
 
 
-def _stacked(parts: Iterable[csr_array], items: int) -> csr_array:
-    """Parts of consecutive rows, in order, as one matrix with an empty diagonal."""
-    columns: list[Int32] = []
-    values: list[npt.NDArray[Any]] = []
-    lengths: list[npt.NDArray[Any]] = [np.zeros(1, dtype=np.int64)]
-    start = 0
-    for part in parts:
-        rows = np.repeat(np.arange(start, start + part.shape[0], dtype=np.int32), np.diff(part.indptr))
-        part.data[part.indices == rows] = 0
+def _stacked(pairs: npt.NDArray[Any], counted: Callable[[int, int], csr_array]) -> csr_array:
+    """Counts (items, items) with an empty diagonal, made of some rows at a time. pairs: of positions, by row."""
+    columns, values, lengths = [], [], [np.zeros(1, dtype=np.int64)]
+    for start, end in blocks(pairs, _PAIRS_AT_ONCE):
+        part = counted(start, end)
+        part.data[part.indices == np.repeat(np.arange(start, end, dtype=np.int32), np.diff(part.indptr))] = 0
         part.eliminate_zeros()
         columns.append(part.indices)
         values.append(part.data)
         lengths.append(np.diff(part.indptr))
-        start += part.shape[0]
-    offsets = _narrow(np.cumsum(np.concatenate(lengths)))
     # One after the other, so that only one of the two is in memory twice.
     all_columns = np.concatenate(columns)
     columns.clear()
-    all_values = np.concatenate(values)
-    values.clear()
-    return csr_array((all_values, all_columns, offsets), shape=(items, items))
+    offsets = _narrow(np.cumsum(np.concatenate(lengths)))
+    return csr_array((np.concatenate(values), all_columns, offsets), shape=(len(pairs), len(pairs)))

@@ -37,7 +37,18 @@ def _by_rejection(rows: Int64, known: Int64, items: int, count: int, rng: np.ran
     """Draws (n, count) items and draws those anew that repeat or are known, until none does."""
     drawn = rng.integers(items, size=(len(rows), count), dtype=np.int64)
     unfinished = np.arange(len(rows) if count else 0)
-    while len(unfinished := _unfinished(unfinished, rows, drawn, known, items)):
+    while True:
+        ordered = np.sort(drawn[unfinished], axis=1)
+        wrong = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
+        # A row knows fewer items than are drawn for it, as a rule, so the known are looked up among the drawn.
+        starts, ends = (np.searchsorted(known, (rows[unfinished] + row) * items) for row in (0, 1))
+        owners = np.repeat(np.arange(len(unfinished)), ends - starts)
+        known_at = np.arange(len(owners)) + np.repeat(ends - np.cumsum(ends - starts), ends - starts)
+        codes = (np.arange(len(unfinished))[:, None] * items + ordered).ravel()
+        wrong[owners[_among(owners * items + known[known_at] % items, codes)]] = True
+        unfinished = unfinished[wrong]
+        if not len(unfinished):
+            return drawn.astype(np.int32)
         part = drawn[unfinished]
         order = np.argsort(part, axis=1, kind="stable")
         ordered = np.take_along_axis(part, order, axis=1)
@@ -48,23 +59,6 @@ def _by_rejection(rows: Int64, known: Int64, items: int, count: int, rng: np.ran
         bad |= _among(rows[unfinished, None] * items + part, known)
         part[bad] = rng.integers(items, size=int(bad.sum()))
         drawn[unfinished] = part
-    return drawn.astype(np.int32)
-
-
-def _unfinished(candidates: Int64, rows: Int64, drawn: Int64, known: Int64, items: int) -> Int64:
-    """Those of the candidate rows whose draws repeat or are known."""
-    ordered = np.sort(drawn[candidates], axis=1)
-    wrong = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
-    # A row knows fewer items than are drawn for it, as a rule, so the known are looked up among the drawn.
-    own = rows[candidates]
-    starts, ends = np.searchsorted(known, own * items), np.searchsorted(known, (own + 1) * items)
-    lengths = ends - starts
-    owners = np.repeat(np.arange(len(candidates)), lengths)
-    known_at = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(starts, lengths)
-    codes = (np.arange(len(candidates))[:, None] * items + ordered).ravel()
-    wrong[owners[_among(owners * items + known[known_at] % items, codes)]] = True
-    left: Int64 = candidates[wrong]
-    return left
 
 
 def _among(codes: Int64, known: Int64) -> npt.NDArray[np.bool_]:

@@ -60,25 +60,27 @@ class Prepare(Step):
         split = self.split.apply(data, context.seed)
         if split.test.is_empty():
             raise UserError(f"{data.name}: no user has a test interaction; choose another split or loosen the filters")
-        corpus, validation, test, texts = assemble(data, split, self.prompt, self.sampled_candidates, context.seed)
-        cold = int((corpus.popularity[test.targets] == 0).sum())
-        untrained = corpus.training.lengths == 0
-        ties = _ties(data, split)
+        corpus, validation, test, missing = assemble(data, split, self.prompt, self.sampled_candidates, context.seed)
+        cold, untrained = int((corpus.popularity[test.targets] == 0).sum()), corpus.training.lengths == 0
+        same = ["user", "timestamp"]
+        tied = data.frame.select(same).filter(polars.len().over(same) > 1)
+        ties = {"tied_interactions": tied.height}
+        for name, part in (("validation", split.validation), ("test", split.test)):
+            ties[f"tied_{name}_targets"] = part.join(tied, on=same, how="semi").height
         if ties["tied_test_targets"]:
             warnings["ties"] = (
                 f"{ties['tied_test_targets']:,} of {len(test.users):,} test targets share their time with another "
                 "interaction of their user: which of these is the target was drawn at random; see `data check`"
             )
-        if texts["items_without_text"] > _MANY * corpus.items:
+        if missing["items_without_text"] > _MANY * corpus.items:
             warnings["texts"] = (
-                f"{texts['items_without_text']:,} of {corpus.items:,} items have no text and are called by their "
+                f"{missing['items_without_text']:,} of {corpus.items:,} items have no text and are called by their "
                 "keys: compare the keys of the two files, and the names of the attributes"
             )
         for what, unread in (("items", corpus.popularity == 0), ("users", untrained)):
             if unread.mean() > _LARGE:
-                warnings[f"untrained {what}"] = (
-                    f"{int(unread.sum()):,} of {len(unread):,} {what} have no training interaction"
-                )
+                untold = f"{int(unread.sum()):,} of {len(unread):,} {what} have no training interaction"
+                warnings[f"untrained {what}"] = untold
         context.note(
             {
                 "users": corpus.users,
@@ -92,7 +94,7 @@ class Prepare(Step):
                 "test_users_without_training": int(untrained[test.users].sum()),
                 "test_users_without_history": len(set(split.after["user"].unique()) - set(split.test["user"])),
                 "sampled_candidates": test.candidates.shape[1],
-                **texts,
+                **missing,
                 **ties,
                 **{f"warning: {about}": text for about, text in warnings.items()},
                 **{f"removed: {reason}": str(gone) for reason, gone in data.removed.items()},
@@ -114,22 +116,13 @@ def _check(data: Interactions) -> None:
         if series.null_count() and column != "rating":
             raise UserError(f"{data.name}: the source's column '{column}' has {series.null_count():,} nulls; drop them")
     if data.unit == "unknown" and data.time_unit is not None:
-        least = FIRST_SECOND * PER_SECOND[data.time_unit]
-        other = data.frame["timestamp"].filter(data.frame["timestamp"] < least)
+        other = data.frame["timestamp"]
+        other = other.filter(other < FIRST_SECOND * PER_SECOND[data.time_unit])
         if len(other):
             raise UserError(
                 f"{data.name}: {len(other):,} times, such as {other[0]}, are not in the unit of the others "
                 f"({data.time_unit}); give all in one, or name it in Interactions(unit=...)"
             )
-
-
-def _ties(data: Interactions, split: SplitInteractions) -> dict[str, int]:
-    """How many interactions share their time with another of their user, and how many of the targets do."""
-    same = ["user", "timestamp"]
-    tied = data.frame.select(same).filter(polars.len().over(same) > 1)
-    targets = {"validation": split.validation, "test": split.test}
-    counts = {f"tied_{name}_targets": part.join(tied, on=same, how="semi").height for name, part in targets.items()}
-    return {"tied_interactions": tied.height, **counts}
 
 
 def assemble(
@@ -142,33 +135,48 @@ def assemble(
     """
     item_keys = sorted_keys(data.frame["item"].unique().to_list())
     user_keys = sorted_keys(data.frame["user"].unique().to_list())
-    training, validation, test, between, after = (
-        _number(part, user_keys, item_keys)
-        for part in (split.training, split.validation, split.test, split.between, split.after)
-    )
-    users, items = len(user_keys), len(item_keys)
-    histories = _sequences(users, training, validation, between)
-    touched = _sequences(users, training, validation, between, test, after)
-    texts, titles, missing = _texts(data, item_keys, prompt)
+
+    enums = {"user": polars.Enum(user_keys), "item": polars.Enum(item_keys)}
+    numbered = {
+        name: [part[column].cast(enum).to_physical().to_numpy() for column, enum in enums.items()]
+        for name, part in vars(split).items()
+    }
+
+    def sequences(*names: str) -> Sequences:
+        """The sequences of all users, each part of the split after the one before."""
+        owners, items = (np.concatenate(parts) for parts in zip(*(numbered[name] for name in names), strict=True))
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=len(user_keys)))])
+        return Sequences(items[np.argsort(owners, kind="stable")].astype(np.int32), offsets.astype(np.int64))
+
+    training, validation, test = map(sequences, ("training", "validation", "test"))
+    touched = sequences("training", "validation", "between", "test", "after")
+    # An item without text and title is called by its key.
+    texts, titles, missing = [], [], {"items_without_text": 0, "items_without_title": 0}
+    for key in item_keys:
+        attributes = data.items.get(key) or dict.fromkeys(data.attribute_names or ("title",), "")
+        title = str(attributes.get("title", ""))
+        if not any(attributes.values()):
+            missing["items_without_text"] += 1
+            attributes = {**attributes, "title": key}
+        missing["items_without_title"] += not title
+        texts.append(prompt.text(attributes))
+        titles.append(title or key)
     corpus = Corpus(
         name=data.name,
-        training=_sequences(users, training),
+        training=training,
         item_keys=tuple(item_keys),
         user_keys=tuple(user_keys),
         instruction=data.instruction,
-        texts=texts,
-        titles=titles,
+        texts=tuple(texts),
+        titles=tuple(titles),
     )
-    validation_seed, test_seed = (int(state) for state in np.random.SeedSequence(seed).generate_state(2))
-    (validation_users, validation_items), (test_users, test_items) = map(_by_user, (validation, test))
-    validation_candidates = draw_candidates(validation_users, touched, items, candidates, validation_seed)
-    test_candidates = draw_candidates(test_users, touched, items, candidates, test_seed)
-    return (
-        corpus,
-        ValidationTargets(validation_users, validation_items, validation_candidates),
-        TestTargets(test_users, test_items, test_candidates, histories),
-        missing,
+    validation_candidates, test_candidates = (
+        draw_candidates(part.owners, touched, len(item_keys), candidates, int(state))
+        for part, state in zip((validation, test), np.random.SeedSequence(seed).generate_state(2), strict=True)
     )
+    validation_targets = ValidationTargets(validation.owners, validation.items, validation_candidates)
+    histories = sequences("training", "validation", "between")
+    return corpus, validation_targets, TestTargets(test.owners, test.items, test_candidates, histories), missing
 
 
 def sorted_keys(keys: list[str]) -> list[str]:
@@ -183,49 +191,6 @@ def sorted_keys(keys: list[str]) -> list[str]:
         return parts, key
 
     return sorted(keys, key=natural)
-
-
-Rows = tuple[Int64, Int32]
-"""User numbers and item numbers (n,) of interactions that keep their users' time order."""
-
-
-def _number(frame: polars.DataFrame, user_keys: list[str], item_keys: list[str]) -> Rows:
-    """The rows of a frame; each key becomes its place among the sorted keys."""
-    users, items = (
-        frame[column].cast(polars.Enum(keys)).to_physical().to_numpy()
-        for column, keys in (("user", user_keys), ("item", item_keys))
-    )
-    return users.astype(np.int64), items.astype(np.int32)
-
-
-def _by_user(rows: Rows) -> Rows:
-    """The same rows in the order of user numbers, each user's in time order."""
-    order = np.argsort(rows[0], kind="stable")
-    return rows[0][order], rows[1][order]
-
-
-def _sequences(users: int, *parts: Rows) -> Sequences:
-    """The sequences of all users, each part after the one before."""
-    owners, items = _by_user((np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])))
-    counts = np.bincount(owners, minlength=users)
-    return Sequences(items, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-
-
-def _texts(
-    data: Interactions, item_keys: list[str], prompt: Prompt
-) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, int]]:
-    """Text and title of each item, and how many lack one; an item without either is called by its key."""
-    texts, titles, without_text, without_title = [], [], 0, 0
-    for key in item_keys:
-        attributes = data.items.get(key) or dict.fromkeys(data.attribute_names or ("title",), "")
-        title = str(attributes.get("title", ""))
-        if not any(attributes.values()):
-            without_text += 1
-            attributes = {**attributes, "title": key}
-        without_title += not title
-        texts.append(prompt.text(attributes))
-        titles.append(title or key)
-    return (*texts,), (*titles,), {"items_without_text": without_text, "items_without_title": without_title}
 
 
 def draw_candidates(users: Int64, touched: Sequences, items: int, wanted: int, seed: int) -> Int32:
