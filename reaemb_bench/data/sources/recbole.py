@@ -6,19 +6,17 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import polars
 from pydantic import Field as Setting
 
 from reaemb_bench.core.component import NotHashed
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import file_digests, is_file
 from reaemb_bench.core.machine import Machine
-from reaemb_bench.data.interactions import SCHEMA, About, Attributes, Interactions, Removed, without_duplicates
+from reaemb_bench.data.interactions import About, Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, MalformedLimit, lines, read_delimited
 from reaemb_bench.data.sources import FileSource
-from reaemb_bench.data.sources.table import OptionalColumn, attribute_labels, require_column
+from reaemb_bench.data.sources.table import OptionalColumn, attribute_labels, interactions_frame, require_column
 from reaemb_bench.data.text import as_text, plain_text, readable
-from reaemb_bench.data.times import Unit, whole_times
 
 _TYPES = ("token", "token_seq", "float", "float_seq")
 
@@ -101,13 +99,8 @@ class Atomic(FileSource):
             _require(interactions, types, column, role, "token" if fields[role].kind == "text" else "float")
         wanted = {column: fields[role] for role, column in columns.items()}
         read = read_delimited(interactions, tuple(types), wanted, "\t", True, bad_rows)
-        unit: Unit = "position"
-        times = polars.int_range(read.height, dtype=polars.Int64, eager=True)
-        if self.timestamp:
-            times, unit = whole_times(read[self.timestamp], interactions)
-        rating = read[self.rating] if self.rating else polars.repeat(None, read.height, eager=True)
-        parts = (read[self.user], read[self.item], times, rating)
-        frame = polars.DataFrame(dict(zip(SCHEMA, parts, strict=True)), schema=SCHEMA)
+        times, ratings = (read[column] if column else None for column in (self.timestamp, self.rating))
+        frame, unit = interactions_frame(interactions, read[self.user], read[self.item], times, ratings)
 
         types = _types(descriptions)
         _require(descriptions, types, self.item, "item", "token")

@@ -2,47 +2,30 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import polars
 from pydantic import Field
 
-from reaemb_bench.core.artifacts import Int64
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import SCHEMA, Attributes, Interactions
 
-
-class _Theme(NamedTuple):
-    department: str
-    category: str
-    words: tuple[str, ...]
-    things: tuple[str, ...]
-    brands: tuple[str, ...]
-
-
-# fmt: off
+# Department, category, adjectives, things and brands of each cluster of items.
 _THEMES = (
-    _Theme("Kitchen", "Tea", ("Smoky", "Jasmine", "Oolong", "Green"),
-           ("Tea Tin", "Teapot", "Infuser"), ("Leafwell", "Kettler")),
-    _Theme("Outdoor", "Hiking", ("Alpine", "Summit", "Trail", "Ridge"),
-           ("Boots", "Backpack", "Trekking Poles"), ("Norwand", "Pathos")),
-    _Theme("Music", "Guitars", ("Acoustic", "Electric", "Steel", "Fretted"),
-           ("Guitar Strings", "Capo", "Guitar Strap"), ("Strumm", "Pluck & Sons")),
-    _Theme("Kitchen", "Baking", ("Sourdough", "Rye", "Crusty", "Buttery"),
-           ("Bread Pan", "Dough Scraper", "Cake Mould"), ("Krume", "Ovenbird")),
-    _Theme("Science", "Astronomy", ("Lunar", "Stellar", "Orbital", "Nebula"),
-           ("Telescope", "Star Chart", "Eyepiece"), ("Perihel", "Nightglass")),
-    _Theme("Garden", "Plants", ("Lavender", "Tomato", "Fern", "Rose"),
-           ("Seeds", "Planter", "Potting Soil"), ("Grünhold", "Rootline")),
-    _Theme("Sport", "Cycling", ("Carbon", "Road", "Gravel", "Sprint"),
-           ("Saddle", "Handlebar Tape", "Bike Chain"), ("Velocio", "Spoke")),
-    _Theme("Art", "Painting", ("Watercolour", "Acrylic", "Canvas", "Gouache"),
-           ("Brush Set", "Easel", "Palette"), ("Pigmento", "Atelier Nine")),
-)
-# fmt: on
+    ("Kitchen", "Tea", "Smoky, Jasmine, Oolong, Green", "Tea Tin, Teapot, Infuser", "Leafwell, Kettler"),
+    ("Outdoor", "Hiking", "Alpine, Summit, Trail, Ridge", "Boots, Backpack, Trekking Poles", "Norwand, Pathos"),
+    ("Music", "Guitars", "Acoustic, Electric, Steel, Fretted", "Guitar Strings, Capo, Guitar Strap",
+     "Strumm, Pluck & Sons"),
+    ("Kitchen", "Baking", "Sourdough, Rye, Crusty, Buttery", "Bread Pan, Dough Scraper, Cake Mould",
+     "Krume, Ovenbird"),
+    ("Science", "Astronomy", "Lunar, Stellar, Orbital, Nebula", "Telescope, Star Chart, Eyepiece",
+     "Perihel, Nightglass"),
+    ("Garden", "Plants", "Lavender, Tomato, Fern, Rose", "Seeds, Planter, Potting Soil", "Grünhold, Rootline"),
+    ("Sport", "Cycling", "Carbon, Road, Gravel, Sprint", "Saddle, Handlebar Tape, Bike Chain", "Velocio, Spoke"),
+    ("Art", "Painting", "Watercolour, Acrylic, Canvas, Gouache", "Brush Set, Easel, Palette",
+     "Pigmento, Atelier Nine"),
+)  # fmt: skip
 
 
 class Simulated(Component):
@@ -78,27 +61,14 @@ class Simulated(Component):
         rng = np.random.default_rng(self.seed)
         # Cluster and popularity are spread over the item numbers at random, so that numbers tell nothing.
         cluster = rng.permutation(np.arange(self.items) % self.clusters)
-        histories = self._histories(cluster, rng)
-        days = rng.integers(365, size=self.users)
-        rows = [
-            (f"user{user}", f"item{item}", 1_577_836_800 + 86_400 * (int(days[user]) + step), None)
-            for user, history in enumerate(histories)
-            for step, item in enumerate(history)
-        ]
-        frame = polars.DataFrame(rows, schema=SCHEMA, orient="row")
-        items = {f"item{item}": _describe(int(cluster[item]), item, rng) for item in range(self.items)}
-        return Interactions("simulated", frame, items, "The product has the following attributes:", unit="s")
-
-    def _histories(self, cluster: Int64, rng: np.random.Generator) -> list[list[int]]:
-        """The items of each user, oldest first. cluster: that of each item, (items,)."""
         shelves = [rng.permutation(np.flatnonzero(cluster == number)) for number in range(self.clusters)]
         weights = [np.arange(1, len(shelf) + 1, dtype=np.float64) ** -self.zipf for shelf in shelves]
         chances = [weight / weight.sum() for weight in weights]
         extra = max(self.mean_length - self.minimum_length, 0.0)
         lengths = self.minimum_length + rng.geometric(1 / (1 + extra), size=self.users) - 1
-        histories = []
+        histories: list[list[str]] = []
         for length in lengths:
-            history: list[int] = []
+            histories.append([])
             shelf = position = 0
             for step in range(int(length)):
                 moves = step == 0 or rng.random() >= self.loyalty
@@ -108,21 +78,25 @@ class Simulated(Component):
                     position = (position + 1) % len(shelves[shelf])
                 else:
                     position = int(rng.choice(len(shelves[shelf]), p=chances[shelf]))
-                history.append(int(shelves[shelf][position]))
-            histories.append(history)
-        return histories
-
-
-def _describe(cluster: int, item: int, rng: np.random.Generator) -> Attributes:
-    theme = _THEMES[cluster]
-    first, second = (str(word) for word in rng.choice(theme.words, size=2, replace=False))
-    thing, brand = str(rng.choice(theme.things)), str(rng.choice(theme.brands))
-    return {
-        "title": f"{brand} {first} {thing} No. {item + 1}",
-        "category": [theme.department, theme.category],
-        "brand": brand,
-        "price": f"{rng.integers(4, 90)}.{rng.integers(10)}9",
-        "description": (
-            f"A {first.lower()}, {second.lower()} {thing.lower()} for everyone who loves {theme.category.lower()}"
-        ),
-    }
+                histories[-1].append(f"item{shelves[shelf][position]}")
+        days = rng.integers(365, size=self.users)
+        rows = [
+            (f"user{user}", item, 1_577_836_800 + 86_400 * (int(days[user]) + step), None)
+            for user, history in enumerate(histories)
+            for step, item in enumerate(history)
+        ]
+        frame = polars.DataFrame(rows, schema=SCHEMA, orient="row")
+        items: dict[str, Attributes] = {}
+        for item in range(self.items):
+            department, category, *words = _THEMES[cluster[item]]
+            adjectives, things, brands = (part.split(", ") for part in words)
+            first, second = (str(word) for word in rng.choice(adjectives, size=2, replace=False))
+            thing, brand = str(rng.choice(things)), str(rng.choice(brands))
+            items[f"item{item}"] = {
+                "title": f"{brand} {first} {thing} No. {item + 1}",
+                "category": [department, category],
+                "brand": brand,
+                "price": f"{rng.integers(4, 90)}.{rng.integers(10)}9",
+                "description": "A " + f"{first}, {second} {thing} for everyone who loves {category}".lower(),
+            }
+        return Interactions("simulated", frame, items, "The product has the following attributes:", unit="s")

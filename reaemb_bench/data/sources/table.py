@@ -83,20 +83,10 @@ class Table(FileSource):
         """Returns all interactions and item attributes. Raises UserError naming file, column and cure."""
         rows = read_table(self.interactions, self.interactions_format, self.separator, self.quote, "interactions")
         descriptions = read_table(self.items, self.items_format, self.separator, self.quote, "items")
-        height = len(rows.content)
-        unit: Unit = "position"
-        times = polars.int_range(height, dtype=polars.Int64, eager=True)
-        if self.timestamp:
-            times, unit = whole_times(rows.column(self.timestamp, "source.timestamp"), rows.file, self.time_format)
-        ratings = polars.repeat(None, height, dtype=polars.Float64, eager=True)
-        if self.rating:
-            written = rows.column(self.rating, "source.rating")
-            ratings = written.cast(polars.Float64, strict=False)
-            wrong = (ratings.is_null() & written.is_not_null()) | ratings.is_infinite()
-            refuse_first(written, wrong, rows.file, "a number; correct it or choose another column")
-            ratings = ratings.fill_nan(None)
-        user, item = (keys(rows.column(getattr(self, role), f"source.{role}")) for role in ("user", "item"))
-        frame = polars.DataFrame(dict(zip(SCHEMA, (user, item, times, ratings), strict=True)))
+        user, item = (rows.column(getattr(self, role), f"source.{role}") for role in ("user", "item"))
+        times = rows.column(self.timestamp, "source.timestamp") if self.timestamp else None
+        ratings = rows.column(self.rating, "source.rating") if self.rating else None
+        frame, unit = interactions_frame(rows.file, keys(user), keys(item), times, ratings, self.time_format)
         frame = frame.drop_nulls(["user", "item"])
         if frame.is_empty():
             raise UserError(f"{rows.file}: every row lacks '{self.user}' or '{self.item}'; name other columns")
@@ -108,7 +98,7 @@ class Table(FileSource):
             attributes = {label: attribute_text(label, row.get(column)) for label, column in labels.items()}
             items.setdefault(as_text(row.get(self.item_key)), attributes)
         removed = {
-            "rows without user or item": Removed(interactions=height - frame.height),
+            "rows without user or item": Removed(interactions=len(user) - frame.height),
             "repeated items": Removed(items=len(descriptions.content) - len(items)),
         }
         items.pop("", None)
@@ -119,6 +109,32 @@ class Table(FileSource):
                 f"(column '{self.item_key}', such as '{other}'); set source.item or source.item_key"
             )
         return without_duplicates(Interactions(self.data_name, frame, items, self.instruction, removed, unit=unit))
+
+
+def interactions_frame(
+    file: Path,
+    user: polars.Series,
+    item: polars.Series,
+    time: polars.Series | None,
+    rating: polars.Series | None,
+    time_format: str = "",
+) -> tuple[polars.DataFrame, Unit]:
+    """Returns rows of these columns, and the unit of their times; without times the order of the file counts.
+
+    Raises UserError at the first value that is not a time or not a rating.
+    """
+    unit: Unit = "position"
+    times = polars.int_range(len(user), dtype=polars.Int64, eager=True)
+    if time is not None:
+        times, unit = whole_times(time, file, time_format)
+    ratings = None
+    if rating is not None:
+        ratings = rating.cast(polars.Float64, strict=False)
+        wrong = (ratings.is_null() & rating.is_not_null()) | ratings.is_infinite()
+        refuse_first(rating, wrong, file, "a number; correct it or choose another column")
+        ratings = ratings.fill_nan(None)
+    columns = {"user": user, "item": item, "timestamp": times, "rating": ratings}
+    return polars.DataFrame(columns, schema_overrides=SCHEMA), unit
 
 
 def attribute_labels(file: Path, columns: Collection[str], title: str, attributes: tuple[str, ...]) -> dict[str, str]:
