@@ -165,11 +165,9 @@ def compare(
     chosen = [run_from(store, wanted) for wanted in (*runs, *([] if against is None else [against]))]
     if len({run.id for run in chosen}) < 2:
         raise UserError("compare takes two different runs or more; `history` lists those that the store remembers")
-    compared, reference = page.read(chosen, store), None if against is None else chosen[-1].id
-    name = next((name for name, run in compared.runs.items() if run.id == reference), None)
-    title = f"{len(compared.runs)} runs on {chosen[0].data}"
-    tables = page.tables(compared, title, against=name, by=by, metric=metric, k=k)
-    show_tables(title, tables, out)
+    reference = None if against is None else chosen[-1]
+    content = page.report(chosen, store, reference, by, metric, k, lists=False)
+    show_tables(content.title, content.tables, out)
 
 
 @machine_options("store")

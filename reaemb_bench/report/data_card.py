@@ -347,6 +347,7 @@ def _order_matters(card: Card) -> list[str]:
 
 
 _INK, _GREY, _WORDS = "#27496d", "#8a8f98", "#555b64"
+_TITLE: dict[str, Any] = {"loc": "left", "fontsize": 13, "pad": 12, "linespacing": 1.4, "parse_math": False}
 _MARKED = 20
 """Per cent of the items whose share is written into the picture."""
 _CHARACTERS = 75
@@ -365,7 +366,8 @@ def long_tail_png(curve: Sequence[float], name: str) -> bytes:
         axes.plot([_MARKED], [shares[_MARKED]], "o", color=_INK, markersize=7)
         axes.set(xlim=(0, 100), ylim=(0, 102))
         axes.set(xlabel="share of items, most popular first (%)", ylabel="share of training interactions (%)")
-        _title(axes, name, f"{_MARKED} % of the items hold {percent(curve[_MARKED])} of the training interactions")
+        held = f"{_MARKED} % of the items hold {percent(curve[_MARKED])} of the training interactions"
+        axes.set_title(f"{name}\n{held}", **_TITLE)
 
     return picture(draw, (8.0, 4.5), "png", {"font.size": 12})
 
@@ -385,13 +387,9 @@ def lengths_png(bins: Sequence[Bin], name: str) -> bytes:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="interactions of a user (number; the bins widen)", ylabel="users (number)")
-        _title(axes, name, f"{sum(users):,} users by the length of their sequences")
+        axes.set_title(f"{name}\n{sum(users):,} users by the length of their sequences", **_TITLE)
 
     return picture(draw, (8.0, 4.5), "png", {"font.size": 12})
-
-
-def _title(axes: Axes, name: str, subtitle: str) -> None:
-    axes.set_title(f"{name}\n{subtitle}", loc="left", fontsize=13, pad=12, linespacing=1.4, parse_math=False)
 
 
 # The card on the screen; it fits a terminal of 80 columns.

@@ -18,7 +18,7 @@ import shutil
 import tomllib
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -121,12 +121,12 @@ def export(
         if encoder and encoded.key_of(Encoder, position) is not None:
             stored: Encoder = artifact_of(encoded, store, Encoder, position)
             exported = export_encoder(stored, draft / ENCODER, corpus, settings, machine)
-        # Of the user's own source, or if its code is gone, no terms are known.
         sources = [table["source"] for table in recipe.values() if isinstance(table, dict) and "source" in table]
-        try:
-            about = getattr(find("source", str(sources[0].get("use", "") if sources else "")), "about", About())
-        except UserError:
-            about = About()
+        about = None
+        # Of the user's own source, or if its code is gone, no terms are known.
+        with suppress(UserError):
+            about = getattr(find("source", str(sources[0].get("use", "") if sources else "")), "about", None)
+        terms = about.terms() if isinstance(about, About) else About().terms()
         results = ""
         keys = [run.key_of(Ranks, of_seed) for of_seed in range(len(run.seeds))]
         if all(key is not None and store.has(key) for key in keys):
@@ -151,7 +151,7 @@ def export(
             encoder=exported,
             # The exported encoder gives the vectors of the step `encode` again.
             reproduces=exported is not None and bool(settings),
-            terms=about.terms(),
+            terms=terms,
             results=results,
             versions=store.manifest(chosen.key)["versions"],
             data_sha256=data_fingerprint(run_manifests(run, store)),

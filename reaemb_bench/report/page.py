@@ -87,43 +87,6 @@ def sampled_candidates(run: Run, store: Store) -> int | None:
     return int(artifact_of(run, store, TestTargets).candidates.shape[1]) if key is not None and store.has(key) else None
 
 
-def tables(
-    compared: Compared,
-    title: str,
-    *,
-    against: str | None = None,
-    by: By | None = None,
-    metric: MetricName = "ndcg",
-    k: int = K,
-) -> list[Table]:
-    """The table of results, the one of differences from the run `against`, and the one of bins.
-
-    Without `against`, verdicts by the metric stand below the results.
-    """
-    ranks, floors = compared.ranks, compared.floors
-    seeds = {tomllib.loads(run.recipe).get("embedder_seed") for run in compared.runs.values()}
-    leaking = [name for name, run in compared.runs.items() if run.leaks]
-    results = results_table(
-        title,
-        ranks,
-        floors,
-        sorted({step for run in compared.runs.values() for step in run.leaks}),
-        sampled=compared.sampled,
-        embedder_seed=seeds.pop() if len(seeds) == 1 else None,
-        leaking=leaking,
-        k=k,
-        metric=metric,
-        compared=against is None,
-    )
-    shown = [replace(results, notes=(*results.notes, *compared.notes))]
-    if against is not None:
-        heading = f"Differences from {against}"
-        shown.append(differences_table(heading, ranks, against, metric=metric, k=k, leaks=leaking))
-    if by is not None:
-        shown.append(bins_table(f"By {by}", ranks, floors, by, metric=metric, k=k, leaks=leaking))
-    return shown
-
-
 @dataclass(frozen=True)
 class Report:
     """One run, or several on the same data, and their tables; the first table is that of results."""
@@ -140,19 +103,42 @@ def report(
     by: By | None = None,
     metric: MetricName = "ndcg",
     k: int = K,
+    *,
+    lists: bool = True,
 ) -> Report:
-    """Reads what the runs ranked; differences from `against`, one of them or another, are a table of their own.
+    """Reads what the runs ranked: tables of results, of differences from `against`, of bins, and of lists.
 
+    against: one of the runs or another; without it, verdicts by the metric stand below the results.
     Raises UserError as `read` does.
     """
     compared = read([*runs, *([against] if against is not None else [])], store)
-    several = len(compared.runs) > 1
-    title = f"{len(compared.runs)} runs on {runs[0].data}" if several else runs[0].title
-    wanted = against.id if against is not None and several else None
-    reference = next((name for name, run in compared.runs.items() if run.id == wanted), None)
-    lists = lists_table(compared.ranks, compared.floors)
-    shown = tables(compared, title, against=reference, by=by, metric=metric, k=k)
-    return Report(title, compared, (*shown, *([] if lists is None else [lists])))
+    named, ranks, floors = compared.runs, compared.ranks, compared.floors
+    title = f"{len(named)} runs on {runs[0].data}" if len(named) > 1 else runs[0].title
+    wanted = against.id if against is not None and len(named) > 1 else None
+    reference = next((name for name, run in named.items() if run.id == wanted), None)
+    seeds = {tomllib.loads(run.recipe).get("embedder_seed") for run in named.values()}
+    leaking = [name for name, run in named.items() if run.leaks]
+    results = results_table(
+        title,
+        ranks,
+        floors,
+        sorted({step for run in named.values() for step in run.leaks}),
+        sampled=compared.sampled,
+        embedder_seed=seeds.pop() if len(seeds) == 1 else None,
+        leaking=leaking,
+        k=k,
+        metric=metric,
+        compared=reference is None,
+    )
+    tables = [replace(results, notes=(*results.notes, *compared.notes))]
+    if reference is not None:
+        heading = f"Differences from {reference}"
+        tables.append(differences_table(heading, ranks, reference, metric=metric, k=k, leaks=leaking))
+    if by is not None:
+        tables.append(bins_table(f"By {by}", ranks, floors, by, metric=metric, k=k, leaks=leaking))
+    if lists and (recommended := lists_table(ranks, floors)) is not None:
+        tables.append(recommended)
+    return Report(title, compared, tuple(tables))
 
 
 def in_words(summary: Report, store: Store) -> tuple[str, ...]:
