@@ -29,7 +29,7 @@ from reaemb_bench.experiments.pool import Answer, Message, Say, portable, proces
 from reaemb_bench.experiments.variants import judge
 from reaemb_bench.report import table as report
 from reaemb_bench.report.recipe_tables import origin_notes, plan_manifests
-from reaemb_bench.report.results import K, against_best, check_rows, row_of, seeds_note, sentence, users_notes
+from reaemb_bench.report.results import K, against_best, check_rows, seeds_note, sentence, summary_cells, users_notes
 from reaemb_bench.report.table import LEAK, SIGNIFICANT, Column, Row, Table, mark_best, mark_second
 from reaemb_bench.tracking.terminal import Lines, in_words
 
@@ -215,10 +215,10 @@ def _table(title: str, cells: Sequence[Cell], floors_plan: Plan, store: Store, r
     for cell in cells:
         leaking = bool(cell.variant.plans[0].leaks)
         if seeds := ranks[cell.name]:
-            rows.append(row_of(cell.name, seeds, TAIL, SHORT, leaks=leaking, of=_METRICS))
+            rows.append(Row(cell.name, tuple(summary_cells(seeds, _METRICS)), leaks=leaking))
         else:
             rows.append(Row(cell.name, (missing,) * len(_METRICS), leaks=leaking))
-    rows += [row_of(name, [seed], TAIL, SHORT, floor=True, of=_METRICS) for name, seed in by_floor.items()]
+    rows += [Row(name, tuple(summary_cells([seed], _METRICS)), floor=True) for name, seed in by_floor.items()]
     tested = list(_METRICS).index(_TESTED)
     whole = []
     for row in mark_second(mark_best(rows)):

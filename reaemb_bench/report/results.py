@@ -260,21 +260,6 @@ def summary_cells(
     return [_spread_cell(spread.get(name)) for name in columns]
 
 
-def row_of(
-    name: str,
-    seeds: Sequence[Ranks],
-    tail: int,
-    short: int,
-    *,
-    floor: bool = False,
-    leaks: bool = False,
-    of: Collection[str],
-    k: int = K,
-) -> Row:
-    """A row from the ranks of a method's seeds. of: names of `summarise`. k: their cut-off."""
-    return Row(name, tuple(summary_cells(seeds, of, tail, short, k)), floor, leaks)
-
-
 def _spread_cell(spread: Spread | None) -> Cell:
     return Cell(None) if spread is None else Cell(spread.mean, spread.sd)
 
@@ -308,7 +293,7 @@ def check_rows(named: Mapping[str, Sequence[Ranks]], floors: Floors | None) -> f
 
 
 def users_notes(ranks: Ranks, tail: int, short: int) -> list[str]:
-    """How many users are method_values, against how many items, and how many users each group has."""
+    """How many users are judged, against how many items, and how many users each group has."""
     least, most = int(ranks.catalogue.min()), int(ranks.catalogue.max())
     against = f"{most:,} items" if least == most else f"{least:,} to {most:,} items"
     groups = user_groups(ranks.popularity, ranks.history, tail, short)
