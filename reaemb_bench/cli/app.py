@@ -15,7 +15,7 @@ import typer
 from rich.markup import escape
 
 import reaemb_bench
-from reaemb_bench.cli import audit, components, data, doctor, experiments, export, mlflow, plan, results, run, store
+from reaemb_bench.cli import components, data, doctor, experiments, mlflow, results, run, store
 from reaemb_bench.cli.screen import in_words
 from reaemb_bench.core.errors import UserError, is_out_of_memory, reason_of
 from reaemb_bench.core.settings_only import forget_placeholders, import_settings_only
@@ -36,13 +36,13 @@ _PLAIN = {
 
 _TRUST = "Data, machine, trust"
 _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Compute": (run.run, experiments.ablate, experiments.sweep, experiments.bench, plan.plan),
+    "Compute": (run.run, experiments.ablate, experiments.sweep, experiments.bench, run.plan),
     "Read results": (
         *(results.history, results.compare, results.report, results.diff),
-        *(export.export, export.neighbors, mlflow.ui, mlflow.push),
+        *(results.export, results.neighbors, mlflow.ui, mlflow.push),
     ),
     "Recipes and components": (components.init, components.new, components.list_, components.describe),
-    _TRUST: (audit.audit, doctor.doctor),
+    _TRUST: (doctor.audit, doctor.doctor),
 }
 _GROUPS: dict[str, tuple[str, tuple[Callable[..., None], ...]]] = {
     "data": ("Read, check and describe data sets.", (data.check, data.prepare, data.describe)),

@@ -18,7 +18,8 @@ from reaemb_bench.core.recipe import Recipe, load, locate
 from reaemb_bench.core.store import Store
 
 if TYPE_CHECKING:
-    from reaemb_bench.core.plan import Plan
+    from reaemb_bench.core.artifacts import Corpus, TestTargets, ValidationTargets
+    from reaemb_bench.core.plan import Job
 
 _FACTS = {
     "warm_test_targets": "test targets with a training interaction",
@@ -101,28 +102,22 @@ def prepare(machine: Machine, recipe: RecipeName = DEFAULT_RECIPE, sets: Sets = 
     Examples:
     reaemb-bench data prepare quickstart
     """
-    import numpy as np
-
-    from reaemb_bench.core.artifacts import Corpus, TestTargets, ValidationTargets
-    from reaemb_bench.core.execute import facts_of, fetch
     from reaemb_bench.report.expected import changes, read_expected
 
     loaded, edits = load(recipe, sets or (), drops or ()), changes(sets or (), drops or ())
     expected = read_expected(locate(recipe), edits)
-    planned, store = _run_data_step(loaded, machine)
-    corpus, facts = fetch(planned, store, Corpus), facts_of(planned, store, Corpus)
-    assert corpus is not None
+    corpus, validation, test, facts, _ = _run_data_step(loaded, machine)
+    training = corpus.training
     rows: dict[str, Any] = {
         "users": corpus.users,
         "items": corpus.items,
-        "training interactions": len(corpus.training.items),
-        "mean training length": f"{np.mean(corpus.training.lengths):,.1f}" if corpus.users else "0.0",
+        "training interactions": len(training.items),
+        "mean training length": f"{training.lengths.mean():,.1f}" if corpus.users else "0.0",
         "items without a training interaction": int((corpus.popularity == 0).sum()),
     }
-    if (validation := fetch(planned, store, ValidationTargets)) is not None:
-        rows["validation users"] = len(validation.users)
-    if (test := fetch(planned, store, TestTargets)) is not None:
-        rows["test users"] = len(test.users)
+    for name, targets in (("validation users", validation), ("test users", test)):
+        if targets is not None:
+            rows[name] = len(targets.users)
     rows |= {words: facts[name] for name, words in _FACTS.items() if name in facts}
     rows |= {name: words for name, words in facts.items() if name.startswith("removed: ")}
     table = plain_table("what", "count", right=("count",))
@@ -154,28 +149,24 @@ def describe(
     Examples:
     reaemb-bench data describe quickstart --out card
     """
-    from reaemb_bench.core.artifacts import Corpus, TestTargets, ValidationTargets
-    from reaemb_bench.core.execute import facts_of, fetch
     from reaemb_bench.core.plan import derive_seed
     from reaemb_bench.data.interactions import About
     from reaemb_bench.report.data_card import make_card, render_terminal, write
 
-    planned, store = _run_data_step(load(recipe, sets or (), drops or ()), machine)
-    job = planned.jobs[-1]
-    corpus, validation_targets = fetch(planned, store, Corpus), fetch(planned, store, ValidationTargets)
-    test_targets = fetch(planned, store, TestTargets)
-    if corpus is None or validation_targets is None or test_targets is None:
+    loaded = load(recipe, sets or (), drops or ())
+    corpus, validation, test, facts, job = _run_data_step(loaded, machine)
+    if validation is None or test is None:
         raise UserError(f"step '{job.name}' makes no validation or no test targets, so there is no card to write")
     card = make_card(
         corpus,
-        validation_targets,
-        test_targets,
-        facts_of(planned, store, Corpus),
+        validation,
+        test,
+        facts,
         about=getattr(getattr(job.step, "source", None), "about", About()),
         prepared=job.step.identity(),
         tail=tail,
         short=short,
-        seed=derive_seed(planned.recipe.data_seed, "sequentiality"),
+        seed=derive_seed(loaded.data_seed, "sequentiality"),
     )
     # Only characters that a folder's name may have on every system.
     folder = out or Path("cards") / (re.sub(r"[^\w.-]+", "-", card.name).strip("-.") or "data")
@@ -187,10 +178,12 @@ def describe(
     say(f"\nwritten to {folder}")
 
 
-def _run_data_step(recipe: Recipe, machine: Machine) -> tuple[Plan, Store]:
-    """The plan up to the step that makes the corpus, executed. Raises UserError if no step makes one."""
-    from reaemb_bench.core.artifacts import Corpus
-    from reaemb_bench.core.execute import execute
+def _run_data_step(
+    recipe: Recipe, machine: Machine
+) -> tuple[Corpus, ValidationTargets | None, TestTargets | None, dict[str, Any], Job]:
+    """What the step that makes the corpus gives and notes, and its job. Raises UserError if no step makes one."""
+    from reaemb_bench.core.artifacts import Corpus, TestTargets, ValidationTargets
+    from reaemb_bench.core.execute import execute, facts_of, fetch
     from reaemb_bench.core.plan import plan
     from reaemb_bench.tracking.terminal import watching
 
@@ -201,4 +194,7 @@ def _run_data_step(recipe: Recipe, machine: Machine) -> tuple[Plan, Store]:
     planned = replace(planned, jobs=planned.jobs[: position + 1], leaks=())
     with watching(planned, console()) as watch:
         execute(planned, store, machine, watch)
-    return planned, store
+    corpus = fetch(planned, store, Corpus)
+    assert corpus is not None
+    targets = fetch(planned, store, ValidationTargets), fetch(planned, store, TestTargets)
+    return corpus, *targets, facts_of(planned, store, Corpus), planned.jobs[-1]

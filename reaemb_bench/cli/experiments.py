@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from reaemb_bench.core.runs import Run
     from reaemb_bench.experiments.variants import Variant
 
-_FAILED = 1
 
 Executor = Literal["processes", "ray"]
 SamplerName = Literal["tpe", "gp", "cmaes", "random", "grid"]
@@ -92,7 +91,7 @@ def ablate(
     group_results(runs, tables, machine, console())
     say(counts.in_words(time.monotonic() - start))
     if reasons:
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(1)
 
 
 @compute_options()
@@ -125,7 +124,7 @@ def bench(
     say(f"\n{loaded.title}", style="bold")
     show_tables(loaded.title, tables, out)
     if reasons:
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(1)
 
 
 @compute_options("mlflow")
@@ -176,7 +175,7 @@ def sweep(
         say(line)
     if results.best is None:
         say("no trial is complete, so there is no best recipe")
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(1)
     say(report.course(results))
     shares = report.importance(results)
     if isinstance(shares, str):

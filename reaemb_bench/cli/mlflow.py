@@ -24,7 +24,6 @@ from reaemb_bench.tracking.addresses import database_file, is_server, page_of, r
 if TYPE_CHECKING:
     from reaemb_bench.core.runs import Run
 
-_FAILED = 1
 _HOST = "127.0.0.1"
 _ACTIVE = "select experiment_id, name from experiments where name like ? and lifecycle_stage = 'active' order by name"
 _MODEL_TRAINING = "workflowType=machine_learning"
@@ -61,7 +60,7 @@ def push(
         say(f"{run.id} {run.name}: {line}")
         outcomes.append(pushed)
     if not all(outcomes):
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(1)
 
 
 def _push(run: Run, machine: Machine, store: Store) -> tuple[bool, str]:

@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reaemb_bench.core.artifacts import Floors, Ranks
+from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.execute import fetch
 from reaemb_bench.core.recipe import Raw, Recipe, load, locate, name_with_edits, parse_set, read_toml
 from reaemb_bench.core.registry import nearest, settings_error
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.comparability import check_comparable
-from reaemb_bench.experiments.variants import Edits, Variant, check_paths, edited, paths_in, planned_variant
+from reaemb_bench.experiments.variants import Edits, Variant, edited, file_near, planned_variant
 from reaemb_bench.report.recipe_tables import origin_notes, plan_manifests
 from reaemb_bench.report.results import differences_table, results_table
 from reaemb_bench.report.table import Table
 
 
 class ListedVariant(Edits):
-    """A variant in an ablations file."""
+    """A variant in an ablations file. why: what it is meant to show, in one line."""
 
     why: str = ""
-    """What it is meant to show, in one line."""
 
 
 class AblationsFile(BaseModel):
-    """A validated ablations file; tables are raw TOML until they are merged into the recipe."""
+    """A validated ablations file; tables are raw TOML until they are merged into the recipe.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    title: of the tables; by default the recipe's. recipe: the base, a file relative to this one, or the name of a
+    shipped recipe. variants: by their names in the tables.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str = ""
-    """Heading of the tables; by default the recipe's title."""
     recipe: str
-    """The base: a recipe file, relative to this one, or the name of a shipped recipe."""
     variants: dict[str, ListedVariant] = Field(min_length=1)
-    """By their names in the tables."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ def read_ablation(
             inside = len(error.errors()[0]["loc"]) > 2
             known = ListedVariant.model_fields if inside else AblationsFile.model_fields
             raise UserError(f"{file}, {settings_error(error, known)}") from None
-        near = file.parent / read.recipe
-        title, listed, source = read.title, read.variants, base or str(near if near.is_file() else read.recipe)
+        title, listed, source = read.title, read.variants, base or str(file_near(read.recipe, file.parent))
     elif only or base:
         raise UserError(f"{name_or_file} is a recipe; --only and --base are for files that name variants")
     recipe = load(source, sets)
@@ -92,8 +92,7 @@ def read_ablation(
         if only and name not in only:
             continue
         try:
-            changed = _changed(recipe, f"{recipe.name}/{name}", name, entry.set, entry.drop)
-            variant = planned_variant(changed, name, why=entry.why)
+            variant = _variant(recipe, name, entry.set, entry.drop, f"{recipe.name}/{name}", name, entry.why)
         except RecipeError as error:
             raise UserError(f"{file}, {error.under('variants', name)}") from None
         if variant.equals(whole):
@@ -133,7 +132,7 @@ def _without(base: Recipe, text: str) -> Variant:
     """Returns the variant of `--drop`: without one path, or without several separated by commas."""
     paths = [path.strip() for path in text.split(",")]
     name = name_with_edits(base.name, (), paths)
-    return planned_variant(_changed(base, name, name.removeprefix(base.name).strip(), {}, paths), name)
+    return _variant(base, name.removeprefix(base.name).strip(), {}, paths, name, name)
 
 
 def _swapped(base: Recipe, text: str) -> Variant:
@@ -141,20 +140,52 @@ def _swapped(base: Recipe, text: str) -> Variant:
     path, equals, value = (part.strip() for part in text.partition("="))
     if not equals or "." not in path:
         raise RecipeError("give step.setting=value")
-    check_paths(base, [path])
+    _check_paths(base, [path])
     name, tables = name_with_edits(base.name, [text], ()), parse_set(text, list(base.steps), "step")
-    return planned_variant(_changed(base, name, f"{path}={value}", tables), name)
+    return _variant(base, f"{path}={value}", tables, (), name, name)
 
 
-def _changed(base: Recipe, name: str, change: str, tables: Raw, drops: Sequence[str] = ()) -> Recipe:
-    """Returns the recipe with tables merged over it and then paths dropped. change: for its title.
+def _variant(
+    base: Recipe, change: str, tables: Raw, drops: Sequence[str], recipe_name: str, name: str, why: str = ""
+) -> Variant:
+    """Returns the recipe with tables merged over it and then paths dropped, planned. change: for its title.
 
-    Raises RecipeError if the recipe has nothing at a path, or if the result is not a valid recipe.
+    Raises RecipeError if the recipe has nothing at a path, or if the result is not a valid recipe that ranks something.
     """
     inside = {step: table for step, table in tables.items() if step in base.steps}
-    check_paths(base, [*paths_in(inside), *drops])
+    _check_paths(base, [*_paths_in(inside), *drops])
     title: Raw = {"title": f"{tables.get('title') or base.title}, {change}"}
-    return edited(base, name, [tables, title], drops)
+    return planned_variant(edited(base, recipe_name, [tables, title], drops), name, why=why)
+
+
+def _paths_in(tables: Raw) -> Iterator[str]:
+    """Yields the paths that tables would change; a table with its own `use` is one path, the component's."""
+    for key, value in tables.items():
+        if isinstance(value, dict) and "use" not in value:
+            yield from (f"{key}.{path}" for path in _paths_in(value))
+        else:
+            yield key
+
+
+def _check_paths(recipe: Recipe, paths: Sequence[str]) -> None:
+    """Raises RecipeError if the recipe has nothing at one of the dotted paths, naming the nearest one that it has."""
+    plain_settings: list[str] = []
+    known: list[str] = []
+    waiting: list[tuple[str, object]] = [*reversed(recipe.steps.items())]
+    while waiting:
+        path, value = waiting.pop()
+        known.append(path)
+        if isinstance(value, Component):
+            known.append(f"{path}.use")
+            waiting += [(f"{path}.{name}", getattr(value, name)) for name in reversed(list(type(value).model_fields))]
+        else:
+            plain_settings.append(f"{path}.")
+    for path in paths:
+        # The inside of a setting that is not a component is for that setting's own validation.
+        if path not in known and not path.startswith(tuple(plain_settings)):
+            same_ending = [other for other in known if other.rpartition(".")[2] == path.rpartition(".")[2]]
+            hint = nearest(path, same_ending) or nearest(path, known)
+            raise RecipeError(f"the recipe has nothing at '{path}'.{hint} Steps: {', '.join(recipe.steps)}")
 
 
 def unlike(ablation: Ablation, store: Store, finished: Sequence[Variant]) -> dict[str, str]:

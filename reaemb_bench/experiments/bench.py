@@ -71,6 +71,11 @@ def compute_cells(
     under_way: dict[Future[Answer], tuple[str, Plan]] = {}
     failed_steps: dict[str, Answer] = {}
     reasons: dict[str, str] = {}
+
+    def say_of(label: str, line: str) -> None:
+        say(f"{label}: {line}")
+
+    sent = {"machine": portable(machine), "folder": str(Path.cwd())}
     pool = ray_cluster(compute, machine, jobs) if executor == "ray" else processes(compute, machine, jobs, _ATTEMPTS)
     with pool as submit:
         while waiting or under_way:
@@ -81,7 +86,8 @@ def compute_cells(
                     future: Future[Answer] = Future()
                     future.set_result(failed_steps[failed[0]])
                 else:
-                    future = submit(_message(planned, machine), partial(_say_of, label, say))
+                    recipe = {"recipe": planned.recipe.toml(), "name": planned.recipe.name, "seed": planned.seed}
+                    future = submit({**sent, **recipe}, partial(say_of, label))
                 under_way[future] = label, planned
             for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                 (label, planned), error = under_way.pop(future), future.exception()
@@ -94,17 +100,8 @@ def compute_cells(
                     remember_cells(grid, store, group, planned)
                 ended += 1
                 outcome = f"failed, {answer.reason}" if answer.reason else "done"
-                _say_of(label, say, f"{outcome} [{ended}/{total}, {in_words(time.monotonic() - begun)}]")
+                say_of(label, f"{outcome} [{ended}/{total}, {in_words(time.monotonic() - begun)}]")
     return reasons
-
-
-def _say_of(label: str, say: Say, line: str) -> None:
-    say(f"{label}: {line}")
-
-
-def _message(planned: Plan, machine: Machine) -> Message:
-    recipe = {"recipe": planned.recipe.toml(), "name": planned.recipe.name, "seed": planned.seed}
-    return {**recipe, "machine": portable(machine), "folder": str(Path.cwd())}
 
 
 def compute(message: Message, say: Say) -> Answer:

@@ -21,41 +21,40 @@ _DATA_STEP = "prepare"
 
 
 class Method(Edits):
-    """A method of a suite: a recipe, and what the suite changes in it."""
+    """A method of a suite: a recipe and its edits. recipe: a file, relative to the suite, or the name of a shipped one.
+
+    name: in the tables; by default the recipe's, with what is changed. own_head: whether the recommender stays as the
+    recipe has it, instead of those in `heads`. proposed: whether to test it against the best of the others.
+    """
 
     recipe: str
-    """A recipe file, relative to the suite, or the name of a shipped one."""
     name: str = ""
-    """Its name in the tables; by default the recipe's, with what is changed."""
     own_head: bool = False
-    """Whether the recommender stays as the recipe has it, instead of those in `heads`."""
     proposed: bool = False
-    """Whether this is a proposed method, to be tested against the best of the others."""
 
 
 class Suite(BaseModel):
-    """A validated suite; tables are raw TOML until they are merged into a recipe."""
+    """A validated suite; tables are raw TOML until they are merged into a recipe. title: of the tables.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    methods: one row each. set: tables merged over those of every recipe that has such a step, before the method's own.
+    data: named `[prepare]` tables, which replace each recipe's. heads: named training settings for each step that has a
+    setting `head`; without any, recipes keep their own. train: training settings that all `heads` share, methods with
+    their own head included. seeds: one run each. embedder_seed: in all runs; without it each recipe says whether the
+    embedder takes part in `seeds`. data_seed: of tie order and stored candidates, so that all methods are judged by the
+    same targets.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str = ""
-    """Heading of the tables."""
     methods: tuple[Method, ...] = Field(min_length=1)
-    """One row each."""
     set: Raw = Field(default_factory=dict)
-    """Tables merged over those of every recipe that has such a step, before the method's own."""
     data: dict[str, Raw] = Field(min_length=1)
-    """Named `[prepare]` tables, which replace each recipe's."""
     heads: dict[str, Raw] = Field(default_factory=dict)
-    """Named training settings for each step that has a setting `head`; without any, recipes keep their own."""
     train: Raw = Field(default_factory=dict)
-    """Training settings that all `heads` share, methods with their own head included."""
     seeds: tuple[int, ...] = Field(default=(42,), min_length=1)
-    """One run each."""
     embedder_seed: int | None = None
-    """The embedder's seed in all runs; without it each recipe says whether the embedder takes part in `seeds`."""
     data_seed: int = 0
-    """Seed of tie order and stored candidates, so that all methods are judged by the same targets."""
 
     @field_validator("methods", mode="before")
     @classmethod

@@ -41,20 +41,20 @@ Values = dict[str, Any]
 
 
 class Settings(BaseModel):
-    """The number of trials, the sampler that proposes them and the pruner that stops them early."""
+    """The table `[sweep]`. trials: finished ones of the study, by all processes; pruned and failed ones count.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    sampler: proposes settings. seed: of the sampler. objectives: what is searched for; several give the Pareto front:
+    the trials that no other one beats in all of them. pruner: stops a trial by its validation curve, but only if
+    validation/ndcg@10 is the only objective.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     trials: int = Field(default=20, ge=1)
-    """Finished trials of the study, by all processes; pruned and failed ones count."""
     sampler: SamplerName = "tpe"
-    """Proposes settings."""
     pruner: PrunerName = "median"
-    """Stops a trial by its validation curve; only if validation/ndcg@10 is the only objective."""
     objectives: tuple[str, ...] = Field(default=(CURVE,), min_length=1)
-    """What is searched for; several give the Pareto front: the trials that no other one beats in all of them."""
     seed: int = 0
-    """Seed of the sampler."""
 
     @field_validator("objectives")
     @classmethod
@@ -110,22 +110,21 @@ def read_search(file: Path, changes: Raw) -> tuple[Raw, Settings]:
 
 
 class Dimension(BaseModel):
-    """The values of one setting: numbers from `low` to `high`, or `choices`."""
+    """The values of one setting: `choices`, or numbers from `low` to `high`, integers if both bounds are.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    log: whether to sample on a logarithmic scale. step: distance between neighbouring values, from `low` on. choices:
+    values, or components as names or tables; a name alone keeps the recipe's settings of that component. when: earlier
+    paths, and the choice, or list of choices, for which this setting exists.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     low: Int | Float | None = None
-    """The lowest value; two integer bounds give integers."""
     high: Int | Float | None = None
-    """The highest value, included."""
     log: bool = False
-    """Whether to sample on a logarithmic scale."""
     step: Int | Float | None = None
-    """Distance between neighbouring values, from `low` on."""
     choices: tuple[Any, ...] = ()
-    """The values, or components as names or tables; a name alone keeps the recipe's settings of that component."""
     when: dict[str, Any] = Field(default_factory=dict)
-    """Earlier paths, and the choice, or list of choices, for which this setting exists."""
 
     @model_validator(mode="after")
     def _check(self) -> Dimension:

@@ -94,11 +94,6 @@ class Sweep(BaseModel):
         return "://" in self.storage
 
     @property
-    def locks(self) -> Path:
-        """The folder in which processes see which others live: next to the journal, or in the store for a database."""
-        return self.folder if self.in_database else Path(self.storage).parent / self.name
-
-    @property
     def trials(self) -> int:
         """How many trials are asked for: a grid has no more than its points."""
         asked = self.settings.trials
@@ -277,7 +272,7 @@ def compute_trials(sweep: Sweep, say: Say, until: float | None = None) -> None:
     study, trials, settings = open_study(sweep), sweep.trials, sweep.settings
     # Others find this lock free as soon as this process is dead.
     worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    alive, claim = _lock_file(sweep, worker), FileLock(sweep.locks / "claim.lock")
+    alive, claim = _locks(sweep) / "workers" / f"{worker}.lock", FileLock(_locks(sweep) / "claim.lock")
     alive.parent.mkdir(parents=True, exist_ok=True)
 
     def objective(trial: Trial) -> float | list[float]:
@@ -346,7 +341,7 @@ def _requeue_lost(study: Study, sweep: Sweep) -> None:
         if (worker := trial.user_attrs.get(_WORKER)) is None:
             # Its process died before it could say which one it is, or is about to say so.
             lost = (now - (trial.datetime_start or now)).total_seconds() > _GRACE_SECONDS
-        elif not (file := _lock_file(sweep, worker)).exists():
+        elif not (file := _locks(sweep) / "workers" / f"{worker}.lock").exists():
             # All processes on a journal share its folder of locks; a database knows others by their heartbeat.
             lost = not sweep.in_database
         else:
@@ -358,8 +353,9 @@ def _requeue_lost(study: Study, sweep: Sweep) -> None:
             RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES)(study, trial)
 
 
-def _lock_file(sweep: Sweep, worker: str) -> Path:
-    return sweep.locks / "workers" / f"{worker}.lock"
+def _locks(sweep: Sweep) -> Path:
+    """The folder in which processes see which others live: next to the journal, or in the store for a database."""
+    return sweep.folder if sweep.in_database else Path(sweep.storage).parent / sweep.name
 
 
 def run_trial(sweep: Sweep, values: Values, trial: Trial, say: Say) -> list[float]:

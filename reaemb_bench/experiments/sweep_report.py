@@ -19,8 +19,9 @@ from rich.text import Text
 
 from reaemb_bench.experiments.space import MINUTES, shown
 from reaemb_bench.experiments.sweep import MINUTES_TAKEN, REASON, Sweep, open_study, used
-from reaemb_bench.report import render as html
 from reaemb_bench.report.plots import Plot, svg_panel
+from reaemb_bench.report.render import Facts, Items
+from reaemb_bench.report.render import page as html_page
 from reaemb_bench.report.table import MISSING
 from reaemb_bench.tracking.terminal import in_words
 
@@ -142,8 +143,8 @@ def page(results: Results) -> str:
     for trial in results.complete:
         values = (shown(value, name) for value, name in zip(trial.values, names, strict=True))
         rows.append((f"trial {trial.number}", (*values, *(_setting(trial, path) for path in sweep.space))))
-    facts = html.Facts("Complete trials", (*names, *sweep.space), rows)
-    return html.page(f"Sweep {sweep.name}", [html.Items(notes(results)), *_plots(results), facts])
+    facts = Facts("Complete trials", (*names, *sweep.space), rows)
+    return html_page(f"Sweep {sweep.name}", [Items(notes(results)), *_plots(results), facts])
 
 
 def _plots(results: Results) -> Iterator[Plot]:

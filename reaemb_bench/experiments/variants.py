@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from reaemb_bench.core.artifacts import Floors, Ranks
-from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import RecipeError
 from reaemb_bench.core.plan import Job, Plan, plan
 from reaemb_bench.core.recipe import Raw, Recipe, drop, from_raw, locate, merge
-from reaemb_bench.core.registry import nearest
 
 
 class Edits(BaseModel):
-    """What a file changes in a recipe."""
+    """What a file changes in a recipe: tables merged over its own, then steps or parts of steps taken out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     set: Raw = Field(default_factory=dict)
-    """Tables merged over those of the recipe, as in a recipe that extends it."""
     drop: list[str] = Field(default_factory=list)
-    """Steps, or parts of steps, taken out afterwards."""
 
 
 @dataclass(frozen=True)
@@ -81,34 +77,3 @@ def file_near(name_or_file: str, folder: Path) -> Path:
     """Returns the recipe file of a name in a file of `folder`: relative to that folder, else as `locate` finds it."""
     near = folder / name_or_file
     return near if near.is_file() else locate(name_or_file)
-
-
-def check_paths(recipe: Recipe, paths: Iterable[str]) -> None:
-    """Raises RecipeError if the recipe has nothing at one of the dotted paths, naming the nearest one that it has."""
-
-    def below(component: Component, path: str) -> Iterator[tuple[str, bool]]:
-        """Each path from `path` on, and whether it is a plain setting, not a component."""
-        yield from ((path, False), (f"{path}.use", False))
-        for name in type(component).model_fields:
-            value = getattr(component, name)
-            if isinstance(value, Component):
-                yield from below(value, f"{path}.{name}")
-            else:
-                yield f"{path}.{name}", True
-
-    known = {path: plain for step, component in recipe.steps.items() for path, plain in below(component, step)}
-    for path in paths:
-        # The inside of a setting that is not a component is for that setting's own validation.
-        if path not in known and not any(plain and path.startswith(f"{above}.") for above, plain in known.items()):
-            same_ending = [other for other in known if other.rpartition(".")[2] == path.rpartition(".")[2]]
-            hint = nearest(path, same_ending) or nearest(path, known)
-            raise RecipeError(f"the recipe has nothing at '{path}'.{hint} Steps: {', '.join(recipe.steps)}")
-
-
-def paths_in(tables: Raw) -> Iterator[str]:
-    """Yields the paths that tables would change; a table with its own `use` is one path, the component's."""
-    for key, value in tables.items():
-        if isinstance(value, dict) and "use" not in value:
-            yield from (f"{key}.{path}" for path in paths_in(value))
-        else:
-            yield key

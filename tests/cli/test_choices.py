@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from reaemb_bench.cli import data, experiments, export, results
+from reaemb_bench.cli import data, experiments, results
 from reaemb_bench.evaluation.groups import SHORT, TAIL
 from reaemb_bench.evaluation.metrics import MetricName
 from reaemb_bench.experiments.space import PrunerName, SamplerName
@@ -21,8 +21,8 @@ from reaemb_bench.report.vectors import Format
     [
         (results.MetricName, MetricName),
         (results.By, By),
-        (export.Vectors, Which),
-        (export.Format, Format),
+        (results.Vectors, Which),
+        (results.Format, Format),
         (experiments.SamplerName, SamplerName),
         (experiments.PrunerName, PrunerName),
     ],
