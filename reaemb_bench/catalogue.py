@@ -22,6 +22,10 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
             "Embed every item's full text, without dropout."),
         "reduce": ("reaemb_bench.encoder.reducers:Reduce",
             "Map item vectors through a reducer fit on all items' texts; no interaction is read."),
+        "align-linear": ("reaemb_bench.encoder.align_linear:AlignLinear",
+            "One linear map of whitened vectors that brings items together which users combine: the cheapest control."),
+        "measure-alignment": ("reaemb_bench.evaluation.alignment:MeasureAlignment",
+            "Measure how near items that users combine lie in the vectors, by pairs of training and of validation."),
         "train": ("reaemb_bench.recommender.fit:Train",
             "Train a head over item vectors."),
         "train-ids": ("reaemb_bench.recommender.fit:TrainIds",
@@ -104,6 +108,8 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
             "The state at EOS."),
         "thought": ("reaemb_bench.encoder.poolings:Thought",
             "Mean of the states at the thoughts."),
+        "text-and-thought": ("reaemb_bench.encoder.poolings:TextAndThought",
+            "(1 - a) times the mean state of the prompt plus a times the mean state of the thoughts."),
     },
     "loss": {
         "soft-target": ("reaemb_bench.encoder.losses.soft_target:SoftTarget",
@@ -111,7 +117,7 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
         "soft-target-detached": ("reaemb_bench.encoder.losses.soft_target:SoftTargetDetached",
             "`soft-target` with targets that carry no gradient and sum to 1 in both directions."),
         "info-nce": ("reaemb_bench.encoder.losses.info_nce:InfoNCE",
-            "Symmetric InfoNCE on cosine similarities: each view must find its twin among all items of the batch."),
+            "Symmetric InfoNCE: each view must find its twin among all items of the batch."),
     },
     "cooccurrence": {
         "whole-history": ("reaemb_bench.data.cooccurrence:WholeHistory",
@@ -144,6 +150,8 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
             "Action a = r + sigma eps, density N(r, sigma^2 I): the distribution that the rollouts really come from."),
         "token-logprob-paper": ("reaemb_bench.rl.policies:TokenLogprobPaper",
             "One term a token: the LM head's log-probability of that token at its own position."),
+        "pathwise": ("reaemb_bench.rl.policies:Pathwise",
+            "Action a = r + sigma eps as in `gaussian`, learned by the gradient of the reward itself."),
     },
     "reducer": {
         "pca": ("reaemb_bench.encoder.reducers:PCA",

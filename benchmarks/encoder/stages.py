@@ -21,7 +21,7 @@ from reaemb_bench.encoder.lrcl import Contrast, ContrastiveLearner, view_pairs
 from reaemb_bench.encoder.memory import MICRO_BATCH, micro_batch
 from reaemb_bench.encoder.thought_model import ThoughtModel
 from reaemb_bench.rl.candidates import draw_candidates
-from reaemb_bench.rl.crrl import Learner, Reinforce
+from reaemb_bench.rl.crrl import Judge, Learner, Reinforce
 from reaemb_bench.rl.kinds import AnyPolicy
 from reaemb_bench.rl.prompt_cache import Prompts
 
@@ -141,10 +141,9 @@ def crrl(
         needed, where = np.unique(lists, return_inverse=True)
         starts = range(0, len(needed), size)
         vectors = torch.cat([learner.vectors(prompts(needed[start : start + size])) for start in starts])
-        sample = learner.sample(
-            prompts(places), noise, vectors[torch.from_numpy(where.reshape(lists.shape)).to(model.device)], weights
-        )
-        return _learned(parameters, sample.rewards, learner.losses(sample))
+        ranked = vectors[torch.from_numpy(where.reshape(lists.shape)).to(model.device)]
+        sample = learner.sample(prompts(places), noise, Judge.of(settings, ranked, weights))
+        return _learned(parameters, sample.rewards, (loss for loss, _ in learner.losses(sample)))
 
     def plainly() -> Outcome:
         judged = plain.reinforce(

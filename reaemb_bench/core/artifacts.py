@@ -444,6 +444,24 @@ class Floors:
         return cls({name: Ranks.load(folder / f"floor_{number}") for number, name in enumerate(names)})
 
 
+@dataclass(frozen=True)
+class Alignment:
+    """How near to each other item vectors lie of items that users combine, by the name of the figure."""
+
+    values: dict[str, float]
+
+    def save(self, folder: Path) -> None:
+        """Write `alignment.json`; figures that are not numbers, because there was nothing to measure, are null."""
+        values = {name: value if np.isfinite(value) else None for name, value in self.values.items()}
+        _save_json(folder / "alignment.json", values)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read back what `save` wrote."""
+        values = _load_json(folder / "alignment.json")
+        return cls({name: float("nan") if value is None else value for name, value in values.items()})
+
+
 def _save_arrays(file: Path, arrays: Mapping[str, npt.NDArray[Any]], *names: str) -> None:
     from safetensors.numpy import save_file
 

@@ -56,12 +56,13 @@ def update(
     *,
     whose: Whose = "item",
     clip_norm: float | None = None,
-    learning_rate: float | None = None,
+    learning_rate: float | Sequence[float] | None = None,
 ) -> float:
     """One optimiser step on the gradients that the parameters hold; returns the loss, which is only checked.
 
     numbers: the batch's items or users, as `whose` says. clip_norm: largest norm of the whole gradient; None clips
-    nothing. Raises NotFiniteError if the loss or the gradient is not finite, before anything is learned from it.
+    nothing. learning_rate: of this step, one for all parameter groups or one for each; None keeps the optimiser's.
+    Raises NotFiniteError if the loss or the gradient is not finite, before anything is learned from it.
     """
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     # Both at once, because a GPU waits each time that a number is asked for.
@@ -69,8 +70,10 @@ def update(
     check_finite("loss", measured, where, numbers, whose)
     check_finite("gradient norm", norm, where, numbers, whose)
     if learning_rate is not None:
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate
+        groups = optimiser.param_groups
+        rates = [learning_rate] * len(groups) if isinstance(learning_rate, float) else learning_rate
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
     optimiser.step()
     return float(measured)
 
@@ -80,15 +83,17 @@ class Checkpoints:
 
     A file's name holds the number of steps and the start of its sha256, so that a damaged one is recognised and the
     one before it is used. shared: all processes of the run restore from this folder; process 0 alone writes.
+    every: steps of which the last can be a checkpoint, for training that keeps more than its parameters between others.
     """
 
-    def __init__(self, folder: Path, optimiser: torch.optim.Optimizer, *, shared: bool = False) -> None:
+    def __init__(self, folder: Path, optimiser: torch.optim.Optimizer, *, shared: bool = False, every: int = 1) -> None:
         """Restores the newest checkpoint that is whole; without one, nothing changes and the curve is empty.
 
         Raises UserError if process 0 finds another checkpoint than this process.
         """
         self._folder = folder
         self._optimiser = optimiser
+        self._every = every
         self._last = time.monotonic()
         self.parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         self.curve = self._restore()
@@ -100,7 +105,7 @@ class Checkpoints:
 
         Raises NotFiniteError, and leaves the checkpoints as they are, if a parameter is not finite.
         """
-        if not is_first() or time.monotonic() - self._last < SECONDS:
+        if not is_first() or time.monotonic() - self._last < SECONDS or len(self.curve) % self._every:
             return
         check_parameters(self.parameters, f"step {len(self.curve)}")
         tensors: dict[str, Tensor] = {}

@@ -121,6 +121,13 @@ def checked(pairs: csr_array, items: int, name: str) -> csr_array:
     return pairs
 
 
+def draw_neighbour(pairs: csr_array, item: int, generator: np.random.Generator) -> int:
+    """Returns a neighbour of `item`, drawn by how often the two co-occur; the item's row of counts is not empty."""
+    own = slice(pairs.indptr[item], pairs.indptr[item + 1])
+    until = np.cumsum(pairs.data[own], dtype=np.float64)
+    return int(pairs.indices[own][np.searchsorted(until, generator.random() * until[-1], side="right")])
+
+
 def blocks(sizes: npt.NDArray[Any], most: int) -> Iterator[tuple[int, int]]:
     """Yields ranges (start, end) of consecutive rows of these sizes (rows,): at most `most` together, or one row."""
     before = np.concatenate([[0], np.cumsum(sizes)])

@@ -180,6 +180,8 @@ def assemble(parts: Parts, loaded: Loaded) -> ThoughtModel:
         thought_id=thought_id,
         embedding_rms=rms,
         thought_scale=parts.reasoner.thought_scale(rms),
+        think_template=getattr(parts.reasoner, "template", True),
+        share=getattr(parts.pooling, "share", None) if getattr(parts.pooling, "learned", False) else None,
         bidirectional=loaded.bidirectional,
     )
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -19,12 +19,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from reaemb_bench.core.artifacts import Corpus, Encoder
-from reaemb_bench.core.component import Context, Progress
+from reaemb_bench.core.component import Component, Context, Progress
 from reaemb_bench.core.distributed import all_reduce, all_reduce_gradients, broadcast, is_first, share, world_size
+from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.training import Checkpoints, training, update
+from reaemb_bench.data.cooccurrence import checked, draw_neighbour
+from reaemb_bench.data.kinds import AnyCooccurrence
 from reaemb_bench.encoder.dropout import FIRST_PASS, enable_dropout
+from reaemb_bench.encoder.embed import Movement
 from reaemb_bench.encoder.finetune import seeded
-from reaemb_bench.encoder.folder import open_encoder, with_adapter
+from reaemb_bench.encoder.folder import open_encoder, with_adapter, with_reasoner
 from reaemb_bench.encoder.kinds import AnyLoss
 from reaemb_bench.encoder.lora import LoraSettings, add_lora, step_seed
 from reaemb_bench.encoder.memory import graphs_that_fit, in_turn, micro_batch
@@ -43,20 +47,28 @@ class Contrast(LoraSettings):
     """Train LoRA, the reasoner and a temperature so that two views of an item's attributes meet.
 
     Source: arXiv 2606.16703, Stage I. The defaults repair the authors' code: views drawn anew in every epoch,
-    negatives from the whole batch, not from the machine's micro-batch. `views = "once"`, `negatives = "micro-batch"`
-    and `passes = 2` are theirs.
+    negatives from the whole batch, not from the machine's micro-batch, a temperature that can move. `views = "once"`,
+    `negatives = "micro-batch"`, `passes = 2` and `temperature_scale = "linear"` are theirs.
+
+    With `views = "neighbours"` the two texts are those of an item and of one that users combine with it: plain
+    supervision by the pairs that CRRL's reward reads, and therefore what CRRL has to beat.
     """
 
     distributed: ClassVar[bool] = True
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     loss: AnyLoss = "soft-target"  # type: ignore[assignment]
     """The contrastive loss."""
     batch_size: int = Field(default=512, ge=2)
     """Pairs of views a step; at most as many as there are items."""
-    views: Literal["every-epoch", "once", "same"] = "every-epoch"
+    views: Literal["every-epoch", "once", "same", "neighbours"] = "every-epoch"
     """When the two views of an item are drawn; `same` takes the whole text twice, so that only LoRA's dropout
-    tells the two apart (unsupervised SimCSE, arXiv 2104.08821)."""
+    tells the two apart (unsupervised SimCSE, arXiv 2104.08821); `neighbours` takes the whole texts of an item and of
+    a neighbour, drawn anew in every step by how often the two co-occur."""
+    cooccurrence: AnyCooccurrence = "whole-history"  # type: ignore[assignment]
+    """Which items are neighbours, if views = "neighbours"."""
+    trained: Literal["all", "thought"] = "all"
+    """What learns: LoRA and the reasoner, or the reasoner alone as in CRRL."""
     drop: float = Field(default=0.4, ge=0, lt=1)
     """Share of an item's attributes that each view leaves out."""
     negatives: Literal["batch", "micro-batch"] = "batch"
@@ -65,6 +77,10 @@ class Contrast(LoraSettings):
     """Pairs a block if negatives = "micro-batch": what one of the authors' GPUs held."""
     passes: Literal[1, 2] = 1
     """1 reads the prompt once and continues from its cache; 2 reads it twice, with two masks of LoRA dropout."""
+    temperature_scale: Literal["log", "linear"] = "log"
+    """Whether the temperature's logarithm is trained or the temperature itself, which hardly moves in a short run."""
+    temperature_learning_rate: float | None = Field(default=1e-2, gt=0)
+    """AdamW's learning rate for the temperature at the first step; None takes that of the weights."""
     padding: Literal["left", "right"] | None = None
     """Padding side in this stage, for `latent-thought-paper`; None takes the encoder's."""
 
@@ -81,33 +97,55 @@ class Contrast(LoraSettings):
         # The texts of most characters are hardly ever far from those of most tokens.
         longest = max(map(len, model.tokenize(sorted(corpus.texts, key=len)[-_LONG_TEXTS:])))
         at_once = micro_batch(context.machine, model.shape, longest + model.thoughts + 1, learns=True)
+        movement = Movement(model, corpus.texts, context)
         # Hosts may differ in free memory, but all processes must share the same groups.
         learner = ContrastiveLearner(self, model, broadcast(at_once)[0])
         enable_dropout(model)
         checkpoints = Checkpoints(context.scratch, learner.optimiser, shared=True)
         learner.tokens = int(checkpoints.curve[-1]["tokens"]) if checkpoints.curve else 0
-        size = min(self.batch_size, corpus.items)
-        drawn = islice(batches(corpus.items, size, context.seed), len(checkpoints.curve), None)
+        usable = np.arange(corpus.items)
+        if self.views == "neighbours":
+            name = cast("Component", self.cooccurrence).use
+            counts = checked(self.cooccurrence.counts(corpus.training, corpus.items), corpus.items, name)
+            usable = np.flatnonzero(np.diff(counts.indptr))
+            if len(usable) < 2:
+                raise UserError('contrast: fewer than two items have a neighbour; say views = "every-epoch"')
+        size = min(self.batch_size, len(usable))
+        drawn = islice(batches(len(usable), size, context.seed), len(checkpoints.curve), None)
 
         def learn(step: int) -> dict[str, float]:
-            epoch, items = next(drawn)
-            if self.views == "same":
+            epoch, numbers = next(drawn)
+            items = usable[numbers].tolist()
+            if self.views == "neighbours":
+                draw = np.random.default_rng([context.seed, 1, step])
+                others = [draw_neighbour(counts, item, draw) for item in items]
+                pairs = [(corpus.texts[item], corpus.texts[other]) for item, other in zip(items, others, strict=True)]
+            elif self.views == "same":
                 pairs = [(corpus.texts[item], corpus.texts[item]) for item in items]
             else:
                 pairs = view_pairs(corpus, items, self.drop, context.seed, 0 if self.views == "once" else epoch)
             model.mask_keys.step = step_seed(context.seed, step)
             loss = learner.step(step, pairs, items)
-            return {"loss": loss, "temperature": learner.temperature.item(), "tokens": learner.tokens}
+            own_first = {} if learner.own_first is None else {"own_first": learner.own_first}
+            return {"loss": loss, "temperature": learner.temperature.item(), **own_first, "tokens": learner.tokens}
 
         for step, values in training(self.steps, learn, checkpoints):
-            shown = {name: values[name] for name in ("loss", "temperature")}
-            context.report(Progress(step, self.steps, "steps", shown))
+            context.report(Progress(step, self.steps, "steps", {k: v for k, v in values.items() if k != "tokens"}))
+        model.eval()
+        moved = movement.share()
         if not is_first():
             return encoder
         trained = sum(parameter.numel() for parameter in learner.parameters)
         facts = {"trained_parameters": trained, "tokens": learner.tokens, "pairs_per_step": size}
-        context.note({**facts, "micro_batch": learner.micro_batch})
-        return with_adapter(encoder, context.scratch / "encoder", model, learner.adapter, learner.temperature.item())
+        context.note({**facts, "micro_batch": learner.micro_batch, "moved": moved, "chance_loss": math.log(size)})
+        # A single step says little: the health of a stage is read over its last quarter.
+        for name in ("loss", "own_first"):
+            last = [values[name] for values in checkpoints.curve[-max(1, self.steps // 4) :] if name in values]
+            context.note({f"final_{name}": sum(last) / len(last)} if last else {})
+        folder, temperature = context.scratch / "encoder", learner.temperature.item()
+        if learner.adapter is None:
+            return with_reasoner(encoder, folder, {} if model.reasoner is None else model.reasoner.state_dict())
+        return with_adapter(encoder, folder, model, learner.adapter, temperature)
 
 
 def batches(items: int, size: int, seed: int) -> Iterator[tuple[int, list[int]]]:
@@ -155,17 +193,29 @@ class ContrastiveLearner:
         self.settings = settings
         self.model = model
         self.micro_batch = micro_batch
-        self.adapter = add_lora(model, settings)
+        self.adapter = add_lora(model, settings) if settings.trained == "all" else None
+        if settings.trained == "thought" and model.reasoner is None:
+            raise UserError('contrast.trained = "thought" trains the reasoner, and llm.reasoner is none; say "all"')
         if model.reasoner is not None:
             model.reasoner.requires_grad_(True)
-        start = settings.loss.initial_temperature
-        self.temperature = nn.Parameter(torch.tensor(start, dtype=torch.float32, device=model.device))
+        start = torch.tensor(settings.loss.initial_temperature, dtype=torch.float32, device=model.device)
+        self._temperature = nn.Parameter(start.log() if settings.temperature_scale == "log" else start)
         weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.parameters = [*weights, self.temperature]
+        self.parameters = [*weights, self._temperature]
+        rates = (settings.learning_rate, settings.temperature_learning_rate or settings.learning_rate)
         self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+            [{"params": weights, "lr": rates[0]}, {"params": [self._temperature], "lr": rates[1], "weight_decay": 0.0}],
+            weight_decay=settings.weight_decay,
         )
+        self.rates = rates
         self.tokens = 0
+        self.own_first: float | None = None
+        """Share of the last step's rows whose target's largest entry is the item itself; None if a loss has none."""
+
+    @property
+    def temperature(self) -> Tensor:
+        """The temperature, a scalar tensor with gradient."""
+        return self._temperature.exp() if self.settings.temperature_scale == "log" else self._temperature
 
     def step(self, number: int, pairs: Sequence[tuple[str, str]], items: Sequence[int] = ()) -> float:
         """One update, numbered from 1, on the views of a batch; returns the loss.
@@ -176,14 +226,14 @@ class ContrastiveLearner:
         self.optimiser.zero_grad(set_to_none=True)
         size = settings.device_batch if settings.negatives == "micro-batch" else len(pairs)
         blocks = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-        losses = []
+        losses, self._first = [], list[Tensor]()
         for block in blocks:
             rows = self.model.tokenize([first for first, _ in block] + [second for _, second in block])
             self.tokens += sum(len(row) + self.model.thoughts + 1 for row in rows)
             losses.append(self._accumulate(rows, len(block) / len(pairs)))
-        if not is_first() and self.temperature.grad is not None:
+        if not is_first() and self._temperature.grad is not None:
             # Every process has the temperature's whole gradient, and the sum over processes shall count one of them.
-            self.temperature.grad.zero_()
+            self._temperature.grad.zero_()
         all_reduce_gradients(self.parameters)
         loss = update(
             self.optimiser,
@@ -191,10 +241,12 @@ class ContrastiveLearner:
             f"step {number}",
             items,
             clip_norm=settings.clip_norm,
-            learning_rate=settings.learning_rate * (1 - (number - 1) / settings.steps),
+            learning_rate=[rate * (1 - (number - 1) / settings.steps) for rate in self.rates],
         )
         with torch.no_grad():
-            self.temperature.clamp_(min=_COOLEST)
+            coolest = math.log(_COOLEST) if settings.temperature_scale == "log" else _COOLEST
+            self._temperature.clamp_(min=coolest)
+        self.own_first = float(torch.cat(self._first).float().mean()) if self._first else None
         return loss
 
     def _accumulate(self, rows: list[list[int]], share_of_loss: float) -> Tensor:
@@ -245,5 +297,10 @@ class ContrastiveLearner:
         return self.model.complete(self.model.prefix(tokens, share=False), self.model.think(first))
 
     def _loss(self, vectors: Tensor) -> Tensor:
-        half = len(vectors) // 2
-        return self.settings.loss.loss(vectors[:half], vectors[half:], self.temperature)
+        first, second = vectors.chunk(2)
+        targets = getattr(self.settings.loss, "targets", None)
+        if targets is not None:
+            with torch.no_grad():
+                largest = targets(first, second, self.temperature).argmax(dim=1)
+            self._first.append(largest == torch.arange(len(first), device=largest.device))
+        return self.settings.loss.loss(first, second, self.temperature)

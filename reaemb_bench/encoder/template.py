@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal
 
 from reaemb_bench.core.errors import UserError
@@ -40,6 +41,13 @@ class Template:
                 raise UserError("the tokenizer's chat template drops the text; choose an instruction-tuned model")
         return [f"{before}{text}{after}" for text in texts]
 
+    def around(self, tokenizer: Any) -> tuple[int, list[int]]:
+        """How many tokens stand before an item's text in its prompt, and the ids of those after it."""
+        rows = tokenizer(self.prompts(tokenizer, ["", "a", "7"]), add_special_tokens=False)["input_ids"]
+        before = _common(rows)
+        after = _common([row[before:][::-1] for row in rows])
+        return before, list(rows[0][len(rows[0]) - after :])
+
     def rows(self, tokenizer: Any, texts: Sequence[str], extra: int, max_length: int | None = None) -> list[list[int]]:
         """Token ids of each prompt, cut on the right so that `extra` more tokens fit into `max_length`.
 
@@ -55,3 +63,8 @@ class Template:
                 f"max_length = {limit} leaves no room for item texts: the template takes {len(bare)}; raise it"
             )
         return [list(row[:room]) for row in ids]
+
+
+def _common(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False)))

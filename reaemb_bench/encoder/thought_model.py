@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from reaemb_bench.encoder.dropout import END, PROMPT, SHARED, MaskKeys
 from reaemb_bench.encoder.kinds import Pooling
 from reaemb_bench.encoder.language_model import bidirectional_mask, narrowest_window, side_by_side, takes_any_mask
 from reaemb_bench.encoder.memory import Shape, by_length
+from reaemb_bench.encoder.poolings import TextAndThought
 from reaemb_bench.encoder.shared_prefix import Cache, Prefix, SharedPrefix, Tokens, coordinates, in_order, joined
 from reaemb_bench.encoder.template import Template
 
@@ -35,7 +37,9 @@ class ThoughtModel(nn.Module):
 
     causal_lm: the transformers model. reasoner: its network, or None for a method without thoughts. thoughts: j.
     embedding_rms: root mean square of the input embeddings' entries. thought_scale: the root mean square at which
-    thoughts are injected, 1.0 if the reasoner does not scale them. bidirectional: each token sees the whole prompt,
+    thoughts are injected, 1.0 if the reasoner does not scale them. think_template: whether the reasoner attends to the
+    template too, or to the item's own text alone. share: of a pooling that learns one, its value at the start, which
+    is then trained and saved as the reasoner's parameter `share`. bidirectional: each token sees the whole prompt,
     which is therefore read at once and cannot be continued. Raises UserError if the model cannot do that.
     """
 
@@ -52,6 +56,8 @@ class ThoughtModel(nn.Module):
         thought_id: int | None,
         embedding_rms: float,
         thought_scale: float,
+        think_template: bool = True,
+        share: float | None = None,
         bidirectional: bool = False,
     ) -> None:
         super().__init__()
@@ -65,6 +71,9 @@ class ThoughtModel(nn.Module):
         self.thought_id = thought_id
         self.embedding_rms = embedding_rms
         self.thought_scale = thought_scale
+        self.think_template = think_template
+        if reasoner is not None and share is not None:
+            reasoner.register_parameter("share", nn.Parameter(torch.tensor(share).logit()))
         self.bidirectional = bidirectional
         self.mask_keys = MaskKeys()
         if bidirectional and thoughts:
@@ -124,7 +133,7 @@ class ThoughtModel(nn.Module):
         whole = Tokens(torch.cat([tokens.ids, eos], dim=1), _with_ones(tokens.mask, 1), tokens.numbers)
         groups = self._groups(whole)
         parts = [whole.some(group) for group in groups]
-        vectors = [self._pool(self.states(part, bidirectional=True), part.mask) for part in parts]
+        vectors = [self._pool(self.states(part, bidirectional=True), part.ids[:, :-1], part.mask) for part in parts]
         return in_order(groups, torch.cat(vectors))
 
     def begin(self, rows: Sequence[Sequence[int]]) -> SharedPrefix | None:
@@ -199,17 +208,18 @@ class ThoughtModel(nn.Module):
         """Thoughts (n, j, d); the prompt's states are read without gradient, the reasoner's weights keep theirs."""
         if self.reasoner is None:
             return prefix.states.new_zeros(len(prefix.states), 0, prefix.states.shape[2])
-        thoughts: Tensor = self.reasoner(prefix.states.detach().float(), prefix.mask, prefix.positions)
+        mask = prefix.mask if self.think_template else self.text_mask(prefix.ids, prefix.mask)
+        thoughts: Tensor = self.reasoner(prefix.states.detach().float(), mask, prefix.positions)
         return thoughts
 
     def complete(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
         """Pooled vectors (n * G, d) of the prompts, each followed by G `thoughts` (n * G, j, d) in turn and EOS."""
         ends = self._continue(prefix, thoughts)
         times = len(ends) // len(prefix.ids)
-        before, mask = prefix.states, self.full_mask(prefix)
+        before, ids, mask = prefix.states, prefix.ids, self.full_mask(prefix)
         if times > 1:
-            before, mask = before.repeat_interleave(times, dim=0), mask.repeat_interleave(times, dim=0)
-        return self._pool(torch.cat([before, ends], dim=1), mask)
+            before, ids, mask = (part.repeat_interleave(times, dim=0) for part in (before, ids, mask))
+        return self._pool(torch.cat([before, ends], dim=1), ids, mask)
 
     def tail_logprobs(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
         """(n * G, j + 1): log-softmax of the LM head at the thoughts (n * G, j, d) and EOS, each read at its own token.
@@ -286,7 +296,31 @@ class ThoughtModel(nn.Module):
         states: Tensor = outputs.last_hidden_state
         return states.view(len(thoughts), size, -1)
 
-    def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
+    def text_mask(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(n, L), 1 at the tokens of the items' own texts, of prompts with these ids and mask (n, L).
+
+        A prompt without any text of its own keeps its mask.
+        """
+        before, after = self._around
+        index = mask.cumsum(dim=1)
+        text = mask.bool() & (index > before)
+        if after:
+            # A prompt that was cut has lost them.
+            ending = (ids[:, -len(after) :] == ids.new_tensor(after)).all(dim=1, keepdim=True)
+            text &= index <= index[:, -1:] - len(after) * ending
+        return torch.where(text.any(dim=1, keepdim=True), text, mask.bool()).to(mask.dtype)
+
+    @cached_property
+    def _around(self) -> tuple[int, list[int]]:
+        return self.template.around(self.tokenizer)
+
+    def _pool(self, states: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Vectors (n, d) of states and mask (n, L + ends), of prompts with these ids (n, L)."""
+        if not getattr(self.pooling, "template", True):
+            mask = torch.cat([self.text_mask(ids, mask[:, : ids.shape[1]]), mask[:, ids.shape[1] :]], dim=1)
+        learned = getattr(self.reasoner, "share", None)
+        if learned is not None and isinstance(self.pooling, TextAndThought):
+            return self.pooling.mix(states.float(), mask, self.thoughts, learned.sigmoid())
         return self.pooling.pool(states.float(), mask, self.thoughts)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reaemb_bench.core.artifacts import Float64, Int64
-from reaemb_bench.data.cooccurrence import blocks
+from reaemb_bench.data.cooccurrence import blocks, draw_neighbour
 from reaemb_bench.data.negative_sampling import draw_unknown
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ class Candidates:
 
     items: (n,) ascending item numbers. lists: (n, N) item numbers, the positives first, the most co-occurring of them
     leading. counts: (n, N) how often they co-occur, 0 for negatives. without_neighbours: items left out because nothing
-    co-occurs with them. without_strangers: items left out because too few items never co-occur with them.
+    co-occurs with them. without_strangers: items left out because too few items never co-occur with them. pairs: the
+    co-occurrence counts (items, items) of which all this was taken.
     """
 
     items: Int64
@@ -33,6 +34,69 @@ class Candidates:
     counts: Float64
     without_neighbours: int
     without_strangers: int
+    pairs: csr_array
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What the rollouts of a step rank.
+
+    items: (u,) different item numbers. columns: (g, N) the places in `items` of each group's candidates. shares:
+    (g, N) each positive's share of the group's co-occurrences, 0 for negatives.
+    """
+
+    items: Int64
+    columns: Int64
+    shares: Float64
+
+
+def sampled(candidates: Candidates, groups: Int64) -> Ranking:
+    """The candidate lists `groups` (g,), as drawn."""
+    return _of_lists(candidates.lists[groups], candidates.counts[groups])
+
+
+def hard(candidates: Candidates, groups: Int64, nearest: Int64) -> Ranking:
+    """The positives of the lists `groups` (g,), and of each group's other items the first that never co-occur with it.
+
+    nearest: (g, k) item numbers by falling similarity, in which every group finds enough of them.
+    """
+    positives = (candidates.counts[groups] > 0).sum(1)
+    lists = candidates.lists[groups].copy()
+    for row, (group, first) in enumerate(zip(groups, positives, strict=True)):
+        item = candidates.items[group]
+        known = candidates.pairs.indices[candidates.pairs.indptr[item] : candidates.pairs.indptr[item + 1]]
+        strangers = nearest[row][~np.isin(nearest[row], known) & (nearest[row] != item)]
+        mined = strangers[: lists.shape[1] - first]
+        lists[row, first : first + len(mined)] = mined
+    return _of_lists(lists, candidates.counts[groups])
+
+
+def of_batch(candidates: Candidates, groups: Int64, generator: np.random.Generator) -> Ranking:
+    """One neighbour of each group, drawn by how often the two co-occur: every group ranks the neighbours of all."""
+    pairs, own = candidates.pairs, candidates.items[groups]
+    drawn = np.array([draw_neighbour(pairs, item, generator) for item in own.tolist()])
+    return _all_but_own(pairs, own, np.unique(drawn))
+
+
+def of_catalogue(candidates: Candidates, groups: Int64) -> Ranking:
+    """Every group ranks all other items, all its neighbours by their shares."""
+    return _all_but_own(candidates.pairs, candidates.items[groups], np.arange(candidates.pairs.shape[0]))
+
+
+def _of_lists(lists: Int64, counts: Float64) -> Ranking:
+    items, columns = np.unique(lists, return_inverse=True)
+    return Ranking(items, columns.reshape(lists.shape), counts / counts.sum(1, keepdims=True))
+
+
+def _all_but_own(pairs: csr_array, own: Int64, items: Int64) -> Ranking:
+    """Each of `own` (g,) ranks `items` (u,) but itself, or but the last stranger if it is not among them."""
+    counts = pairs[own][:, items].toarray().astype(np.float64)
+    left_out = own[:, None] == items
+    missing = ~left_out.any(1)
+    left_out[missing, len(items) - 1 - (counts[missing, ::-1] == 0).argmax(1)] = True
+    columns = np.nonzero(~left_out)[1].reshape(len(own), -1)
+    shares = np.take_along_axis(counts, columns, 1)
+    return Ranking(items, columns, shares / shares.sum(1, keepdims=True))
 
 
 def draw_candidates(pairs: csr_array, positives: int, candidates: int, seed: int) -> Candidates:
@@ -59,7 +123,7 @@ def draw_candidates(pairs: csr_array, positives: int, candidates: int, seed: int
         for number in np.unique(taken[here]):
             own = np.flatnonzero(taken[here] == number)
             lists[start + own, number:] = draw_unknown(own, known, items, candidates - number, generator)
-    return Candidates(kept, lists, counts, int(without_neighbours.sum()), int(without_strangers.sum()))
+    return Candidates(kept, lists, counts, int(without_neighbours.sum()), int(without_strangers.sum()), pairs)
 
 
 def _most_cooccurring(rows: csr_array, positives: int, generator: np.random.Generator) -> tuple[Int64, Float64]:

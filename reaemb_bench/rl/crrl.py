@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self, cast
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -25,14 +26,37 @@ from reaemb_bench.core.errors import NotFiniteError, UserError
 from reaemb_bench.core.training import Checkpoints, training, update
 from reaemb_bench.data.cooccurrence import checked
 from reaemb_bench.data.kinds import AnyCooccurrence
+from reaemb_bench.encoder.embed import Movement
 from reaemb_bench.encoder.folder import open_encoder, with_reasoner
 from reaemb_bench.encoder.memory import MICRO_BATCH, micro_batch
 from reaemb_bench.encoder.shared_prefix import Prefix
+from reaemb_bench.encoder.similarity import Similarity, comparable
 from reaemb_bench.encoder.thought_model import ThoughtModel
-from reaemb_bench.rl.candidates import Candidates, draw_candidates
-from reaemb_bench.rl.kinds import AnyAdvantage, AnyPolicy, AnyReward
-from reaemb_bench.rl.policies import Rollouts
+from reaemb_bench.rl.candidates import (
+    Candidates,
+    Ranking,
+    draw_candidates,
+    hard,
+    of_batch,
+    of_catalogue,
+    sampled,
+)
+from reaemb_bench.rl.kinds import AnyAdvantage, AnyPolicy, AnyReward, Policy, Reward
+from reaemb_bench.rl.policies import Rollouts, Trial
 from reaemb_bench.rl.prompt_cache import Prompts
+
+_LEAST_LEVER = 0.01
+_NO_LEVER = (
+    "the thought moves {:.2g} % of the vectors' variance under this pooling, so training it cannot change them; say "
+    'llm.pooling = "text-and-thought"'
+)
+_SAMPLE = 128
+"""Items that say how much the thought can move."""
+_MINED = 512
+"""Nearest items among which hard negatives are sought."""
+_SCORES_AT_ONCE = 1 << 25
+_AGREEMENT_EVERY = 10
+"""Steps between two comparisons of the gradients of half batches."""
 
 
 class Reinforcement(Step):
@@ -40,6 +64,7 @@ class Reinforcement(Step):
 
     randomness: ClassVar[Randomness] = "embedder"
     distributed: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
     cooccurrence: AnyCooccurrence = cast("AnyCooccurrence", "whole-history")
     """Which items are neighbours, and how much so."""
@@ -55,9 +80,23 @@ class Reinforcement(Step):
     """Items that a rollout ranks, N."""
     positives: int = Field(default=1, ge=1)
     """How many of them are neighbours at most: the items that co-occur most often with the rollout's item."""
+    candidates_from: Literal["sampled", "hard", "batch", "catalogue"] = "sampled"
+    """Which items a rollout ranks. `sampled` (the paper's): `positives` neighbours and random strangers, drawn once;
+    `hard`: the same neighbours and the strangers nearest to the item; `batch`: one neighbour of each item of the step,
+    drawn anew by how often they co-occur, the others' neighbours as strangers; `catalogue`: all other items, all
+    neighbours by their shares. The last two do not read `candidates` and `positives`."""
+    refresh: int = Field(default=10, ge=1)
+    """Steps between two embeddings of the whole catalogue, which `hard` and `catalogue` compare with."""
+    similarity: Similarity = "inner-product"
+    """What a rollout's vector is compared with its candidates' by. Inner products of a language model's vectors read
+    their common direction more than the pair, see `comparable`; centred cosines take away the mean of the catalogue
+    (of the step's candidates, if the catalogue is not embedded)."""
     noise: float = Field(default=0.1, gt=0)
     """Standard deviation of a thought's noise, as a share of the root mean square at which thoughts are injected
     (in absolute units if the reasoner does not scale them)."""
+    antithetic: bool = False
+    """Draw noise in pairs that are each other's negative, which lowers the variance of score-function policies; takes
+    an odd `group`, since the clean rollout has no twin."""
     rollouts_per_step: int = Field(default=32, ge=2)
     """Rollouts sampled at once; a multiple of `group`."""
     iterations: int = Field(default=2, ge=1)
@@ -88,6 +127,8 @@ class Reinforcement(Step):
             raise ValueError(
                 f"rollouts_per_step = {self.rollouts_per_step} is not a multiple of group = {self.group}; make it one"
             )
+        if self.antithetic and not self.group % 2:
+            raise ValueError(f"antithetic noise comes in pairs beside the clean rollout; make group = {self.group} odd")
         if self.positives >= self.candidates:
             raise ValueError(
                 f"positives = {self.positives} leave no negative among candidates = {self.candidates}; raise candidates"
@@ -176,22 +217,49 @@ def reinforce(
     learner = Learner(model, settings, broadcast(at_once)[0])
     context.note({"micro_batch": learner.micro_batch})
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    checkpoints = Checkpoints(context.scratch, optimiser, shared=True)
+    movement = Movement(model, corpus.texts, context)
+    # Between two embeddings of the catalogue a resumed run could not know the vectors of the last one.
+    every = settings.refresh if settings.candidates_from in ("hard", "catalogue") else 1
+    checkpoints = Checkpoints(context.scratch, optimiser, shared=True, every=every)
     order = batches(len(candidates.items), settings, context.seed)
+    table = None
     if len(checkpoints.curve) < len(order):
         prompts = _read_prompts(learner, texts, candidates, order, context)
+        lever = learner.lever(prompts)
+        context.note({"lever": lever})
+        if lever < _LEAST_LEVER:
+            context.note({"warning: lever": _NO_LEVER.format(100 * lever)})
 
     def learn(step: int) -> dict[str, float]:
+        nonlocal table
         # Every step has a seed of its own, so that a resumed run draws the same noise.
         seed = int(np.random.SeedSequence((context.seed, 2, step)).generate_state(1)[0])
         generator = torch.Generator().manual_seed(seed)
-        return learner.step(step, len(order), order[step - 1], prompts, candidates, generator, optimiser)
+        chosen = order[step - 1]
+        if settings.candidates_from in ("hard", "catalogue") and (step - 1) % every == 0:
+            table = learner.embed(prompts, np.arange(corpus.items))
+        if settings.candidates_from == "batch":
+            ranking = of_batch(candidates, chosen, np.random.default_rng(seed))
+        elif settings.candidates_from == "catalogue":
+            ranking = of_catalogue(candidates, chosen)
+        elif settings.candidates_from == "hard":
+            assert table is not None
+            ranking = hard(candidates, chosen, learner.nearest(table, candidates.items[chosen]))
+        else:
+            ranking = sampled(candidates, chosen)
+        return learner.step(step, len(order), candidates.items[chosen], ranking, prompts, table, generator, optimiser)
 
     for step, values in training(len(order), learn, checkpoints):
         context.report(Progress(step, len(order), "steps", values))
     if order:
-        context.note({"dead_groups": sum(values["dead_groups"] for values in checkpoints.curve) / len(order)})
+        names = [name for name in checkpoints.curve[0] if name in ("dead_groups", "agreement")]
+        context.note({name: _mean(values[name] for values in checkpoints.curve if name in values) for name in names})
+        context.note({"moved": movement.share()})
     reasoner.requires_grad_(False)
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
 def batches(items: int, settings: Reinforcement, seed: int) -> list[Int64]:
@@ -211,7 +279,10 @@ def _read_prompts(
 ) -> Prompts:
     """The prompts of all items that this process rolls out or embeds as candidates in the stage."""
     rolled_out = candidates.items[np.concatenate([chosen[own_groups(len(chosen))] for chosen in order])]
-    ranked = np.unique(candidates.lists[np.unique(np.concatenate(order))])
+    if learner.settings.candidates_from == "sampled":
+        ranked = np.unique(candidates.lists[np.unique(np.concatenate(order))])
+    else:
+        ranked = np.arange(len(texts))
     prompts = Prompts(
         learner.model,
         texts,
@@ -226,6 +297,46 @@ def _read_prompts(
 
 
 @dataclass(frozen=True)
+class Judge:
+    """Rewards rollouts for how they rank their candidates.
+
+    table: (u, d) vectors. columns: (g, N) the rows of `table` that each group ranks. shares: (g, N) each positive's
+    share of its group's co-occurrences, 0 for negatives. centre: (d,) for `centred-cosine`.
+    """
+
+    reward: Reward
+    similarity: Similarity
+    table: Tensor
+    columns: Tensor
+    shares: Tensor
+    centre: Tensor | None = None
+
+    @classmethod
+    def of(cls, settings: Reinforcement, candidates: Tensor, shares: Tensor) -> Self:
+        """Judges by each group's own candidates (g, N, d); shares (g, N)."""
+        columns = torch.arange(shares.numel(), device=shares.device).view_as(shares)
+        table = candidates.flatten(0, 1)
+        return cls(settings.reward, settings.similarity, table, columns, shares, table.mean(0))
+
+    def rewards(self, vectors: Tensor) -> Tensor:
+        """(g, G) of the rollouts' vectors (g, G, d), with gradient if they have any; NaN for scores that are not
+        finite."""
+        table = comparable(self.table, self.similarity, self.centre)
+        vectors = comparable(vectors, self.similarity, self.centre)
+        # Against a large catalogue some groups at a time, so that scores fit into memory.
+        size = max(1, _SCORES_AT_ONCE // (vectors.shape[1] * len(table)))
+        rewards = []
+        for start in range(0, len(vectors), size):
+            part = slice(start, start + size)
+            columns = self.columns[part].unsqueeze(1).expand(-1, vectors.shape[1], -1)
+            scores = (vectors[part] @ table.T).gather(2, columns)
+            judged = self.reward.reward(scores, self.shares[part].unsqueeze(1))
+            # Ranks of scores that are not numbers look like numbers, so the scores decide.
+            rewards.append(judged.where(scores.isfinite().all(-1), torch.nan))
+        return torch.cat(rewards)
+
+
+@dataclass(frozen=True)
 class Sample:
     """What a step samples and then learns from.
 
@@ -236,6 +347,7 @@ class Sample:
     prefix: Prefix
     thoughts: Tensor
     rollouts: Rollouts
+    judge: Judge
     rewards: Tensor
     advantages: Tensor
 
@@ -257,41 +369,59 @@ class Learner:
         self,
         number: int,
         steps: int,
-        chosen: Int64,
+        items: Int64,
+        ranking: Ranking,
         prompts: Prompts,
-        candidates: Candidates,
+        table: Tensor | None,
         generator: torch.Generator,
         optimiser: torch.optim.Optimizer,
     ) -> dict[str, float]:
-        """One step of `steps`, numbered from 1, on the candidate lists `chosen`; returns what was measured.
+        """One step of `steps`, numbered from 1: rolls out `items` (groups,); returns what was measured.
 
-        Raises NotFiniteError if a reward, an advantage, a loss or a gradient is not finite.
+        table: (all items, d) vectors, read instead of the candidates' own if candidates_from = "catalogue"; None if
+        the catalogue is not embedded. Raises NotFiniteError if a reward, an advantage, a loss or a gradient is not
+        finite.
         """
         settings, device, where = self.settings, self.model.device, f"step {number}"
-        items, groups = candidates.items[chosen], len(chosen)
-        own = own_groups(groups)
+        groups, own = len(items), own_groups(len(items))
+        reasoner = self.model.reasoner
+        assert reasoner is not None
 
         # Prompts, and the candidates' vectors under the current reasoner, each of them embedded once.
         prefix = prompts(items[own])
-        ranked, columns = np.unique(candidates.lists[chosen], return_inverse=True)
-        columns = columns.reshape(groups, -1)[own]
-        vectors = self._candidate_vectors(prompts, ranked)[torch.from_numpy(columns).to(device)]
-        counts = torch.from_numpy(candidates.counts[chosen[own]]).to(device, torch.float32)
+        if settings.candidates_from == "catalogue" and table is not None:
+            vectors = table[torch.from_numpy(ranking.items).to(device)]
+        else:
+            vectors = self.embed(prompts, ranking.items)
+        judge = Judge(
+            settings.reward,
+            settings.similarity,
+            vectors,
+            torch.from_numpy(ranking.columns[own]).to(device),
+            torch.from_numpy(ranking.shares[own]).to(device, torch.float32),
+            vectors.mean(0) if table is None else table.mean(0),
+        )
 
         # Thoughts, noise, rewards, advantages.
         noise = self.noise(groups, generator)[torch.from_numpy(own).to(device)].flatten(0, 1)
-        sample = self.sample(prefix, noise, vectors, counts / counts.sum(1, keepdim=True), groups)
+        sample = self.sample(prefix, noise, judge, groups)
         _check_groups("reward", sample.rewards, items, where)
         _check_groups("advantage", sample.advantages, items[own], where)
 
         # The policy's loss and an update, several times on one sample.
         updates = steps * settings.iterations
-        for iteration, loss in enumerate(self.losses(sample)):
+        agreement: dict[str, float] = {}
+        for iteration, (loss, trial) in enumerate(self.losses(sample)):
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            if iteration == 0 and (number - 1) % _AGREEMENT_EVERY == 0 and world_size() == 1:
+                half = half_gradient(settings.policy, trial, reasoner)
+                loss.backward()  # type: ignore[no-untyped-call]
+                agreement = {"agreement": _cosine_of_halves(half, reasoner)}
+            else:
+                loss.backward()  # type: ignore[no-untyped-call]
             total = loss.detach().clone()
             all_reduce([total])
-            all_reduce_gradients(self.model.reasoner.parameters() if self.model.reasoner is not None else [])
+            all_reduce_gradients(reasoner.parameters())
             rate = schedule((number - 1) * settings.iterations + iteration, updates, settings.warmup)
             measured = update(
                 optimiser,
@@ -301,60 +431,83 @@ class Learner:
                 clip_norm=settings.gradient_clip,
                 learning_rate=settings.learning_rate * rate,
             )
-        return {**self._measured(sample), "loss": measured}
+        return {**self._measured(sample), "loss": measured, **agreement}
 
     def noise(self, groups: int, generator: torch.Generator) -> Tensor:
         """(g, G, j, d): Gaussian noise, zero for the first of each group. Drawn on the CPU, alike everywhere."""
         shape = (groups, self.settings.group, self.model.thoughts, self.model.width)
         noise = torch.randn(shape, generator=generator) * self.sigma
         noise[:, 0] = 0
+        if self.settings.antithetic:
+            noise[:, 2::2] = -noise[:, 1::2]
         return noise.to(self.model.device)
 
-    def sample(
-        self, prefix: Prefix, noise: Tensor, candidates: Tensor, weights: Tensor, groups: int | None = None
-    ) -> Sample:
-        """Rolls out and judges: noise (n, j, d), candidates (g, N, d), weights (g, N), the positives' shares.
+    def sample(self, prefix: Prefix, noise: Tensor, judge: Judge, groups: int | None = None) -> Sample:
+        """Rolls out and judges: noise (n, j, d).
 
         groups: how many groups all processes roll out in this step; None says that these are all.
         """
         group = self.settings.group
-        groups = len(candidates) if groups is None else groups
+        groups = len(prefix.ids) if groups is None else groups
         thoughts = self.model.think(prefix)
         with torch.no_grad():
             actions = thoughts.repeat_interleave(group, dim=0) + noise
             vectors = self._complete(prefix, actions, group).view(-1, group, self.model.width)
-            scores = vectors @ candidates.transpose(1, 2)
-            rewards = self.settings.reward.reward(scores, weights.unsqueeze(1))
-            # Ranks of scores that are not numbers look like numbers, so the scores decide.
-            rewards = of_all(rewards.where(scores.isfinite().all(-1), torch.nan), groups)
+            rewards = of_all(judge.rewards(vectors), groups)
             # Some advantages compare with the rewards of the whole step.
             advantages = self.settings.advantage.advantage(rewards)
         noisy = torch.ones(len(noise), dtype=torch.bool, device=noise.device)
         noisy[::group] = False
         own = torch.from_numpy(own_groups(groups)).to(rewards.device)
-        return Sample(prefix, thoughts, Rollouts(actions, noise, self.sigma, noisy), rewards, advantages[own])
+        rollouts = Rollouts(actions, noise, self.sigma, noisy)
+        return Sample(prefix, thoughts, rollouts, judge, rewards, advantages[own])
 
-    def losses(self, sample: Sample) -> Iterator[Tensor]:
-        """The policy's loss for each iteration over a sample; the caller updates the reasoner in between.
+    def losses(self, sample: Sample) -> Iterator[tuple[Tensor, Trial]]:
+        """The policy's loss for each iteration over a sample, and what it was computed from; the caller updates the
+        reasoner in between.
 
         The first goes through the sample's own thoughts, so a sample can be learned from once. With several processes
         each yields its part of the loss, and the parts add up to it.
         """
-        policy, old = self.settings.policy, None
+        group, old = self.settings.group, None
         for iteration in range(self.settings.iterations):
             thoughts = self.model.think(sample.prefix) if iteration else sample.thoughts
-            means = thoughts.repeat_interleave(self.settings.group, dim=0)
-            new = policy.log_density(self.model, sample.prefix, means, sample.rollouts)
-            old = new.values.detach() if old is None else old
-            terms = new.counted.sum() if new.settled is None else new.counted.sum() + new.settled.sum()
-            yield policy.loss(new, old, sample.advantages.flatten()) * share_of(terms, len(sample.rewards))
+            means = thoughts.repeat_interleave(group, dim=0)
+
+            @cache
+            def rewards(means: Tensor = means) -> Tensor:
+                vectors = self._complete(sample.prefix, means + sample.rollouts.noise, group)
+                return sample.judge.rewards(vectors.view(-1, group, self.model.width))
+
+            counted = means.new_ones(len(thoughts))
+            trial = Trial(
+                self.model, sample.prefix, means, sample.rollouts, sample.advantages.flatten(), rewards, counted, old
+            )
+            loss = self.settings.policy.loss(trial)
+            old = loss.old
+            yield loss.value * share_of(loss.terms, len(sample.rewards)), trial
+
+    def nearest(self, table: Tensor, items: Int64) -> Int64:
+        """For each of `items` (g,) the item numbers nearest to it, (g, k) by falling similarity of `table`'s rows."""
+        vectors = comparable(table, self.settings.similarity)
+        scores = vectors[torch.from_numpy(items).to(table.device)] @ vectors.T
+        return scores.topk(min(len(table), _MINED), dim=1).indices.cpu().numpy()
+
+    @torch.no_grad()
+    def lever(self, prompts: Prompts) -> float:
+        """Share of the variance of item vectors that goes if every thought is replaced by the mean thought."""
+        prefix = prompts(prompts.items[:: max(1, len(prompts.items) // _SAMPLE)][:_SAMPLE])
+        thoughts = self.model.think(prefix)
+        own = self._complete(prefix, thoughts, 1)
+        common = self._complete(prefix, thoughts.mean(0, keepdim=True).expand_as(thoughts), 1)
+        return float((own - common).var(0).sum() / own.var(0).sum().clamp_min(1e-12))
 
     @torch.no_grad()
     def vectors(self, prefix: Prefix) -> Tensor:
         """Clean vectors (n, d) of prompts under the current reasoner."""
         return self._complete(prefix, self.model.think(prefix), 1)
 
-    def _candidate_vectors(self, prompts: Prompts, items: Int64) -> Tensor:
+    def embed(self, prompts: Prompts, items: Int64) -> Tensor:
         """Clean vectors (n, d) of different items; each process embeds the items whose prompts it caches."""
         vectors = torch.zeros(len(items), self.model.width, device=self.model.device)
         own = np.flatnonzero(items % world_size() == rank())
@@ -382,13 +535,36 @@ class Learner:
         """
         before = sample.rollouts.actions[:: self.settings.group]
         moved = of_all((self.model.think(sample.prefix) - before).flatten(1).norm(dim=1), len(sample.rewards))
-        spread = sample.rewards.amax(1) - sample.rewards.amin(1)
+        rewards = sample.rewards
+        spread = rewards.amax(1) - rewards.amin(1)
         return {
-            "reward": float(sample.rewards.mean()),
-            "clean_reward": float(sample.rewards[:, 0].mean()),
+            "reward": float(rewards.mean()),
+            "clean_reward": float(rewards[:, 0].mean()),
+            "spread_within": float(rewards.std(1).mean()),
+            "spread_between": float(rewards.mean(1).std(correction=0)),
             "dead_groups": float((spread == 0).float().mean()),
             "shift": float(moved.mean()) / self.sigma,
         }
+
+
+def half_gradient(policy: Policy, trial: Trial, reasoner: torch.nn.Module) -> list[Tensor]:
+    """The gradient of the reasoner's parameters that the first half of the groups gives; keeps the graph."""
+    groups = len(trial.counted)
+    counted = (torch.arange(groups, device=trial.counted.device) < groups // 2).to(trial.counted.dtype)
+    advantages = trial.advantages * counted.repeat_interleave(len(trial.advantages) // groups)
+    loss = policy.loss(replace(trial, counted=counted, advantages=advantages)).value
+    parameters = [parameter for parameter in reasoner.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True)]
+
+
+def _cosine_of_halves(first: list[Tensor], reasoner: torch.nn.Module) -> float:
+    """Cosine between the gradient of the first half and that of the second, the rest of the parameters' gradient."""
+    parameters = [parameter for parameter in reasoner.parameters() if parameter.requires_grad]
+    gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in parameters]
+    whole = torch.cat([gradient.flatten() for gradient in gradients])
+    half = torch.cat([gradient.flatten() for gradient in first])
+    return float(torch.nn.functional.cosine_similarity(half, whole - half, dim=0))
 
 
 def schedule(update: int, updates: int, warmup: int) -> float:

@@ -9,9 +9,7 @@ from reaemb_bench.core.registry import Pick
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reaemb_bench.encoder.shared_prefix import Prefix
-    from reaemb_bench.encoder.thought_model import ThoughtModel
-    from reaemb_bench.rl.policies import LogDensity, Rollouts
+    from reaemb_bench.rl.policies import PolicyLoss, Trial
 
 
 class Reward(Protocol):
@@ -31,13 +29,10 @@ class Advantage(Protocol):
 
 
 class Policy(Protocol):
-    """The stochastic policy over thoughts and its clipped objective."""
+    """The stochastic policy over thoughts and its objective."""
 
-    def log_density(self, model: ThoughtModel, prefix: Prefix, means: Tensor, rollouts: Rollouts) -> LogDensity:
-        """Log-densities (n, terms) of n rollouts; prefix: one prompt a group, means (n, j, d) carry gradient."""
-
-    def loss(self, new: LogDensity, old: Tensor, advantages: Tensor) -> Tensor:
-        """The objective to minimise: old (n, terms) at sampling time, advantages (n,) -> scalar."""
+    def loss(self, trial: Trial) -> PolicyLoss:
+        """The objective to minimise on rollouts, once or several times; see `Trial`."""
 
 
 AnyReward = Annotated[Reward, Pick("reward")]

@@ -1,7 +1,8 @@
-"""Policies over thoughts and their clipped objective. Shapes: n rollouts, j thoughts, d hidden size."""
+"""Policies over thoughts and their objectives. Shapes: g groups of G rollouts, n = g * G, j thoughts, d hidden size."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from reaemb_bench.core.component import Component
+from reaemb_bench.core.errors import UserError
 from reaemb_bench.encoder.shared_prefix import Prefix
 from reaemb_bench.encoder.thought_model import ThoughtModel
 
@@ -40,6 +42,34 @@ class LogDensity:
     settled: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What a policy learns from in one of the iterations over a sample.
+
+    prefix: the g prompts. means: (n, j, d), the thoughts under the parameters as they are now, with gradient.
+    advantages: (n,). rewards: computes (g, G), those of the same noise around `means`, with gradient through the
+    language model. old: the `old` of the sample's first iteration, None in it. counted: (g,), 1 for groups that count.
+    """
+
+    model: ThoughtModel
+    prefix: Prefix
+    means: Tensor
+    rollouts: Rollouts
+    advantages: Tensor
+    rewards: Callable[[], Tensor]
+    counted: Tensor
+    old: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """The mean of an objective over `terms` terms, with gradient, and what the next iteration is told."""
+
+    value: Tensor
+    terms: Tensor
+    old: Tensor | None = None
+
+
 _LARGEST_LOG_RATIO = 20.0
 """Far outside any clipping; beyond it exp overflows in float32, and the gradient of a clipped term would be NaN."""
 
@@ -56,6 +86,12 @@ def clipped_loss(new: LogDensity, old: Tensor, advantages: Tensor, low: float, h
     counted = new.counted.to(gain.dtype)
     settled = advantages.new_zeros(()) if new.settled is None else new.settled.to(gain.dtype)
     return -((gain * counted).sum() + (settled * advantages).sum()) / (counted.sum() + settled.sum())
+
+
+def _clipped(new: LogDensity, trial: Trial, low: float, high: float) -> PolicyLoss:
+    old = new.values.detach() if trial.old is None else trial.old
+    terms = new.counted.sum() if new.settled is None else new.counted.sum() + new.settled.sum()
+    return PolicyLoss(clipped_loss(new, old, trial.advantages, low, high), terms, old)
 
 
 class Gaussian(Component):
@@ -77,15 +113,16 @@ class Gaussian(Component):
     """Average the log-density over dimensions instead of summing it: the geometric mean of the dimensions' ratios,
     as GSPO (arXiv 2507.18071) does over tokens. Clipping then bounds the shift of one dimension, far more loosely."""
 
-    def log_density(self, model: ThoughtModel, prefix: Prefix, means: Tensor, rollouts: Rollouts) -> LogDensity:
+    def log_density(self, means: Tensor, rollouts: Rollouts) -> LogDensity:
         """(n, 1), up to a constant that the ratio cancels; means (n, j, d) carry gradient. Reads no prompt."""
         distances = ((rollouts.actions - means) / rollouts.sigma).square().flatten(1)
         total = distances.mean(1, keepdim=True) if self.per_dimension else distances.sum(1, keepdim=True)
         return LogDensity(-total / 2, rollouts.sampled.unsqueeze(1))
 
-    def loss(self, new: LogDensity, old: Tensor, advantages: Tensor) -> Tensor:
-        """The clipped objective: old (n, 1) without gradient, advantages (n,) -> scalar."""
-        return clipped_loss(new, old, advantages, self.low, self.high)
+    def loss(self, trial: Trial) -> PolicyLoss:
+        """The clipped objective; `old` are the densities (n, 1) at sampling time."""
+        new = self.log_density(trial.means, trial.rollouts)
+        return _clipped(new, trial, self.low, self.high)
 
 
 class TokenLogprobPaper(Component):
@@ -108,6 +145,26 @@ class TokenLogprobPaper(Component):
         lengths = prefix.mask.sum(dim=1).repeat_interleave(len(means) // len(prefix.mask))
         return LogDensity(values, values.new_ones(values.shape, dtype=torch.bool), lengths)
 
-    def loss(self, new: LogDensity, old: Tensor, advantages: Tensor) -> Tensor:
-        """The clipped objective: old (n, j + 1) without gradient, advantages (n,) -> scalar."""
-        return clipped_loss(new, old, advantages, self.low, self.high)
+    def loss(self, trial: Trial) -> PolicyLoss:
+        """The clipped objective; `old` are the log-probabilities (n, j + 1) at sampling time."""
+        new = self.log_density(trial.model, trial.prefix, trial.means, trial.rollouts)
+        return _clipped(new, trial, self.low, self.high)
+
+
+class Pathwise(Component):
+    """Action a = r + sigma eps as in `gaussian`, learned by the gradient of the reward itself, through the action.
+
+    The reparametrisation gradient (Kingma and Welling, arXiv 1312.6114): the mean reward of the rollouts is
+    differentiated with respect to r through the language model, the vector and the scores. It takes a reward that is
+    smooth in the scores, such as `softmax-likelihood` (ranks have no gradient), and advantages play no part. One
+    rollout says in all d directions what a score function learns from many, which estimate one number each: no longer
+    reinforcement from rewards alone, but what such an estimate converges to. Example: `policy = "pathwise"`.
+    """
+
+    def loss(self, trial: Trial) -> PolicyLoss:
+        """Minus the mean reward. Raises UserError if the reward has no gradient."""
+        rewards = trial.rewards()
+        if not rewards.requires_grad:
+            raise UserError('crrl.policy = "pathwise" needs a smooth reward: say crrl.reward = "softmax-likelihood"')
+        counted = trial.counted.unsqueeze(1)
+        return PolicyLoss(-(rewards * counted).mean(), counted.new_tensor(rewards.numel()))

@@ -1,6 +1,7 @@
 """The policies against a released step's numbers, against REINFORCE, and the clipping between them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from reaemb_bench.encoder.reasoners.latent_thought import PaperThoughtAttention
 from reaemb_bench.encoder.shared_prefix import Tokens
 from reaemb_bench.encoder.template import Template
 from reaemb_bench.encoder.thought_model import ThoughtModel
-from reaemb_bench.rl.crrl import Learner, ReinforceLeakyPaper
-from reaemb_bench.rl.policies import Gaussian, LogDensity, Rollouts, clipped_loss
+from reaemb_bench.rl.crrl import Judge, Learner, ReinforceLeakyPaper
+from reaemb_bench.rl.policies import Gaussian, LogDensity, Rollouts, Trial, clipped_loss
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "fidelity"
 GROUP, CANDIDATES = 4, 8
@@ -84,7 +85,7 @@ def test_a_paper_step_has_the_released_codes_numbers(positives: int) -> None:
     prefix = model.prefix(prompts(tensors["input_ids"][each], tensors["attention_mask"][each]))
     noise = tensors["noise"].unsqueeze(1)
 
-    sample = learner.sample(prefix, noise, candidates, counts / counts.sum(1, keepdim=True))
+    sample = learner.sample(prefix, noise, Judge.of(settings, candidates, counts / counts.sum(1, keepdim=True)))
     torch.testing.assert_close(sample.rewards.flatten(), tensors["rewards"], rtol=0, atol=1e-5)
     torch.testing.assert_close(sample.advantages.flatten(), tensors["advantages"], rtol=0, atol=1e-5)
     old = settings.policy.log_density(model, prefix, sample.rollouts.actions - noise, sample.rollouts)
@@ -95,7 +96,7 @@ def test_a_paper_step_has_the_released_codes_numbers(positives: int) -> None:
 
     losses = learner.losses(sample)
     for loss_name, gradient_name in (("loss", "grad."), ("loss_second_iteration", "grad_second_iteration.")):
-        loss = next(losses)
+        loss, _ = next(losses)
         torch.testing.assert_close(loss.detach(), tensors[loss_name], rtol=0, atol=1e-5)
         reasoner.zero_grad()
         loss.backward()
@@ -113,9 +114,14 @@ def drawn(rollouts: int, sigma: float) -> tuple[Tensor, Rollouts]:
     return means.requires_grad_(True), Rollouts(means.detach() + noise, noise, sigma, sampled)
 
 
+def trial(means: Tensor, rollouts: Rollouts, advantages: Tensor, old: Tensor | None = None) -> Trial:
+    # The Gaussian reads neither model nor prompts nor rewards.
+    unread: Any = None
+    return Trial(unread, unread, means, rollouts, advantages, unread, torch.ones(len(means) // 4), old)
+
+
 def gaussian_density(policy: Gaussian, means: Tensor, rollouts: Rollouts) -> LogDensity:
-    # The Gaussian reads neither model nor prompts.
-    return policy.log_density(None, None, means, rollouts)  # type: ignore[arg-type]
+    return policy.log_density(means, rollouts)
 
 
 def test_the_gaussians_ratios_are_those_of_the_exact_density() -> None:
@@ -139,8 +145,7 @@ def test_at_ratio_1_the_gaussians_gradient_is_reinforce() -> None:
     means, rollouts = drawn(8, 0.3)
     advantages = torch.linspace(-1, 2, 8)
     policy = Gaussian()
-    new = gaussian_density(policy, means, rollouts)
-    policy.loss(new, new.values.detach(), advantages).backward()
+    policy.loss(trial(means, rollouts, advantages)).value.backward()
     # d log N(a; r, s^2) / dr = (a - r) / s^2, averaged over the six rollouts that were sampled.
     expected = -advantages.view(8, 1, 1) * rollouts.noise / 0.3**2 / 6
     torch.testing.assert_close(means.grad, expected)
@@ -151,7 +156,7 @@ def test_clean_rollouts_move_nothing_even_when_the_means_have_moved() -> None:
     policy = Gaussian()
     old = gaussian_density(policy, means, rollouts).values.detach()
     moved = (means.detach() + 0.01).requires_grad_(True)
-    policy.loss(gaussian_density(policy, moved, rollouts), old, torch.ones(8)).backward()
+    policy.loss(trial(moved, rollouts, torch.ones(8), old)).value.backward()
     assert moved.grad is not None
     assert (moved.grad[::4] == 0).all()
     assert (moved.grad[1] != 0).any()

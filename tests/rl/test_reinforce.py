@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from reaemb_bench.encoder.folder import REASONER, LanguageModel, open_encoder
 from reaemb_bench.encoder.shared_prefix import Prefix
 from reaemb_bench.encoder.thought_model import ThoughtModel
 from reaemb_bench.rl.candidates import draw_candidates
-from reaemb_bench.rl.crrl import Learner, Reinforce, ReinforceLeakyPaper, batches
+from reaemb_bench.rl.crrl import Judge, Learner, Reinforce, ReinforceLeakyPaper, batches
 from reaemb_bench.rl.prompt_cache import Prompts
 
 ITEMS, CLUSTERS, USERS = 24, 6, 60
@@ -184,13 +185,23 @@ def test_a_step_completes_each_candidate_and_each_rollout_once(
         return complete(model, prefix, thoughts)
 
     monkeypatch.setattr(ThoughtModel, "complete", counted)
+    in_steps = []
+    step = Learner.step
+
+    def stepped(*arguments: Any) -> dict[str, float]:
+        before = sum(completed)
+        values = step(*arguments)
+        in_steps.append(sum(completed) - before)
+        return values
+
+    monkeypatch.setattr(Learner, "step", stepped)
     settings = Reinforce(steps=1)
     settings.run(corpus, encoder, Watched(tmp_path / "run").context())
     drawn = draw_candidates(cooccurrence(corpus.training, ITEMS), 1, settings.candidates, seed=1)
     [chosen] = batches(len(drawn.items), settings, seed=1)
     distinct = len(np.unique(drawn.lists[chosen]))
     assert distinct < drawn.lists[chosen].size
-    assert sum(completed) == distinct + settings.rollouts_per_step
+    assert in_steps == [distinct + settings.rollouts_per_step]
 
 
 def test_the_gaussian_policy_learns_without_the_language_model(
@@ -204,7 +215,8 @@ def test_the_gaussian_policy_learns_without_the_language_model(
         learner = Learner(model, step)
         prefix = model.prefix(model.tokens(model.tokenize(corpus.texts[:4])))
         noise = learner.noise(4, torch.Generator().manual_seed(0)).flatten(0, 1)
-        sample = learner.sample(prefix, noise, torch.randn(4, 10, 32), torch.eye(10)[:1].expand(4, -1))
+        judge = Judge.of(step, torch.randn(4, 10, 32), torch.eye(10)[:1].expand(4, -1))
+        sample = learner.sample(prefix, noise, judge)
         passed: list[object] = []
         model.causal_lm.get_decoder().register_forward_hook(lambda *_, passed=passed: passed.append(_))
         assert len(list(learner.losses(sample))) == 3

@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from reaemb_bench.core.component import Component
+from reaemb_bench.encoder.similarity import Similarity, comparable
 
 
 class SoftTarget(Component):
@@ -29,8 +30,12 @@ class SoftTarget(Component):
     def loss(self, first: Tensor, second: Tensor, temperature: Tensor) -> Tensor:
         """Scalar loss of two views (n, d) of the same n items."""
         logits = first @ second.T / temperature
-        targets = torch.softmax((first @ first.T + second @ second.T) / (2 * temperature), dim=1)
+        targets = self.targets(first, second, temperature)
         return (_cross_entropy(logits, targets) + _cross_entropy(logits.T, targets.T)) / 2
+
+    def targets(self, first: Tensor, second: Tensor, temperature: Tensor) -> Tensor:
+        """The soft targets (n, n) of the rows."""
+        return torch.softmax((first @ first.T + second @ second.T) / (2 * temperature), dim=1)
 
 
 class SoftTargetDetached(Component):
@@ -39,20 +44,31 @@ class SoftTargetDetached(Component):
     The targets' similarities are symmetric, so a softmax by rows of the same matrix serves both directions.
 
     Inputs: two views (n, d) of the same n items and the temperature τ, a scalar tensor.
+    If an item's own entry is not the largest of its targets, they teach something else: see `own_first` in the log.
+
     Source: arXiv 2606.16703, Stage I, with its targets normalised and detached.
 
-    Example: `lrcl.loss = "soft-target-detached"`
+    Example: `lrcl.loss = {use = "soft-target-detached", similarity = "centred-cosine", initial_temperature = 0.05}`
     """
 
     initial_temperature: float = Field(default=1.0, gt=0)
     """Temperature τ at the first step; it is learned from there."""
+    similarity: Similarity = "inner-product"
+    """What views are compared by. Inner products read the mean vector of all items; centred cosines do not, and need a
+    temperature of about 0.05."""
 
     def loss(self, first: Tensor, second: Tensor, temperature: Tensor) -> Tensor:
         """Scalar loss of two views (n, d) of the same n items."""
-        logits = first @ second.T / temperature
         with torch.no_grad():
-            targets = torch.softmax((first @ first.T + second @ second.T) / (2 * temperature), dim=1)
+            targets = self.targets(first, second, temperature)
+        first, second = comparable(torch.stack([first, second]), self.similarity)
+        logits = first @ second.T / temperature
         return (_cross_entropy(logits, targets) + _cross_entropy(logits.T, targets)) / 2
+
+    def targets(self, first: Tensor, second: Tensor, temperature: Tensor) -> Tensor:
+        """The soft targets (n, n) of the rows, and of the columns too."""
+        first, second = comparable(torch.stack([first, second]), self.similarity)
+        return torch.softmax((first @ first.T + second @ second.T) / (2 * temperature), dim=1)
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

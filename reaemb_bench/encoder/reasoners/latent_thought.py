@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from reaemb_bench.core.component import Component
@@ -88,6 +88,15 @@ class LatentThought(Component):
     """How many of the last tokens are keys and values; None takes the whole prompt."""
     scale: Literal["embedding-rms", "none"] = "embedding-rms"
     """Size of an injected thought: the root mean square of the input embeddings, or as the attention gives it."""
+    template: bool = True
+    """Attend to the chat template and the prefix too, which are the same for all items; false attends to the item's
+    own text alone."""
+
+    @model_validator(mode="after")
+    def _window_or_text(self) -> Self:
+        if self.window is not None and not self.template:
+            raise ValueError("window counts tokens of the template too; leave window or template = false out")
+        return self
 
     def thought_scale(self, embedding_rms: float) -> float:
         """The root mean square at which thoughts are injected, 1.0 if they are not scaled."""
