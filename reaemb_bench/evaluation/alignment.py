@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from reaemb_bench.core.artifacts import Alignment, Corpus, Float64, Int64, ValidationTargets, Vectors
-from reaemb_bench.core.component import DataAccess, Step
+from reaemb_bench.core.component import Context, DataAccess, Step
 from reaemb_bench.core.vector_facts import vector_facts
 from reaemb_bench.data.cooccurrence import cooccurrence
 from reaemb_bench.evaluation.metrics import ndcg
@@ -57,9 +57,11 @@ class MeasureAlignment(Step):
     nearest: int = Field(default=10, ge=1)
     """How many nearest items count as near."""
 
-    def run(self, corpus: Corpus, targets: ValidationTargets, vectors: Vectors) -> Alignment:
-        """What `measure_alignment` returns."""
-        return measure_alignment(vectors, corpus, targets, self.nearest)
+    def run(self, corpus: Corpus, targets: ValidationTargets, vectors: Vectors, context: Context) -> Alignment:
+        """What `measure_alignment` returns; every figure that could be measured is noted too."""
+        measured = measure_alignment(vectors, corpus, targets, self.nearest)
+        context.note({name: value for name, value in measured.values.items() if np.isfinite(value)})
+        return measured
 
 
 def measure_alignment(vectors: Vectors, corpus: Corpus, targets: ValidationTargets, nearest: int = 10) -> Alignment:

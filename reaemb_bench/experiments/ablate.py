@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from reaemb_bench.core.artifacts import Floors, Ranks
+from reaemb_bench.core.artifacts import Alignment, Floors, Ranks
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.execute import fetch
@@ -16,6 +16,7 @@ from reaemb_bench.core.registry import nearest, settings_error
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.comparability import check_comparable
 from reaemb_bench.experiments.variants import Edits, Variant, edited, file_near, planned_variant
+from reaemb_bench.report.alignment import alignment_table
 from reaemb_bench.report.recipe_tables import origin_notes, plan_manifests
 from reaemb_bench.report.results import differences_table, results_table
 from reaemb_bench.report.table import Table
@@ -222,9 +223,16 @@ def ablation_tables(ablation: Ablation, store: Store, reasons: Mapping[str, str]
     notes += [f"not shown: {name}: it changes nothing in this base" for name in ablation.equal]
     notes += [f"missing: {name}: {reason}" for name, reason in reasons.items()]
     table = replace(table, notes=(*table.notes, *notes))
-    if len(shown) == 1:
-        return [table]
-    return [table, differences_table(f"Differences from {ablation.base.name}", ranks, ablation.base.name, leaks=leaks)]
+    tables = [table]
+    if len(shown) > 1:
+        heading = f"Differences from {ablation.base.name}"
+        tables.append(differences_table(heading, ranks, ablation.base.name, leaks=leaks))
+    by_variant = {
+        variant.name: [one for planned in variant.plans if (one := fetch(planned, store, Alignment)) is not None]
+        for variant in shown
+    }
+    aligned = alignment_table(by_variant)
+    return tables if aligned is None else [*tables, aligned]
 
 
 def _ranks(variant: Variant, store: Store) -> list[Ranks]:

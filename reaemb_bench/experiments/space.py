@@ -32,7 +32,13 @@ MINUTES = "minutes"
 _METRICS = [f"{metric}@{k}" for metric in ("ndcg", "hr") for k in (5, 10, 20)] + ["mrr"]
 _GROUPS = ("tail", "head", "cold", "short", "long")
 _ENDINGS = ("", *(f"/{group}" for group in _GROUPS))
-_OBJECTIVES = (*(f"validation/{metric}{ending}" for metric in _METRICS for ending in _ENDINGS), MINUTES)
+ALIGNMENTS = {
+    f"alignment/{kind}_{figure}": direction
+    for kind in ("train", "validation", "unseen")
+    for figure, direction in (("near", "maximize"), ("percentile", "minimize"))
+} | {"alignment/retrieval": "maximize", "alignment/hubness": "minimize"}
+"""Objectives that `measure-alignment` gives, before any recommender is trained, and their directions."""
+_OBJECTIVES = (*(f"validation/{metric}{ending}" for metric in _METRICS for ending in _ENDINGS), *ALIGNMENTS, MINUTES)
 
 Label = str | int | float | bool
 """What a study remembers of a value: itself, or the text of a table or list."""
@@ -62,8 +68,9 @@ class Settings(BaseModel):
         for name in names:
             if name not in _OBJECTIVES:
                 raise ValueError(
-                    f"no objective is called '{name}'.{nearest(name, _OBJECTIVES)} There is {MINUTES}, and "
-                    f"validation/METRIC[/GROUP] with {', '.join(_METRICS)} and {', '.join(_GROUPS)}"
+                    f"no objective is called '{name}'.{nearest(name, _OBJECTIVES)} There is {MINUTES}, "
+                    f"{', '.join(ALIGNMENTS)}, and validation/METRIC[/GROUP] with {', '.join(_METRICS)} and "
+                    f"{', '.join(_GROUPS)}"
                 )
         if len(set(names)) < len(names):
             raise ValueError("an objective stands twice")
@@ -72,7 +79,7 @@ class Settings(BaseModel):
     @property
     def directions(self) -> list[str]:
         """Whether each objective is maximised or minimised."""
-        return ["minimize" if name == MINUTES else "maximize" for name in self.objectives]
+        return [ALIGNMENTS.get(name, "minimize" if name == MINUTES else "maximize") for name in self.objectives]
 
     @property
     def prunes(self) -> bool:

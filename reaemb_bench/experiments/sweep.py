@@ -28,7 +28,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import BaseModel, ConfigDict
 
-from reaemb_bench.core.artifacts import Corpus, Ranker, ValidationTargets
+from reaemb_bench.core.artifacts import Alignment, Corpus, Ranker, ValidationTargets
 from reaemb_bench.core.errors import RecipeError, UserError, reason_of
 from reaemb_bench.core.execute import Event, Finished, Planned, Progressed, facts_of, fetch
 from reaemb_bench.core.machine import Machine
@@ -38,7 +38,17 @@ from reaemb_bench.core.runs import Group
 from reaemb_bench.core.store import Store
 from reaemb_bench.experiments.pool import Answer, Message, Say, portable, processes
 from reaemb_bench.experiments.running import executed
-from reaemb_bench.experiments.space import CURVE, MINUTES, Settings, Space, Values, as_tables, read_space, shown
+from reaemb_bench.experiments.space import (
+    ALIGNMENTS,
+    CURVE,
+    MINUTES,
+    Settings,
+    Space,
+    Values,
+    as_tables,
+    read_space,
+    shown,
+)
 from reaemb_bench.experiments.variants import edited
 from reaemb_bench.tracking.addresses import redacted
 from reaemb_bench.tracking.terminal import Lines, in_words
@@ -116,15 +126,19 @@ class Sweep(BaseModel):
     def to_ranker(self) -> Recipe:
         """The recipe up to the recommender: no step of it may open the test targets. Raises UserError."""
         planned = plan(self.whole, self.whole.seeds[0])
-        ranker = planned.job_of(Ranker)
-        if ranker is None:
+        # What is measured on the vectors needs no recommender.
+        aligned = ALIGNMENTS.keys() & {*self.settings.objectives} >= {*self.settings.objectives} - {MINUTES}
+        last = planned.job_of(Alignment if aligned and self.settings.objectives != (MINUTES,) else Ranker)
+        if last is None and aligned:
+            raise UserError('the recipe measures no alignment; add a step `alignment` with use = "measure-alignment"')
+        if last is None:
             raise UserError("the recipe trains no recommender, so there is nothing to tune; add a step that does")
         if planned.leaks:
             raise UserError(
                 f"'{', '.join(planned.leaks)}' looks at held-out data on purpose, and a sweep would tune on them; "
                 "choose its sound variant"
             )
-        jobs = planned.jobs[: planned.jobs.index(ranker) + 1]
+        jobs = planned.jobs[: planned.jobs.index(last) + 1]
         kept = [job.name for job in jobs if job.step.data_access != "test"]
         raw = {name: table for name, table in self.whole.raw.items() if not isinstance(table, dict) or name in kept}
         # The planner then refuses a choice that would bring in a step that looks at held-out data.
@@ -392,6 +406,9 @@ def objectives(planned: Plan, store: Store, machine: Machine, names: Sequence[st
     noted = facts_of(planned, store, Ranker).get("best_validation_ndcg")
     if noted is not None:
         known[CURVE] = float(noted)
+    aligned = fetch(planned, store, Alignment)
+    if aligned is not None:
+        known |= {f"alignment/{name}": value for name, value in aligned.values.items()}
     if any(name not in known for name in names):
         known = {**validation(planned, store, machine), **known}
     for name in names:

@@ -6,13 +6,14 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from reaemb_bench.core.artifacts import Corpus, Encoder, Floors, Ranks, TestTargets, Vectors
+from reaemb_bench.core.artifacts import Alignment, Corpus, Encoder, Floors, Ranks, TestTargets, Vectors
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.runs import Run, artifact_of, floors_of, ranks_of
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.groups import SHORT, TAIL
 from reaemb_bench.evaluation.metrics import MetricName, ndcg
 from reaemb_bench.report import plots
+from reaemb_bench.report.alignment import alignment_table, alignments_of
 from reaemb_bench.report.plots import Plot, Point
 from reaemb_bench.report.recipe_tables import Manifest, data_fingerprint, origin_notes, run_manifests
 from reaemb_bench.report.render import Block, Facts, Listing, Paragraph, page
@@ -47,7 +48,7 @@ class Compared:
     """Runs of the same targets, by the names of their rows, and the ranks of their seeds.
 
     floors: of the first run that has some. sampled: candidates stored for each user, if known. notes: which data the
-    runs are of, and whether they mix precisions or devices.
+    runs are of, and whether they mix precisions or devices. alignments: what runs measured on their vectors, by seed.
     """
 
     runs: Mapping[str, Run]
@@ -55,6 +56,7 @@ class Compared:
     floors: Floors | None
     sampled: int | None
     notes: tuple[str, ...]
+    alignments: Mapping[str, Sequence[Alignment]]
 
 
 def read(runs: Sequence[Run], store: Store) -> Compared:
@@ -78,7 +80,9 @@ def read(runs: Sequence[Run], store: Store) -> Compared:
     unlike = check_rows(ranks, floors)
     counts = [sampled_candidates(run, store) for name, run in named.items() if name not in unlike]
     notes = origin_notes({name: run_manifests(run, store) for name, run in named.items()})
-    return Compared(named, ranks, floors, next((count for count in counts if count is not None), None), tuple(notes))
+    sampled = next((count for count in counts if count is not None), None)
+    alignments = {name: alignments_of(run, store) for name, run in named.items()}
+    return Compared(named, ranks, floors, sampled, tuple(notes), alignments)
 
 
 def sampled_candidates(run: Run, store: Store) -> int | None:
@@ -134,6 +138,8 @@ def report(
     if reference is not None:
         heading = f"Differences from {reference}"
         tables.append(differences_table(heading, ranks, reference, metric=metric, k=k, leaks=leaking))
+    if (aligned := alignment_table(compared.alignments)) is not None:
+        tables.append(aligned)
     if by is not None:
         tables.append(bins_table(f"By {by}", ranks, floors, by, metric=metric, k=k, leaks=leaking))
     if lists and (recommended := lists_table(ranks, floors)) is not None:

@@ -5,16 +5,18 @@ A result means little if its rows mix data, precisions or devices, or if it is i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from reaemb_bench.core.artifacts import Corpus, Floors, Ranks, TestTargets
+from reaemb_bench.core.artifacts import Alignment, Corpus, Floors, Ranks, TestTargets
 from reaemb_bench.core.execute import facts_of, fetch, fetch_all
 from reaemb_bench.core.plan import Plan
 from reaemb_bench.core.runs import Run
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.signs import rank_signs
+from reaemb_bench.report.alignment import alignment_table
 from reaemb_bench.report.expected import Expected
 from reaemb_bench.report.results import lists_table, results_table
 from reaemb_bench.report.table import Table, number
@@ -29,6 +31,12 @@ share, reducers take away."""
 LEAST_DIMENSIONS = 2.0
 """Effective dimensions below which vectors of at least `LEAST_WIDTH` lie along a line."""
 LEAST_WIDTH = 16
+LEAST_OWN_FIRST = 0.5
+"""Share of rows whose largest soft target is the item itself, below which a contrastive loss teaches something else."""
+LEAST_MOVED = 0.001
+"""Share of the vectors' variance below which a stage of training has changed nothing."""
+MOST_HUBS = 0.5
+"""Share of lists that the most listed 2.5 % of the items may hold."""
 MOST_DEAD_GROUPS = 0.5
 """Share of groups of rollouts without signal above which reinforcement learns from few items."""
 _UNREAD = ("interactions_not_trained_on", "training_interactions", "items_not_trained_on", "users_not_trained_on")
@@ -55,8 +63,11 @@ def tables_of(plans: Sequence[Plan], results: Store, expected: Expected = NOTHIN
     origins = origin_notes({recipe.name: plan_manifests(plans, results)})
     signs = [f"warning: {sign}" for name, seeds in named.items() for sign in rank_signs(name, seeds)]
     table = replace(table, notes=(*table.notes, *origins, *signs, *health_notes(plans, results)))
-    lists = lists_table(named, floors)
-    return [table] if lists is None else [table, lists]
+    measured = [fetch_all(planned, results, Alignment) for planned in plans]
+    alone = len(measured[0]) == 1
+    by_step = {recipe.name if alone else step: [seed[step] for seed in measured] for step in measured[0]}
+    further = (alignment_table(by_step), lists_table(named, floors))
+    return [table, *(other for other in further if other is not None)]
 
 
 def run_manifests(run: Run, store: Store) -> list[Manifest]:
@@ -146,6 +157,27 @@ def _signs(step: str, facts: Mapping[str, Any]) -> Iterator[str]:
                 "can hardly be told apart; train the encoder with fewer steps or a lower learning rate, or look at its "
                 "texts"
             )
+    if facts.get("final_own_first", 1.0) < LEAST_OWN_FIRST:
+        yield (
+            f"in {100 * facts['final_own_first']:.0f} % of the rows of {step} the largest target is the item itself "
+            f"(limit {100 * LEAST_OWN_FIRST:.0f} %): its targets point elsewhere; say loss.similarity = "
+            '"centred-cosine" with initial_temperature = 0.05'
+        )
+    if facts.get("final_loss", 0.0) > facts.get("chance_loss", math.inf):
+        yield (
+            f"the loss of {step} ended at {facts['final_loss']:.2f}, and equal scores have {facts['chance_loss']:.2f}: "
+            "it learned nothing; take more steps, another similarity of the loss or a higher learning rate"
+        )
+    if facts.get("moved", 1.0) < LEAST_MOVED:
+        yield (
+            f"{step} moved the vectors by {100 * facts['moved']:.2g} % of their variance (limit "
+            f"{100 * LEAST_MOVED:g} %): what follows reads the same vectors as without it"
+        )
+    if facts.get("hubness", 0.0) > MOST_HUBS:
+        yield (
+            f"2.5 % of the items hold {100 * facts['hubness']:.0f} % of all lists of nearest items in the vectors that "
+            f"{step} measured (limit {100 * MOST_HUBS:.0f} %): a few hubs are near to everything"
+        )
     dead = facts.get("dead_groups", 0.0)
     if dead > MOST_DEAD_GROUPS:
         yield (
