@@ -42,7 +42,7 @@ from reaemb_bench.rl.candidates import (
     sampled,
 )
 from reaemb_bench.rl.kinds import AnyAdvantage, AnyPolicy, AnyReward, Policy, Reward
-from reaemb_bench.rl.policies import Rollouts, Trial
+from reaemb_bench.rl.policies import Pathwise, Rollouts, Trial
 from reaemb_bench.rl.prompt_cache import Prompts
 
 _LEAST_LEVER = 0.01
@@ -341,13 +341,15 @@ class Sample:
     """What a step samples and then learns from.
 
     prefix: the prompts of the g items that this process rolls out. thoughts: (g, j, d), theirs, with gradient.
-    advantages: (g, G). rewards: (groups, G), those of all processes.
+    advantages: (g, G). own_rewards: (g, G), with gradient if the policy wants it. rewards: (groups, G), those of all
+    processes.
     """
 
     prefix: Prefix
     thoughts: Tensor
     rollouts: Rollouts
     judge: Judge
+    own_rewards: Tensor
     rewards: Tensor
     advantages: Tensor
 
@@ -450,17 +452,19 @@ class Learner:
         group = self.settings.group
         groups = len(prefix.ids) if groups is None else groups
         thoughts = self.model.think(prefix)
-        with torch.no_grad():
-            actions = thoughts.repeat_interleave(group, dim=0) + noise
+        actions = thoughts.repeat_interleave(group, dim=0) + noise
+        with torch.set_grad_enabled(isinstance(self.settings.policy, Pathwise)):
             vectors = self._complete(prefix, actions, group).view(-1, group, self.model.width)
-            rewards = of_all(judge.rewards(vectors), groups)
+            own_rewards = judge.rewards(vectors)
+        with torch.no_grad():
+            rewards = of_all(own_rewards.detach(), groups)
             # Some advantages compare with the rewards of the whole step.
             advantages = self.settings.advantage.advantage(rewards)
         noisy = torch.ones(len(noise), dtype=torch.bool, device=noise.device)
         noisy[::group] = False
         own = torch.from_numpy(own_groups(groups)).to(rewards.device)
-        rollouts = Rollouts(actions, noise, self.sigma, noisy)
-        return Sample(prefix, thoughts, rollouts, judge, rewards, advantages[own])
+        rollouts = Rollouts(actions.detach(), noise, self.sigma, noisy)
+        return Sample(prefix, thoughts, rollouts, judge, own_rewards, rewards, advantages[own])
 
     def losses(self, sample: Sample) -> Iterator[tuple[Tensor, Trial]]:
         """The policy's loss for each iteration over a sample, and what it was computed from; the caller updates the
@@ -475,7 +479,9 @@ class Learner:
             means = thoughts.repeat_interleave(group, dim=0)
 
             @cache
-            def rewards(means: Tensor = means) -> Tensor:
+            def rewards(means: Tensor = means, first: bool = iteration == 0) -> Tensor:
+                if first and sample.own_rewards.requires_grad:
+                    return sample.own_rewards
                 vectors = self._complete(sample.prefix, means + sample.rollouts.noise, group)
                 return sample.judge.rewards(vectors.view(-1, group, self.model.width))
 

@@ -26,13 +26,16 @@ _THEMES = (
     ("Art", "Painting", "Watercolour, Acrylic, Canvas, Gouache", "Brush Set, Easel, Palette",
      "Pigmento, Atelier Nine"),
 )  # fmt: skip
+_STYLES = ("Rustic", "Minimal", "Vintage", "Bold", "Pastel", "Nordic")
 
 
 class Simulated(Component):
     """Customers who mostly stay within one cluster of items, and mostly buy what follows their last purchase there.
 
     Popularity within a cluster falls as 1 / rank ** zipf. Titles, categories, brands and descriptions are made of
-    words of the item's cluster, so that a text embedding knows what counts know.
+    words of the item's cluster, so that a text embedding knows what counts know. Two further structures can be planted,
+    each with a strength, 0 for none: `tastes`, which texts explain even of items that nobody has bought yet, and
+    `complements`, pairs of clusters that go together although their texts have no word in common.
     """
 
     users: int = Field(default=300, ge=1)
@@ -51,6 +54,11 @@ class Simulated(Component):
     """Probability that the next item comes from the same cluster as the last."""
     habit: float = Field(default=0.5, ge=0, le=1)
     """Probability that, within a cluster, the next item is the one that follows the last on its shelf."""
+    tastes: float = Field(default=0.0, ge=0, le=20)
+    """How much each customer prefers items of one style, which stands in their texts: such an item is exp(tastes) times
+    as likely as another one of its cluster and popularity. 0 gives items no style."""
+    complements: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a customer who leaves a cluster goes to the one that complements it, and not to any other."""
     seed: int = 0
     """Decides the shop and its customers, independently of the recipe's seeds."""
 
@@ -61,23 +69,38 @@ class Simulated(Component):
         rng = np.random.default_rng(self.seed)
         # Cluster and popularity are spread over the item numbers at random, so that numbers tell nothing.
         cluster = rng.permutation(np.arange(self.items) % self.clusters)
+        # A stream of their own, so that the other structures do not depend on it.
+        planted = np.random.default_rng([self.seed, 1])
+        style = planted.integers(len(_STYLES), size=self.items)
+        favourite = planted.integers(len(_STYLES), size=self.users)
         shelves = [rng.permutation(np.flatnonzero(cluster == number)) for number in range(self.clusters)]
         weights = [np.arange(1, len(shelf) + 1, dtype=np.float64) ** -self.zipf for shelf in shelves]
-        chances = [weight / weight.sum() for weight in weights]
+        # By style of the customer, then by shelf.
+        liked = [
+            [
+                weight * np.exp(self.tastes * (style[shelf] == one))
+                for shelf, weight in zip(shelves, weights, strict=True)
+            ]
+            for one in range(len(_STYLES) if self.tastes else 1)
+        ]
+        chances = [[weight / weight.sum() for weight in of_style] for of_style in liked]
         extra = max(self.mean_length - self.minimum_length, 0.0)
         lengths = self.minimum_length + rng.geometric(1 / (1 + extra), size=self.users) - 1
         histories: list[list[str]] = []
-        for length in lengths:
+        for user, length in enumerate(lengths):
+            own_chances = chances[favourite[user] if self.tastes else 0]
             histories.append([])
             shelf = position = 0
             for step in range(int(length)):
                 moves = step == 0 or rng.random() >= self.loyalty
-                if moves:
+                if step and moves and self.complements and rng.random() < self.complements:
+                    shelf = min(shelf ^ 1, self.clusters - 1)
+                elif moves:
                     shelf = int(rng.integers(self.clusters))
                 if not moves and rng.random() < self.habit:
                     position = (position + 1) % len(shelves[shelf])
                 else:
-                    position = int(rng.choice(len(shelves[shelf]), p=chances[shelf]))
+                    position = int(rng.choice(len(shelves[shelf]), p=own_chances[shelf]))
                 histories[-1].append(f"item{shelves[shelf][position]}")
         days = rng.integers(365, size=self.users)
         rows = [
@@ -99,4 +122,6 @@ class Simulated(Component):
                 "price": f"{rng.integers(4, 90)}.{rng.integers(10)}9",
                 "description": "A " + f"{first}, {second} {thing} for everyone who loves {category}".lower(),
             }
+            if self.tastes:
+                items[f"item{item}"]["style"] = _STYLES[style[item]]
         return Interactions("simulated", frame, items, "The product has the following attributes:", unit="s")
