@@ -165,6 +165,6 @@ class Pathwise(Component):
         """Minus the mean reward. Raises UserError if the reward has no gradient."""
         rewards = trial.rewards()
         if not rewards.requires_grad:
-            raise UserError('crrl.policy = "pathwise" needs a smooth reward: say crrl.reward = "softmax-likelihood"')
+            raise UserError("policy 'pathwise' needs a smooth reward; say reward = 'softmax-likelihood'")
         counted = trial.counted.unsqueeze(1)
         return PolicyLoss(-(rewards * counted).mean(), counted.new_tensor(rewards.numel()))
