@@ -99,7 +99,7 @@ def test_a_setting_of_the_head_reruns_only_from_the_head(finished: tuple[Recipe,
 def test_without_the_second_stage_the_first_is_reused(finished: tuple[Recipe, Store], table: Path) -> None:
     recipe, store = finished
     shorter = load("quickstart", [f"prepare.source={json_to_toml(recipe)}", *SMALL], ["crrl"])
-    assert run(shorter, store.root)[1] == ["encode", "reduce", "train", "rank"]
+    assert run(shorter, store.root)[1] == ["encode", "alignment", "reduce", "train", "rank"]
 
 
 def json_to_toml(recipe: Recipe) -> str:

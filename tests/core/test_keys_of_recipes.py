@@ -18,7 +18,7 @@ from reaemb_bench.core.registry import build
 
 # Settings that decide where and how fast a step runs, and no number.
 MACHINE = {"cache_gb"}
-RECIPES = [name for name in shipped_names() if not name.startswith(("ablations", "suites/"))] + [
+RECIPES = [name for name in shipped_names() if not name.startswith(("ablations", "evidence/evidence", "suites/"))] + [
     str(file) for file in sorted((SHIPPED / "baselines").glob("*/recipe*.toml"))
 ]
 SOURCES: dict[str, dict[str, str]] = {

@@ -193,7 +193,7 @@ REFUSED = {
     ("quickstart", "--swap", "crrl=x"): "--swap crrl=x: give step.setting=value",
     ("quickstart", "--swap", "crrl.reward=softmax-likelihood"): "changes nothing on the way to the ranks",
     ("quickstart", "--drop", "floors"): "changes nothing on the way to the ranks",
-    ("quickstart", "--drop", "encode"): "--drop encode: reduce: needs Vectors",
+    ("quickstart", "--drop", "encode"): "--drop encode: alignment: needs Vectors",
     ("quickstart", "--drop", "rank"): "--drop rank: ranks nothing",
     ("quickstart", "--drop", "crrl.reward"): "a reward is required here",
     ("quickstart", "--drop", "crrl", "--drop", "crrl"): "two variants are called 'quickstart without crrl'",
@@ -288,7 +288,7 @@ def test_the_road_of_the_method_on_simulated_data(command: Command, tmp_path: Pa
         json.loads(file.read_text(encoding="utf-8"))["step"] for file in (STORE / "results").glob("*/manifest.json")
     )
     shared = {"prepare": 1, "llm": 1, "lrcl": 1, "crrl": 1, "floors": 1}
-    assert computed == {**shared, "encode": 2, "reduce": 2, "train": 2, "rank": 2}
+    assert computed == {**shared, "encode": 2, "alignment": 2, "reduce": 2, "train": 2, "rank": 2}
     base, without, floor = list(table("t.json"))[:3]
     assert base.startswith("quickstart (prepare.source.users=40, ") and base.endswith(" 3 more settings changed)")
     assert (without, floor) == (f"{base} without crrl", "random")
