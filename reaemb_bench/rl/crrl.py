@@ -128,7 +128,9 @@ class Reinforcement(Step):
                 f"rollouts_per_step = {self.rollouts_per_step} is not a multiple of group = {self.group}; make it one"
             )
         if self.antithetic and not self.group % 2:
-            raise ValueError(f"antithetic noise comes in pairs beside the clean rollout; make group = {self.group} odd")
+            raise ValueError(
+                f"antithetic noise comes in pairs next to the clean rollout; make group = {self.group} odd"
+            )
         if self.positives >= self.candidates:
             raise ValueError(
                 f"positives = {self.positives} leave no negative among candidates = {self.candidates}; raise candidates"

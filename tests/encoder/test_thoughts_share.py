@@ -42,13 +42,13 @@ def test_the_items_own_text_is_what_the_template_does_not_say(tmp_path, length):
 
 
 def test_a_thought_that_leaves_the_template_out_does_not_depend_on_its_states(tmp_path):
-    made = encoder(
+    base = encoder(
         tmp_path, reasoner={"use": "latent-thought", "template": False}, pooling={**SHARED, "template": False}
     )
-    model = open_encoder(made, CPU)
+    model = open_encoder(base, CPU)
     prefix = model.prefix(model.tokens(model.tokenize(corpus().texts[:3])))
     own = model.text_mask(prefix.ids, prefix.mask).bool()
-    # The last token asks, whatever it is; all others of the template are neither seen nor pooled.
+    # The last token asks; all others of the template are neither seen nor pooled.
     own[:, -1] = True
     noisy = prefix.states + torch.randn_like(prefix.states) * (~own).unsqueeze(-1)
     disturbed = type(prefix)(noisy, prefix.ids, prefix.mask, prefix.positions, prefix.cache)
@@ -60,10 +60,10 @@ def test_a_thought_that_leaves_the_template_out_does_not_depend_on_its_states(tm
 
 
 def test_a_learned_share_trains_and_is_saved(tmp_path):
-    made = encoder(tmp_path / "llm", pooling={**SHARED, "learned": True})
-    assert open_encoder(made, CPU).reasoner.share.sigmoid().item() == pytest.approx(0.3)
+    base = encoder(tmp_path / "llm", pooling={**SHARED, "learned": True})
+    assert open_encoder(base, CPU).reasoner.share.sigmoid().item() == pytest.approx(0.3)
     step = build("step", {"use": "contrast", "steps": 5, "batch_size": 10, "learning_rate": 1e-1, "loss": "info-nce"})
-    trained = step.run(corpus(), made, context(tmp_path / "lrcl"))
+    trained = step.run(corpus(), base, context(tmp_path / "lrcl"))
     model = open_encoder(trained, CPU)
     assert abs(model.reasoner.share.sigmoid().item() - 0.3) > 0.01
     prefix = model.prefix(model.tokens(model.tokenize(corpus().texts[:2])))
@@ -104,24 +104,24 @@ def test_hubs_take_the_targets_of_inner_products_and_not_those_of_centred_cosine
 
 
 def test_a_stage_says_how_far_it_moved_and_where_its_targets_point(tmp_path):
-    made, facts, ticks = encoder(tmp_path / "llm"), {}, []
+    base, facts, ticks = encoder(tmp_path / "llm"), {}, []
     table = {"use": "contrast", "steps": 4, "batch_size": 10, "learning_rate": 5e-3, "loss": "soft-target-detached"}
-    build("step", table).run(corpus(), made, context(tmp_path / "lrcl", ticks, facts))
+    build("step", table).run(corpus(), base, context(tmp_path / "lrcl", ticks, facts))
     assert facts["moved"] > 0 and 0 <= facts["final_own_first"] <= 1
     assert facts["chance_loss"] == pytest.approx(math.log(10)) and facts["final_loss"] > 0
     assert all({"loss", "temperature", "own_first"} <= tick.values.keys() for tick in ticks)
     still = {}
-    build("step", {**table, "learning_rate": 1e-12}).run(corpus(), made, context(tmp_path / "still", facts=still))
+    build("step", {**table, "learning_rate": 1e-12}).run(corpus(), base, context(tmp_path / "still", facts=still))
     assert still["moved"] < 1e-6
 
 
 def test_the_temperature_moves_by_its_own_rate_and_stays_positive(tmp_path):
-    made = encoder(tmp_path / "llm")
+    base = encoder(tmp_path / "llm")
     ends = {}
     for name, more in {"log": {}, "frozen": {"temperature_learning_rate": 1e-12}}.items():
         ticks = []
         table = {"use": "contrast", "steps": 6, "batch_size": 10, "learning_rate": 1e-9, "loss": "info-nce", **more}
-        build("step", table).run(corpus(), made, context(tmp_path / name, ticks))
+        build("step", table).run(corpus(), base, context(tmp_path / name, ticks))
         ends[name] = ticks[-1].values["temperature"]
     assert ends["frozen"] == pytest.approx(0.05, rel=1e-4)
     assert abs(math.log(ends["log"] / 0.05)) > 0.01
@@ -134,11 +134,11 @@ def test_neighbours_as_views_bring_neighbours_together(tmp_path, trained):
     bought = np.tile(np.arange(24, dtype=np.int32), 3)
     training = type(items.training)(bought, np.arange(0, len(bought) + 1, 2, dtype=np.int64))
     items = type(items)(**{**vars(items), "training": training, "user_keys": tuple(map(str, range(36)))})
-    made = encoder(tmp_path / "llm", pooling=SHARED)
+    base = encoder(tmp_path / "llm", pooling=SHARED)
     table = {"use": "contrast", "views": "neighbours", "trained": trained, "steps": 40, "batch_size": 24}
     loss = {"use": "info-nce", "similarity": "centred-cosine", "initial_temperature": 0.2}
     step = build("step", {**table, "learning_rate": 5e-3, "loss": loss})
-    after = step.run(items, made, context(tmp_path / "run"))
+    after = step.run(items, base, context(tmp_path / "run"))
 
     def ranks(encoder):
         model = open_encoder(encoder, CPU)
@@ -148,6 +148,6 @@ def test_neighbours_as_views_bring_neighbours_together(tmp_path, trained):
         own = scores[torch.arange(24), torch.arange(24) ^ 1]
         return float((scores > own.unsqueeze(1)).float().sum(1).mean())
 
-    assert ranks(after) < ranks(made) - 4
+    assert ranks(after) < ranks(base) - 4
     adapters = list(after.folder.glob("adapter*"))
     assert bool(adapters) == (trained == "all")

@@ -114,11 +114,11 @@ def test_all_equal_vectors_are_chance_and_no_error(tmp_path, shop):
 def test_the_step_may_see_validation_and_notes_what_it_measured(tmp_path, shop):
     step, facts = build("step", "measure-alignment"), {}
     assert step.data_access == "validation" and not step.leaks
-    made = step.run(*shop, vectors(tmp_path / "v", planted(1)), context(tmp_path / "run", facts=facts))
-    assert facts == made.values
+    measured = step.run(*shop, vectors(tmp_path / "v", planted(1)), context(tmp_path / "run", facts=facts))
+    assert facts == measured.values
     (tmp_path / "saved").mkdir()
-    made.save(tmp_path / "saved")
-    assert Alignment.load(tmp_path / "saved") == made
+    measured.save(tmp_path / "saved")
+    assert Alignment.load(tmp_path / "saved") == measured
 
 
 @pytest.mark.parametrize("dimensions", [4, 16])

@@ -49,8 +49,8 @@ def test_whatever_rollouts_rank_the_planted_neighbours_come_together(
     watched = Watched(tmp_path / "run")
     trained = settings.run(corpus, encoder, watched.context())
 
-    def neighbours_first(made: Encoder) -> float:
-        model = open_encoder(made, Machine(device="cpu"))
+    def neighbours_first(tuned: Encoder) -> float:
+        model = open_encoder(tuned, Machine(device="cpu"))
         with torch.no_grad():
             vectors = model.embed(model.tokens(model.tokenize(corpus.texts)))
         units = torch.nn.functional.normalize(vectors - vectors.mean(0), dim=1)
@@ -169,9 +169,9 @@ def test_under_mean_pooling_a_warning_says_that_the_thought_has_no_lever(corpus:
     notes = {}
     for pooling in ("mean", "text-and-thought"):
         table = {"use": "llm", "backbone": {"use": "tiny", "hidden": 32, "vocabulary": 300}, "pooling": pooling}
-        made = build("step", table).run(long, Watched(tmp_path / pooling).context())  # type: ignore[attr-defined]
+        tuned = build("step", table).run(long, Watched(tmp_path / pooling).context())  # type: ignore[attr-defined]
         watched = Watched(tmp_path / f"run-{pooling}")
-        settings_of(steps=1).run(long, made, watched.context())
+        settings_of(steps=1).run(long, tuned, watched.context())
         notes[pooling] = watched.notes
     assert float(notes["mean"]["lever"]) < 0.01 < 0.1 < float(notes["text-and-thought"]["lever"])
     assert (
