@@ -108,11 +108,11 @@ def test_weights_that_are_not_finite_reach_neither_checkpoint_nor_result(tmp_pat
 def test_rewards_and_gradients_of_crrl_that_are_not_finite_leave_the_checkpoint(
     owner: type, name: str, message: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    def spoilt(made: Any) -> Any:
+    def spoilt(computed: Any) -> Any:
         if name == "loss":
-            return replace(made, value=without_gradient(made.value))
-        made[1] = torch.nan
-        return made
+            return replace(computed, value=without_gradient(computed.value))
+        computed[1] = torch.nan
+        return computed
 
     monkeypatch.setattr("reaemb_bench.core.training.SECONDS", 0.0)
     made, step = encoder(tmp_path / "llm"), build("step", CRRL)
