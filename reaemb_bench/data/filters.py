@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Self
 
@@ -28,14 +27,14 @@ class DropUsersOfRareItems(Component):
 
     def apply(self, data: Interactions) -> Interactions:
         """Returns the rows of the users that remain."""
-
-        def once(frame: polars.DataFrame) -> polars.DataFrame:
+        frame, before = data.frame, -1
+        while before != frame.height:
+            before = frame.height
             # Window functions do not nest, so the item counts become a column first.
             counted = frame.with_columns(polars.len().over("item").alias("_held"))
             enough = polars.col("_held").min().over("user") >= self.item_minimum
-            return counted.filter(enough & (polars.len().over("user") >= self.user_minimum)).drop("_held")
-
-        return data.keep(_until_stable(data.frame, once), self.use)
+            frame = counted.filter(enough & (polars.len().over("user") >= self.user_minimum)).drop("_held")
+        return data.keep(frame, self.use)
 
 
 class KCore(Component):
@@ -48,12 +47,12 @@ class KCore(Component):
 
     def apply(self, data: Interactions) -> Interactions:
         """Returns the rows between the users and items that remain."""
-
-        def once(frame: polars.DataFrame) -> polars.DataFrame:
-            user_stays = polars.len().over("user") >= self.user_minimum
-            return frame.filter(user_stays & (polars.len().over("item") >= self.item_minimum))
-
-        return data.keep(_until_stable(data.frame, once), self.use)
+        enough = polars.len().over("user") >= self.user_minimum
+        enough &= polars.len().over("item") >= self.item_minimum
+        frame, before = data.frame, -1
+        while before != frame.height:
+            before, frame = frame.height, frame.filter(enough)
+        return data.keep(frame, self.use)
 
 
 class MinimumRating(Component):
@@ -105,9 +104,3 @@ class Years(Component):
         if self.last is not None:
             stays &= polars.col("timestamp") < start(self.last + 1)
         return data.keep(data.frame.filter(stays), self.use)
-
-
-def _until_stable(frame: polars.DataFrame, once: Callable[[polars.DataFrame], polars.DataFrame]) -> polars.DataFrame:
-    while (smaller := once(frame)).height < frame.height:
-        frame = smaller
-    return frame

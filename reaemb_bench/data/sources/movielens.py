@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import Field as Setting
+
 from reaemb_bench.core.component import Component, NotHashed
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import is_file, sha256_of, write_atomically
@@ -19,7 +21,11 @@ from reaemb_bench.data.interactions import About, Attributes, Interactions, Remo
 from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, MalformedLimit, lines, read_delimited
 from reaemb_bench.data.text import plain_text
 
-_OF_RELEASE = NotHashed("fingerprint hashes the two files in it that are read")
+ReleasePath = Annotated[
+    Path,
+    NotHashed("fingerprint hashes the two files in it that are read"),
+    Setting(description="Folder with the files of ratings and of movies, or the zip file that holds them."),
+]
 _INSTRUCTION = "The movie has the following attributes:"
 _FIELDS = {
     "user": Field("text", required=True),
@@ -149,11 +155,10 @@ def read_original_movies(text: str) -> Movies:
 class MovieLensFiles(Component):
     """The settings of sources that read a release of MovieLens; a release adds its layout and its terms."""
 
-    suffix: ClassVar[Literal["dat", "csv"]]
+    suffix: ClassVar[Literal["dat", "csv"]] = "csv"
     about: ClassVar[About]
 
-    path: Annotated[Path, _OF_RELEASE]
-    """Folder that holds the files of ratings and of movies, or the zip file in which they are published."""
+    path: ReleasePath
     malformed_limit: MalformedLimit = MALFORMED_LIMIT
 
     def identity(self) -> dict[str, Any]:
@@ -213,8 +218,7 @@ class MovieLens1M(MovieLensFiles):
     suffix: ClassVar[Literal["dat", "csv"]] = "dat"
     about: ClassVar[About] = _about("1m", "no redistribution")
 
-    path: Annotated[Path, _OF_RELEASE] = Path("data/ml-1m")
-    """Folder with ratings.dat and movies.dat, or the zip file that holds them."""
+    path: ReleasePath = Path("data/ml-1m")
 
 
 class MovieLens20M(MovieLensFiles):
@@ -223,11 +227,9 @@ class MovieLens20M(MovieLensFiles):
     Movies without a line of their own keep their ratings and are called by their key.
     """
 
-    suffix: ClassVar[Literal["dat", "csv"]] = "csv"
     about: ClassVar[About] = _about("20m", "redistribution under the same terms")
 
-    path: Annotated[Path, _OF_RELEASE] = Path("data/ml-20m")
-    """Folder with ratings.csv and movies.csv, or the zip file that holds them."""
+    path: ReleasePath = Path("data/ml-20m")
 
 
 class MovieLens32M(MovieLensFiles):
@@ -237,8 +239,6 @@ class MovieLens32M(MovieLensFiles):
     memory at once.
     """
 
-    suffix: ClassVar[Literal["dat", "csv"]] = "csv"
     about: ClassVar[About] = _about("32m", "redistribution under the same terms")
 
-    path: Annotated[Path, _OF_RELEASE] = Path("data/ml-32m")
-    """Folder with ratings.csv and movies.csv, or the zip file that holds them."""
+    path: ReleasePath = Path("data/ml-32m")
