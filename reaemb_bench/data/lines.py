@@ -47,14 +47,14 @@ T = TypeVar("T")
 class Field:
     """A field to read from each line.
 
-    kind: text (a number becomes its digits), texts (a list; one text becomes a list, lists within lists are opened),
-    parts (the same, and objects are kept as JSON text), whole (an integer), number (finite), decimal (a finite number
-    as text, so that it keeps all its digits), date (text of the form `form`, read as whole seconds since 1970 in UTC),
-    or json (anything; lists and objects are kept as JSON text). required: a line without it, or with null, is
-    malformed. unit: of a whole number that is a time; a line with an implausible time is malformed.
+    kind: text (a number becomes its digits), json (anything; lists and objects are kept as JSON text), parts (a list of
+    such texts; one value becomes a list, lists within lists are opened), whole (an integer), number (finite), decimal
+    (a finite number as text, so that it keeps all its digits) or date (text of the form `form`, read as whole seconds
+    since 1970 in UTC). required: a line without it, or with null, is malformed. unit: of a whole number that is a time;
+    a line with an implausible time is malformed.
     """
 
-    kind: Literal["text", "texts", "parts", "whole", "number", "decimal", "date", "json"]
+    kind: Literal["text", "json", "parts", "whole", "number", "decimal", "date"]
     required: bool = False
     unit: TimeUnit | None = None
     form: str = "%Y-%m-%d %H:%M:%S"
@@ -66,8 +66,7 @@ class Field:
             return f"date of the form {self.form} after 1970"
         if self.unit:
             return f"time in {'seconds' if self.unit == 's' else self.unit} after 1970"
-        names = {"whole": "whole number", "texts": "list of texts", "json": "JSON value", "decimal": "number"}
-        return names.get(self.kind, self.kind)
+        return {"whole": "whole number", "decimal": "number"}.get(self.kind, self.kind)
 
     @property
     def bounds(self) -> tuple[int, int] | None:
@@ -91,12 +90,10 @@ class Field:
 
     def _converted(self, kind: str, value: Any) -> Any:
         """A JSON value that is not null as this kind; None if it is of another."""
-        if kind in ("texts", "parts"):
-            if isinstance(value, list | tuple):
-                parts = [self._converted(kind, part) for part in value if part is not None]
-                return None if None in parts else [text for part in parts for text in part]
-            text = self._converted("json" if kind == "parts" else "text", value)
-            return None if text is None else [text]
+        if kind == "parts":
+            if not isinstance(value, list | tuple):
+                return [self._converted("json", value)]
+            return [text for part in value if part is not None for text in self._converted(kind, part)]
         if kind == "date":
             try:
                 moment = datetime.strptime(value, self.form)
@@ -222,7 +219,7 @@ def read_json_lines(
     for name, field in fields.items():
         raw = column = polars.col(name)
         raw_schema[name] = {"whole": polars.Int64(), "number": polars.Float64()}.get(field.kind, polars.String())
-        if field.kind in ("texts", "parts"):
+        if field.kind == "parts":
             raw_schema[name] = polars.List(polars.String)
             column = raw.list.drop_nulls()
             doubts.append(raw.list.eval(polars.element().str.contains(_NOT_TEXT)).list.any())
