@@ -92,11 +92,11 @@ class Interactions:
 
     def keep(self, frame: polars.DataFrame, reason: str) -> Interactions:
         """Returns the same data with the rows of `frame` alone; what is gone is counted under `reason`."""
-        gone = [self.frame.height - frame.height]
-        gone += [self.frame[key].n_unique() - frame[key].n_unique() if gone[0] else 0 for key in ("user", "item")]
+        rows = self.frame.height - frame.height
+        users, items = (self.frame[key].n_unique() - frame[key].n_unique() if rows else 0 for key in ("user", "item"))
         before = self.removed.get(reason, Removed())
-        counts = Removed(*(earlier + now for earlier, now in zip(before, gone, strict=True)))
-        return replace(self, frame=frame, removed={**self.removed, reason: counts})
+        gone = Removed(before.interactions + rows, before.users + users, before.items + items)
+        return replace(self, frame=frame, removed={**self.removed, reason: gone})
 
 
 def without_duplicates(data: Interactions) -> Interactions:

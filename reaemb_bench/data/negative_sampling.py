@@ -62,6 +62,5 @@ def _by_rejection(rows: Int64, known: Int64, items: int, count: int, rng: np.ran
 
 
 def _among(codes: Int64, known: Int64) -> npt.NDArray[np.bool_]:
-    places = np.minimum(np.searchsorted(known, codes), len(known) - 1)
-    result: npt.NDArray[np.bool_] = known[places] == codes
+    result: npt.NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, codes), len(known) - 1)] == codes
     return result

@@ -181,12 +181,12 @@ def assemble(
 
 def sorted_keys(keys: list[str]) -> list[str]:
     """Returns keys in an order that reads numbers as numbers ("9" before "10") and depends only on the keys."""
-    split = re.compile(r"([0-9]+)").split
 
     def natural(key: str) -> tuple[list[str | tuple[int, str]], str]:
-        parts: list[str | tuple[int, str]] = [*split(key)]
+        words = re.split(r"([0-9]+)", key)
+        parts: list[str | tuple[int, str]] = [*words]
         # Of two numbers the longer one is larger; numbers of thousands of digits cannot be converted.
-        parts[1::2] = [(len(digits), digits) for digits in (part.lstrip("0") for part in split(key)[1::2])]
+        parts[1::2] = [(len(digits), digits) for digits in (word.lstrip("0") for word in words[1::2])]
         # The key itself comes last, because "07" and "7" are different keys.
         return parts, key
 
@@ -199,11 +199,10 @@ def draw_candidates(users: Int64, touched: Sequences, items: int, wanted: int, s
     touched: all interactions of all users. The result is (len(users), c) item numbers, drawn uniformly, where c is
     `wanted`, or fewer if some user has touched so much that fewer items are left: all rows have the same number.
     """
-    rng = np.random.default_rng(seed)
     # A sort is several times faster than np.unique, which hashes.
     pairs = np.sort(touched.owners * items + touched.items)
     pairs = pairs[np.diff(pairs, prepend=-1) > 0]
-    return draw_unknown(users, pairs, items, wanted, rng)
+    return draw_unknown(users, pairs, items, wanted, np.random.default_rng(seed))
 
 
 def fingerprint(corpus: Corpus, validation_targets: ValidationTargets, test_targets: TestTargets) -> str:

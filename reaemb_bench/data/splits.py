@@ -25,7 +25,7 @@ class LeaveLastTwo(Component):
         count = polars.len().over("user")
         from_end = count - polars.int_range(polars.len()).over("user")
         wanted = {"training": (count < 3) | (from_end > 2), "validation": from_end == 2, "test": from_end == 1}
-        return _divided(_in_time_order(data.frame, seed), wanted)
+        return _divided(data.frame, seed, wanted)
 
 
 class Temporal(Component):
@@ -77,25 +77,21 @@ class Temporal(Component):
             "between": position < history,
             "test": judged & (position == target),
         }
-        return _divided(_in_time_order(data.frame, seed), wanted)
+        return _divided(data.frame, seed, wanted)
 
 
-def _in_time_order(frame: polars.DataFrame, seed: int) -> polars.DataFrame:
-    """Each user's rows in the order of time, those of equal time in random order."""
+def _divided(frame: polars.DataFrame, seed: int, wanted: dict[str, polars.Expr]) -> SplitInteractions:
+    """Each row goes to the first part that wants it, and to `after` if none does.
+
+    Conditions see each user's rows in the order of time, those of equal time in random order.
+    """
     # Drawn by row, not by item, so that exchanging held-out items moves no training row.
     shuffled = np.random.default_rng(seed).permutation(frame.height)
     # The order of users does not matter if each one's rows are together, and numbers are quicker to compare than keys.
     number = polars.col("user").cast(polars.Categorical).to_physical()
-    added = frame.with_columns(number.alias("_number"), polars.Series("_tie", shuffled))
-    return added.sort("_number", "timestamp", "_tie").drop("_number", "_tie")
-
-
-def _divided(ordered: polars.DataFrame, wanted: dict[str, polars.Expr]) -> SplitInteractions:
-    """Each row goes to the first part that wants it, and to `after` if none does."""
+    ordered = frame.with_columns(number.alias("_number"), polars.Series("_tie", shuffled))
+    ordered = ordered.sort("_number", "timestamp", "_tie").drop("_number", "_tie")
     names = [polars.when(condition).then(polars.lit(name)) for name, condition in wanted.items()]
     placed = ordered.with_columns(polars.coalesce(*names, polars.lit("after")).alias("_part"))
-    parts = {
-        name: placed.filter(polars.col("_part") == name).drop("_part")
-        for name in ("training", "validation", "test", "between", "after")
-    }
-    return SplitInteractions(**parts)
+    parts = ("training", "validation", "test", "between", "after")
+    return SplitInteractions(**{name: placed.filter(polars.col("_part") == name).drop("_part") for name in parts})

@@ -30,13 +30,11 @@ class Goodreads(ReviewFiles):
     """
 
     about: ClassVar[About] = About(
-        home="https://mengtingwan.github.io/data/goodreads.html",
-        licence="academic use only, no redistribution, no commercial use",
-        citation=(
-            "Mengting Wan, Julian McAuley, Item Recommendation on Monotonic Behavior Chains, RecSys 2018; "
-            "Mengting Wan, Rishabh Misra, Ndapa Nakashole, Julian McAuley, Fine-Grained Spoiler Detection from "
-            "Large-Scale Review Corpora, ACL 2019"
-        ),
+        "https://mengtingwan.github.io/data/goodreads.html",
+        "academic use only, no redistribution, no commercial use",
+        "Mengting Wan, Julian McAuley, Item Recommendation on Monotonic Behavior Chains, RecSys 2018; "
+        "Mengting Wan, Rishabh Misra, Ndapa Nakashole, Julian McAuley, Fine-Grained Spoiler Detection from "
+        "Large-Scale Review Corpora, ACL 2019",
     )
 
     authors: Path | None = None

@@ -56,12 +56,10 @@ Movies = dict[str, Attributes]
 
 def _about(edition: str, redistribution: str) -> About:
     return About(
-        home=f"https://grouplens.org/datasets/movielens/{edition}/",
-        licence=f"GroupLens usage licence: research, no commercial use without permission, {redistribution}",
-        citation=(
-            "F. Maxwell Harper and Joseph A. Konstan (2015). The MovieLens Datasets: History and Context. "
-            "ACM Transactions on Interactive Intelligent Systems 5(4), 19:1-19:19. https://doi.org/10.1145/2827872"
-        ),
+        f"https://grouplens.org/datasets/movielens/{edition}/",
+        f"GroupLens usage licence: research, no commercial use without permission, {redistribution}",
+        "F. Maxwell Harper and Joseph A. Konstan (2015). The MovieLens Datasets: History and Context. "
+        "ACM Transactions on Interactive Intelligent Systems 5(4), 19:1-19:19. https://doi.org/10.1145/2827872",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -30,12 +31,10 @@ class Atomic(FileSource):
 
     version: ClassVar[int] = 2
     about: ClassVar[About] = About(
-        home="https://recbole.io/dataset_list.html",
-        licence="that of the data set which was brought into this form",
-        citation=(
-            "Wayne Xin Zhao et al. (2021). RecBole: Towards a Unified, Comprehensive and Efficient Framework for "
-            "Recommendation Algorithms. CIKM. https://doi.org/10.1145/3459637.3482016"
-        ),
+        "https://recbole.io/dataset_list.html",
+        "that of the data set which was brought into this form",
+        "Wayne Xin Zhao et al. (2021). RecBole: Towards a Unified, Comprehensive and Efficient Framework for "
+        "Recommendation Algorithms. CIKM. https://doi.org/10.1145/3459637.3482016",
     )
 
     path: Annotated[Path, NotHashed("fingerprint hashes the two files in it that are read")]
@@ -171,10 +170,7 @@ def _require(file: Path, types: dict[str, str], column: str, setting: str, kind:
 
 
 def _number(cell: str, column: str) -> str:
-    try:
-        number = float(cell)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"'{column}' is not a number")
-    return as_text(number)
+    with suppress(ValueError):
+        if math.isfinite(number := float(cell)):
+            return as_text(number)
+    raise ValueError(f"'{column}' is not a number")
