@@ -13,7 +13,7 @@ from reaemb_bench.core.component import NotHashed
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import file_digests, is_file
 from reaemb_bench.core.machine import Machine
-from reaemb_bench.data.interactions import About, Attributes, Interactions, Removed, without_duplicates
+from reaemb_bench.data.interactions import SCHEMA, About, Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, MalformedLimit, lines, read_delimited
 from reaemb_bench.data.sources import FileSource
 from reaemb_bench.data.sources.table import OptionalColumn, attribute_labels, interactions_frame, require_column
@@ -87,19 +87,13 @@ class Atomic(FileSource):
         interactions, descriptions = self._pair
         bad_rows, bad_items = (BadLines(file, self.malformed_limit) for file in self._pair)
         types = _types(interactions)
-        fields = {
-            "user": Field("text", required=True),
-            "item": Field("text", required=True),
-            "timestamp": Field("decimal", required=True),
-            "rating": Field("number"),
-        }
-        columns = {role: getattr(self, role) for role in fields if getattr(self, role)}
+        kinds = {"timestamp": Field("decimal", required=True), "rating": Field("number")}
+        columns = {role: getattr(self, role) for role in SCHEMA if role not in kinds or getattr(self, role)}
         for role, column in columns.items():
-            _require(interactions, types, column, role, "token" if fields[role].kind == "text" else "float")
-        wanted = {column: fields[role] for role, column in columns.items()}
-        read = read_delimited(interactions, tuple(types), wanted, "\t", True, bad_rows)
-        times, ratings = (read[column] if column else None for column in (self.timestamp, self.rating))
-        frame, unit = interactions_frame(interactions, read[self.user], read[self.item], times, ratings)
+            _require(interactions, types, column, role, "float" if role in kinds else "token")
+        fields = {column: kinds.get(role, Field("text", required=True)) for role, column in columns.items()}
+        read = read_delimited(interactions, tuple(types), fields, "\t", True, bad_rows)
+        frame, unit = interactions_frame(interactions, {role: read[column] for role, column in columns.items()})
 
         types = _types(descriptions)
         _require(descriptions, types, self.item, "item", "token")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -83,10 +83,9 @@ class Table(FileSource):
         """Returns all interactions and item attributes. Raises UserError naming file, column and cure."""
         rows = read_table(self.interactions, self.interactions_format, self.separator, self.quote, "interactions")
         descriptions = read_table(self.items, self.items_format, self.separator, self.quote, "items")
-        user, item = (rows.column(getattr(self, role), f"source.{role}") for role in ("user", "item"))
-        times = rows.column(self.timestamp, "source.timestamp") if self.timestamp else None
-        ratings = rows.column(self.rating, "source.rating") if self.rating else None
-        frame, unit = interactions_frame(rows.file, keys(user), keys(item), times, ratings, self.time_format)
+        wanted = {role: getattr(self, role) for role in SCHEMA if role in ("user", "item") or getattr(self, role)}
+        columns = {role: rows.column(name, f"source.{role}") for role, name in wanted.items()}
+        frame, unit = interactions_frame(rows.file, columns, self.time_format)
         frame = frame.drop_nulls(["user", "item"])
         if frame.is_empty():
             raise UserError(f"{rows.file}: every row lacks '{self.user}' or '{self.item}'; name other columns")
@@ -98,7 +97,7 @@ class Table(FileSource):
             attributes = {label: attribute_text(label, row.get(column)) for label, column in labels.items()}
             items.setdefault(as_text(row.get(self.item_key)), attributes)
         removed = {
-            "rows without user or item": Removed(interactions=len(user) - frame.height),
+            "rows without user or item": Removed(interactions=len(rows.content) - frame.height),
             "repeated items": Removed(items=len(descriptions.content) - len(items)),
         }
         items.pop("", None)
@@ -112,29 +111,25 @@ class Table(FileSource):
 
 
 def interactions_frame(
-    file: Path,
-    user: polars.Series,
-    item: polars.Series,
-    time: polars.Series | None,
-    rating: polars.Series | None,
-    time_format: str = "",
+    file: Path, columns: Mapping[str, polars.Series], time_format: str = ""
 ) -> tuple[polars.DataFrame, Unit]:
-    """Returns rows of these columns, and the unit of their times; without times the order of the file counts.
+    """Returns rows of columns by role, and the unit of their times; without times the order of the file counts.
 
     Raises UserError at the first value that is not a time or not a rating.
     """
     unit: Unit = "position"
-    times = polars.int_range(len(user), dtype=polars.Int64, eager=True)
-    if time is not None:
-        times, unit = whole_times(time, file, time_format)
-    ratings = None
-    if rating is not None:
-        ratings = rating.cast(polars.Float64, strict=False)
-        wrong = (ratings.is_null() & rating.is_not_null()) | ratings.is_infinite()
-        refuse_first(rating, wrong, file, "a number; correct it or choose another column")
+    times, ratings = polars.int_range(len(columns["user"]), dtype=polars.Int64, eager=True), None
+    if "timestamp" in columns:
+        times, unit = whole_times(columns["timestamp"], file, time_format)
+    if "rating" in columns:
+        written = columns["rating"]
+        ratings = written.cast(polars.Float64, strict=False)
+        wrong = (ratings.is_null() & written.is_not_null()) | ratings.is_infinite()
+        refuse_first(written, wrong, file, "a number; correct it or choose another column")
         ratings = ratings.fill_nan(None)
-    columns = {"user": user, "item": item, "timestamp": times, "rating": ratings}
-    return polars.DataFrame(columns, schema_overrides=SCHEMA), unit
+    user, item = keys(columns["user"]), keys(columns["item"])
+    rows = {"user": user, "item": item, "timestamp": times, "rating": ratings}
+    return polars.DataFrame(rows, schema_overrides=SCHEMA), unit
 
 
 def attribute_labels(file: Path, columns: Collection[str], title: str, attributes: tuple[str, ...]) -> dict[str, str]:
