@@ -246,15 +246,16 @@ def diff(
     if steps[0] != steps[1]:
         own = [[step for step in mine if step not in other] for mine, other in (steps, steps[::-1])]
         table.add_row("steps", *(escape(", ".join(names) or "—") for names in (own if any(own) else steps)))
-    for setting in runs.changed_settings(before, after):
-        table.add_row(*(escape(str(value)) for value in (setting.path, setting.first, setting.second)))
+    for path, values in runs.changed_settings(before, after).items():
+        table.add_row(*(escape(str(value)) for value in (path, *values)))
     show(table if table.row_count else "none differs")
 
     say("\nResults" if before.seeds == after.seeds else "\nResults of the first seeds", style="bold")
     table, pairs = plain_table("step", "A", "B", "why"), runs.paired_results(before, after)
-    for pair in pairs:
-        keys = ["—" if key is None else key[:KEY_CHARACTERS] for key in (pair.first, pair.second)]
-        table.add_row(escape(pair.step), *keys, "[dim]the same[/]" if pair.same else escape(runs.reasons(pair, store)))
+    for step, pair in pairs.items():
+        keys = ["—" if key is None else key[:KEY_CHARACTERS] for key in pair]
+        why = "[dim]the same[/]" if pair[0] == pair[1] else escape(runs.reasons(pair, store))
+        table.add_row(escape(step), *keys, why)
     show(table)
     for change, names in runs.changed_circumstances(pairs, store).items():
         say(f"{change} ({', '.join(names)})")

@@ -5,34 +5,28 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
+
 from reaemb_bench import __version__
+from reaemb_bench.core import machine as environment
 from reaemb_bench.core.artifacts import Corpus, Encoder, Vectors
 from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.distributed import broadcast, is_first
-from reaemb_bench.core.errors import ArrayError, NotFiniteError, UserError, is_out_of_memory
-from reaemb_bench.core.machine import (
-    Machine,
-    circumstances,
-    forget_peak_memory,
-    git_state,
-    peak_memory,
-    repeatable,
-    versions,
-)
+from reaemb_bench.core.errors import ArrayError, NotFiniteError, UserError, check_rows, is_out_of_memory
+from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.plan import Job, Plan, check_unchanged, needed_jobs
 from reaemb_bench.core.plugins import room_code
 from reaemb_bench.core.store import PROGRESS_FILE, Store, save_checksummed
-from reaemb_bench.core.vector_facts import vector_facts
 
 T = TypeVar("T")
 
+SAMPLE = 2_048
+"""Most vectors that are measured: every n-th item's, so that the same vectors always give the same facts."""
 _LONGEST_REASON = 160
-
 _NOTHING_LEFT = [-1, 0]
 
 
@@ -97,34 +91,46 @@ def execute(planned: Plan, store: Store, machine: Machine, watch: Watch) -> None
 
     If several processes run the recipe, all of them call this; process 0 alone watches and writes.
     """
+    # What process 0 broadcasts to call the others to a step: its number, and the start of its key as a check.
+    calls = [[number, int(job.key[:15], 16)] for number, job in enumerate(planned.jobs)]
     if not is_first():
-        _assist(planned, store, machine)
+        while (call := broadcast(*_NOTHING_LEFT)) != _NOTHING_LEFT:
+            if call not in calls:
+                raise UserError(
+                    "this process reads another recipe or other data than process 0; give all hosts the same"
+                )
+            job = planned.jobs[call[0]]
+            with store.guarding(f"step '{job.name}'", job.input_keys):
+                _run(job, store, machine, lambda _: None, lambda _: None)
         return
-    cached = frozenset(job.key for job in planned.jobs if store.has(job.key))
+    stored = [(job, store.manifest(job.key)) for job in planned.jobs if store.has(job.key)]
     needed = needed_jobs(planned, store)
-    changed = {job.name: other_code(job, store.manifest(job.key)) for job in planned.jobs if job.key in cached}
-    steps = ", ".join(f"{name} ({code})" for name, code in changed.items() if code)
-    notes = [f"cached results of other code are used: {steps}; another --store computes them again"] if steps else []
     precision = machine.precision_name()
-    others = [
-        f"{job.name} ({computed})"
-        for job in planned.jobs
-        if job.key in cached and (computed := computed_precision(job, store.manifest(job.key))) not in ("", precision)
+    unlike = {
+        "other code": [(job.name, other_code(job, manifest)) for job, manifest in stored],
+        f"another precision than {precision}": [
+            (job.name, computed)
+            for job, manifest in stored
+            if (computed := computed_precision(job, manifest)) != precision
+        ],
+    }
+    notes = [
+        f"cached results of {what} are used: {steps}; another --store computes them again"
+        for what, of_steps in unlike.items()
+        if (steps := ", ".join(f"{name} ({text})" for name, text in of_steps if text))
     ]
-    if others:
-        notes.append(
-            f"cached results of another precision than {precision} are used: {', '.join(others)}; "
-            "another --store computes them again"
-        )
-    watch(Planned(planned, cached, needed, tuple(notes)))
-    for job in planned.jobs:
+    watch(Planned(planned, frozenset(job.key for job, _ in stored), needed, tuple(notes)))
+    for job, call in zip(planned.jobs, calls, strict=True):
         if job.key in needed:
-            with _disk_errors_named(job, store), store.computing_alone(job.key, partial(_wait, job, watch)):
+            with (
+                store.guarding(f"step '{job.name}'", job.input_keys),
+                store.computing_alone(job.key, lambda owner, job=job: watch(Waiting(job, owner))),  # type: ignore[misc]
+            ):
                 # Another process may have finished it while this one waited for the lock.
                 if not store.has(job.key):
                     watch(Started(job))
                     if job.step.distributed:
-                        broadcast(*_call(planned, job))
+                        broadcast(*call)
                     _compute(planned, job, store, machine, watch)
                     watch(Finished(job, store.manifest(job.key), cached=False))
                     continue
@@ -150,40 +156,9 @@ def computed_precision(job: Job, manifest: Mapping[str, Any]) -> str:
     return precision if uses_model and precision != "auto" else ""
 
 
-def _wait(job: Job, watch: Watch, owner: str) -> None:
-    watch(Waiting(job, owner))
-
-
-def _assist(planned: Plan, store: Store, machine: Machine) -> None:
-    """Do this process's share of each step that process 0 calls; its results are written by process 0."""
-    while (call := broadcast(*_NOTHING_LEFT)) != _NOTHING_LEFT:
-        job = planned.jobs[call[0]] if call[0] < len(planned.jobs) else None
-        if job is None or _call(planned, job) != call:
-            raise UserError("this process reads another recipe or other data than process 0; give all hosts the same")
-        with _disk_errors_named(job, store):
-            inputs = _inputs(job, store)
-            if job.context is not None:
-                inputs[job.context] = Context(job.seed or 0, machine, _ignore, _ignore, store.scratch(job.key))
-            _run(job, inputs, machine)
-
-
-def _call(planned: Plan, job: Job) -> list[int]:
-    """What process 0 broadcasts to call the others to a step: its number, and the start of its key as a check."""
-    return [planned.jobs.index(job), int(job.key[:15], 16)]
-
-
-def _ignore(_: object) -> None:
-    """Takes the reports that process 0 alone passes on."""
-
-
-def _disk_errors_named(job: Job, store: Store) -> AbstractContextManager[None]:
-    return store.guarding(f"step '{job.name}'", [key for _, key in job.inputs.values()])
-
-
 def _compute(planned: Plan, job: Job, store: Store, machine: Machine, watch: Watch) -> None:
     """Run one step and put its artefacts, its curve and its manifest into the store."""
     check_unchanged(planned, job)
-    inputs = _inputs(job, store)
     facts: dict[str, float | int | str] = {}
     curve: list[str] = []
 
@@ -193,12 +168,7 @@ def _compute(planned: Plan, job: Job, store: Store, machine: Machine, watch: Wat
             curve.append(json.dumps(point) + "\n")
         watch(Progressed(job, progress))
 
-    if job.context is not None:
-        inputs[job.context] = Context(job.seed or 0, machine, report, facts.update, store.scratch(job.key))
-    forget_peak_memory()
-    begun = time.perf_counter()
-    artifacts = _run(job, inputs, machine)
-    seconds, memory = time.perf_counter() - begun, peak_memory()
+    inputs, artifacts, cost = _run(job, store, machine, report, facts.update)
     if tuple(type(artifact) for artifact in artifacts) != job.makes:
         returned = [type(artifact).__name__ for artifact in artifacts]
         declared = [artifact.__name__ for artifact in job.makes]
@@ -219,25 +189,32 @@ def _compute(planned: Plan, job: Job, store: Store, machine: Machine, watch: Wat
         manifest = {
             "step": job.name,
             "identity": job.identity,
-            "seconds": seconds,
-            **memory,
+            **cost,
             "facts": facts,
-            "versions": versions(),
+            "versions": environment.versions(),
             "code": room_code(job.step),
-            "machine": circumstances(machine),
-            "git": git_state(),
+            "machine": environment.circumstances(machine),
+            "git": environment.git_state(),
         }
         save_checksummed(draft, manifest)
 
 
-def _inputs(job: Job, store: Store) -> dict[str, Any]:
-    return {parameter: store.load(key, artifact) for parameter, (artifact, key) in job.inputs.items()}
-
-
-def _run(job: Job, inputs: Mapping[str, Any], machine: Machine) -> tuple[Any, ...]:
+def _run(
+    job: Job,
+    store: Store,
+    machine: Machine,
+    report: Callable[[Progress], None],
+    note: Callable[[Mapping[str, float | int | str]], None],
+) -> tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]:
+    """What a step was given, what it returned, and what that took: seconds and memory."""
+    inputs: dict[str, Any] = {parameter: store.load(key, artifact) for parameter, (artifact, key) in job.inputs.items()}
+    if job.context is not None:
+        inputs[job.context] = Context(job.seed or 0, machine, report, note, store.scratch(job.key))
+    environment.forget_peak_memory()
+    begun = time.perf_counter()
     try:
-        with repeatable(machine), _culprits_named(job, inputs):
-            artifacts = job.step.run(**inputs)  # type: ignore[attr-defined]
+        with environment.repeatable(machine), _culprits_named(job, inputs):
+            returned = job.step.run(**inputs)  # type: ignore[attr-defined]
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -246,7 +223,8 @@ def _run(job: Job, inputs: Mapping[str, Any], machine: Machine) -> tuple[Any, ..
             f"step '{job.name}' ran out of memory ({reason}); lower --micro-batch or the step's batch_size, or choose "
             "a smaller model"
         ) from error
-    return artifacts if isinstance(artifacts, tuple) else (artifacts,)
+    cost = {"seconds": time.perf_counter() - begun, **environment.peak_memory()}
+    return inputs, returned if isinstance(returned, tuple) else (returned,), cost
 
 
 @contextmanager
@@ -260,6 +238,33 @@ def _culprits_named(job: Job, inputs: Mapping[str, Any]) -> Iterator[None]:
         raise error.naming(job.name, keys) from None
     except ArrayError as error:
         raise UserError(f"step '{job.name}': {error}") from None
+
+
+def vector_facts(vectors: Vectors) -> dict[str, float]:
+    """How far vectors (items, width) differ, by a sample of them.
+
+    mean_cosine: of all pairs of different items. effective_dimensions: the participation ratio of the centred
+    vectors, (sum of variances)^2 / sum of variances^2 over the principal axes, from 1 (a line) to the width; 0 where
+    all are equal. Raises NotFiniteError where a vector, inside or outside of the sample, is not finite.
+    """
+    step, first, kept = max(1, -(-vectors.items // SAMPLE)), 0, []
+    for block in vectors.blocks():
+        check_rows("vector", block, first, cure="train what made them with a lower learning rate, or in float32")
+        kept.append(block[-first % step :: step].astype(np.float64))
+        first += len(block)
+    sample = np.concatenate(kept)
+    norms = np.linalg.norm(sample, axis=1, keepdims=True)
+    units = sample / np.where(norms > 0, norms, 1)
+    total = np.square(units.sum(axis=0)).sum() - np.square(units).sum()
+    centred = sample - sample.mean(axis=0)
+    # Neither trace nor norm needs the axes themselves.
+    scatter = centred.T @ centred if centred.shape[1] < len(centred) else centred @ centred.T
+    squares = float(np.square(scatter).sum())
+    return {
+        "mean_cosine": float(total / max(1, len(units) * (len(units) - 1))),
+        "effective_dimensions": float(np.trace(scatter)) ** 2 / squares if squares > 0 else 0.0,
+        "width": sample.shape[1],
+    }
 
 
 def fetch(planned: Plan, store: Store, artifact: type[T]) -> T | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -71,16 +72,14 @@ class Garbage:
 
 def inventory(store: Store) -> list[Stored]:
     """All whole results, newest first. Raises UserError if the record of a run cannot be read."""
-    users = _users(store)
-    results = []
+    users, results = _users(store), []
     for key in store.stored_keys():
         try:
             manifest = store.manifest(key)
             step, component = str(manifest["step"]), str(manifest["identity"]["step"]["use"])
         except (UserError, KeyError, TypeError):
             manifest, step, component = {}, "", "damaged"
-        _, created = _size_and_change(store.folder(key) / MANIFEST)
-        size, _ = _size_and_change(store.folder(key))
+        (_, created), (size, _) = (_size_and_change(store.folder(key) / name) for name in (MANIFEST, ""))
         inputs = tuple(inputs_of(manifest).values())
         results.append(Stored(key, step, component, created, size, inputs, tuple(users.get(key, ()))))
     return sorted(results, key=lambda stored: (stored.created, stored.key), reverse=True)
@@ -95,36 +94,34 @@ def _users(store: Store) -> dict[str, list[Run]]:
     return users
 
 
+def _size_and_change(path: Path) -> tuple[int, float]:
+    """Bytes of a file or of all files below a folder, and when any was last written; what vanishes meanwhile is 0."""
+    size, changed = 0, 0.0
+    for file in (path, *path.rglob("*")):
+        with suppress(OSError):
+            state = file.lstat()
+            size += state.st_size if file.is_file() else 0
+            changed = max(changed, state.st_mtime)
+    return size, changed
+
+
 def key_from(store: Store, start: str) -> str:
     """The one key in the store that begins with `start`. Raises UserError."""
     keys = [key for key in store.stored_keys() if key.startswith(start)] if len(start) >= _LEAST_CHARACTERS else []
-    if len(keys) == 1:
-        return keys[0]
-    if keys:
+    if len(keys) > 1:
         raise UserError(f"'{start}' begins the keys of {len(keys)} results: {', '.join(keys)}")
-    raise UserError(
-        f"{store.root} holds no result whose key begins with '{start}' (at least {_LEAST_CHARACTERS} characters); "
-        "`store ls` names all"
-    )
+    if not keys:
+        raise UserError(
+            f"{store.root} holds no result whose key begins with '{start}' (at least {_LEAST_CHARACTERS} characters); "
+            "`store ls` names all"
+        )
+    return keys[0]
 
 
 def inputs_of(manifest: Mapping[str, Any]) -> dict[str, str]:
     """By parameter of the step, the key of the result it was given."""
     inputs: Mapping[str, str] = manifest.get("identity", {}).get("inputs", {})
     return {parameter: text.partition("/")[0] for parameter, text in inputs.items()}
-
-
-def _size_and_change(path: Path) -> tuple[int, float]:
-    """Bytes of a file or of all files below a folder, and when any was last written; what vanishes meanwhile is 0."""
-    size, changed = 0, 0.0
-    for file in (path, *path.rglob("*")):
-        try:
-            state = file.lstat()
-        except OSError:
-            continue
-        size += state.st_size if file.is_file() else 0
-        changed = max(changed, state.st_mtime)
-    return size, changed
 
 
 def find_garbage(
@@ -151,37 +148,23 @@ def find_garbage(
             reasons[key] = "unused, but young: of a run in progress, perhaps"
     waiting = list(reasons)
     while waiting:
-        for key in results[waiting.pop()].inputs:
-            if key in results and key not in reasons:
-                reasons[key] = "what others that stay were made from"
-                waiting.append(key)
-    pieces = [
-        Piece("result", store.folder(key), key, stored.size, stored)
-        for key, stored in results.items()
-        if key not in reasons
-    ]
-    pieces += [piece for piece in _leftovers(store, now - limit) if piece.key not in busy]
-    return Garbage(tuple(forgotten), tuple(pieces), Counter(reasons.values()))
+        sources = [key for key in results[waiting.pop()].inputs if key in results and key not in reasons]
+        reasons |= dict.fromkeys(sources, "what others that stay were made from")
+        waiting += sources
+    unused = {key: stored for key, stored in results.items() if key not in reasons}
+    pieces = [Piece("result", store.folder(key), key, stored.size, stored) for key, stored in unused.items()]
 
-
-def _leftovers(store: Store, before: float) -> list[Piece]:
-    """Folders that processes left when they died; checkpoints only if they were last written before that second."""
-    kinds: list[tuple[What, str]] = [
-        ("remains", "results"),
-        ("draft", "drafts"),
-        ("checkpoint", "partial"),
-        ("remains", TRASH),
-    ]
-    pieces = []
-    for what, parent in kinds:
+    # What processes left when they died; a checkpoint that was written lately may still be continued.
+    kinds: dict[str, What] = {"results": "remains", "drafts": "draft", "partial": "checkpoint", TRASH: "remains"}
+    for parent, what in kinds.items():
         for folder in sorted((store.root / parent).glob("*")):
-            key = None if parent == TRASH else folder.name.partition(".")[0]
+            of_key = None if parent == TRASH else folder.name.partition(".")[0]
             size, changed = _size_and_change(folder)
             whole = store.has(folder.name)
-            if (parent == "results" and whole) or (parent == "partial" and not whole and changed > before):
-                continue
-            pieces.append(Piece(what, folder, key, size))
-    return pieces
+            young = what == "checkpoint" and not whole and changed > now - limit
+            if not young and not (parent == "results" and whole) and of_key not in busy:
+                pieces.append(Piece(what, folder, of_key, size))
+    return Garbage(tuple(forgotten), tuple(pieces), Counter(reasons.values()))
 
 
 def delete(store: Store, garbage: Garbage) -> tuple[Piece, ...]:

@@ -35,6 +35,11 @@ class Job:
     context: str | None
     identity: Mapping[str, Any]
 
+    @property
+    def input_keys(self) -> list[str]:
+        """Keys of the results that the step is given."""
+        return [key for _, key in self.inputs.values()]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -62,9 +67,15 @@ def plan(recipe: Recipe, seed: int) -> Plan:
         for artifact in wants.values():
             if artifact not in makers:
                 raise RecipeError(f"needs {artifact.__name__}, which no earlier step makes", (name,))
-        _check_wall(recipe, name, step, {artifact: makers[artifact] for artifact in wants.values()})
+            if not step.leaks:
+                _check_wall(name, step, artifact, makers[artifact])
+        if step.leaks and not recipe.allow_leaks:
+            cure = "say allow_leaks = true at the top of the recipe"
+            raise RecipeError(f"'{step.use}' looks at held-out data on purpose; {cure}", (name,))
         inputs = {parameter: (artifact, makers[artifact].key) for parameter, artifact in wants.items()}
-        step_seed = _seed_of(recipe, seed, name, step)
+        embedder_seed = seed if recipe.embedder_seed is None else recipe.embedder_seed
+        seeds = {"data": recipe.data_seed, "embedder": embedder_seed, "recommender": seed}
+        step_seed = None if step.randomness == "none" else derive_seed(seeds[step.randomness], name)
         identity = {
             "step": step.identity(),
             "inputs": {parameter: f"{key}/{artifact.__name__}" for parameter, (artifact, key) in inputs.items()},
@@ -97,30 +108,17 @@ def signature(step: Step, name: str) -> tuple[dict[str, type], tuple[type, ...],
     return wants, makes, context
 
 
-def _check_wall(recipe: Recipe, name: str, step: Step, makers: Mapping[type, Job]) -> None:
+def _check_wall(name: str, step: Step, artifact: type, maker: Job) -> None:
     """Raise RecipeError if a step reads held-out data that it does not declare, directly or through a judge."""
-    if step.leaks:
-        if not recipe.allow_leaks:
-            cure = "say allow_leaks = true at the top of the recipe"
-            raise RecipeError(f"'{step.use}' looks at held-out data on purpose; {cure}", (name,))
-        return
-    if TestTargets in makers and step.data_access != "test":
-        raise RecipeError(f"'{step.use}' asks for test targets but is not a judge (data_access = \"test\")", (name,))
-    if ValidationTargets in makers and step.data_access == "training":
-        raise RecipeError(f"'{step.use}' asks for validation targets but declares data_access = \"training\"", (name,))
-    for artifact, maker in makers.items():
-        if maker.step.data_access == "test" and not maker.step.leaks and step.data_access != "test":
-            raise RecipeError(f"'{step.use}' reads {artifact.__name__} of the judge '{maker.name}'", (name,))
-
-
-def _seed_of(recipe: Recipe, seed: int, name: str, step: Step) -> int | None:
-    if step.randomness == "none":
-        return None
-    if step.randomness == "data":
-        return derive_seed(recipe.data_seed, name)
-    if step.randomness == "embedder" and recipe.embedder_seed is not None:
-        return derive_seed(recipe.embedder_seed, name)
-    return derive_seed(seed, name)
+    problem = ""
+    if artifact is TestTargets and step.data_access != "test":
+        problem = 'asks for test targets but is not a judge (data_access = "test")'
+    elif artifact is ValidationTargets and step.data_access == "training":
+        problem = 'asks for validation targets but declares data_access = "training"'
+    elif maker.step.data_access == "test" and not maker.step.leaks and step.data_access != "test":
+        problem = f"reads {artifact.__name__} of the judge '{maker.name}'"
+    if problem:
+        raise RecipeError(f"'{step.use}' {problem}", (name,))
 
 
 def derive_seed(seed: int, name: str) -> int:
@@ -148,11 +146,11 @@ def check_unchanged(planned: Plan, job: Job) -> None:
 
 def needed_jobs(planned: Plan, store: Store) -> frozenset[str]:
     """Keys of the jobs that must run: absent results on which a last step, or another such job, depends."""
-    consumed = {key for job in planned.jobs for _, key in job.inputs.values()}
+    consumed = {key for job in planned.jobs for key in job.input_keys}
     wanted = {job.key for job in planned.jobs if job.key not in consumed}
     for job in reversed(planned.jobs):
         if job.key in wanted and not store.has(job.key):
-            wanted.update(key for _, key in job.inputs.values())
+            wanted.update(job.input_keys)
     return frozenset(key for key in wanted if not store.has(key))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,9 @@ Kind = Literal["run", "ablation", "trial", "bench"]
 
 ABSENT = "—"
 """Stands for a setting that one of two runs does not have."""
+
+Pair = tuple[str | None, str | None]
+"""Keys of one step's results in two runs; None if a run has no such step."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,14 @@ class Run:
 
 def as_run(plans: Sequence[Plan], store: Store, group: Group | None = None) -> Run:
     """The record of these plans, one a seed of one recipe, as if they had finished now; nothing is written."""
-    recipe = plans[0].recipe
+    recipe, group = plans[0].recipe, group or Group("run", "")
     results = tuple(
         tuple(Result(job.name, job.key, tuple(artifact.__name__ for artifact in job.makes)) for job in planned.jobs)
         for planned in plans
     )
-    parts = [recipe.name, *(result.key for seed in results for result in seed)]
     # A member of a group does not take the place of the same recipe run alone.
-    identity = "/".join([*parts, group.kind, group.name] if group else parts)
+    membership = (group.kind, group.name) if group.kind != "run" else ()
+    identity = "/".join([recipe.name, *(result.key for seed in results for result in seed), *membership])
     data, source = "", plans[0].job_of(Corpus)
     if source is not None and store.has(source.key):
         data = store.load(source.key, Corpus).name
@@ -93,8 +96,8 @@ def as_run(plans: Sequence[Plan], store: Store, group: Group | None = None) -> R
         id=hashlib.sha256(identity.encode()).hexdigest()[:10],
         name=recipe.name,
         title=recipe.title,
-        kind=group.kind if group else "run",
-        group=group.name if group else "",
+        kind=group.kind,
+        group=group.name,
         data=data,
         recipe=recipe.toml(),
         seeds=tuple(planned.seed for planned in plans),
@@ -111,14 +114,13 @@ def remember(plans: Sequence[Plan], store: Store, group: Group | None = None) ->
     A run whose results all came from a store without write permission stays unrecorded.
     """
     run = as_run(plans, store, group)
-    if not os.access(store.root, os.W_OK):
-        return run
-    file = _file(store, run.id)
-    with store.guarding("the record of the run", ()), store.lock(f"run-{run.id}"):
-        # A process that died while it wrote this record has left a part of it.
-        for part in file.parent.glob(f".{file.name}.*"):
-            part.unlink()
-        write_atomically(file, checksummed_json(asdict(run), run.id).encode())
+    if os.access(store.root, os.W_OK):
+        file = _file(store, run.id)
+        with store.guarding("the record of the run", ()), store.lock(f"run-{run.id}"):
+            # A process that died while it wrote this record has left a part of it.
+            for part in file.parent.glob(f".{file.name}.*"):
+                part.unlink()
+            write_atomically(file, checksummed_json(asdict(run), run.id).encode())
     return run
 
 
@@ -137,12 +139,12 @@ def history(store: Store) -> list[Run]:
     for file in _file(store, "").parent.glob("*.json"):
         try:
             raw = read_checksummed(file.read_bytes(), file.stem)
-            results = tuple(
+            raw |= {name: tuple(raw[name]) for name in ("seeds", "leaks")}
+            raw["results"] = tuple(
                 tuple(Result(result["step"], result["key"], tuple(result["makes"])) for result in seed)
                 for seed in raw["results"]
             )
-            lists = {name: tuple(raw[name]) for name in ("seeds", "leaks")}
-            runs.append(Run(**{**raw, **lists, "results": results}))
+            runs.append(Run(**raw))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(f"{file} is not a record of a run ({error}); delete it") from None
     return sorted(runs, key=lambda run: (run.finished, run.id), reverse=True)
@@ -158,14 +160,12 @@ def find(store: Store, wanted: str) -> Run:
     if len(by_id) > 1:
         raise UserError(f"'{wanted}' begins the ids of {len(by_id)} runs: {', '.join(run.id for run in by_id)}")
     edited = (f"{wanted} (", f"{wanted} without ")
-    fitting = (
-        by_id or [run for run in runs if run.name == wanted] or [run for run in runs if run.name.startswith(edited)]
-    )
-    if not fitting:
-        names = sorted({run.name for run in runs})
-        known = f"{nearest(wanted, names)} Known: {', '.join(names)}" if names else " Run a recipe first."
-        raise UserError(f"{store.root} remembers no run '{wanted}'.{known}")
-    return fitting[0]
+    named = [run for run in runs if run.name == wanted] or [run for run in runs if run.name.startswith(edited)]
+    if by_id or named:
+        return (by_id or named)[0]
+    names = sorted({run.name for run in runs})
+    known = f"{nearest(wanted, names)} Known: {', '.join(names)}" if names else " Run a recipe first."
+    raise UserError(f"{store.root} remembers no run '{wanted}'.{known}")
 
 
 def artifact_of(run: Run, store: Store, artifact: type[Any], seed: int = 0) -> Any:
@@ -195,70 +195,49 @@ def floors_of(run: Run, store: Store) -> Floors | None:
     return store.load(key, Floors) if key is not None and store.has(key) else None
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A setting that differs, at its dotted path, with its value in each run."""
-
-    path: str
-    first: Any
-    second: Any
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The results of one step in both runs, for their first seeds; None if a run has no such step."""
-
-    step: str
-    first: str | None
-    second: str | None
-
-    @property
-    def same(self) -> bool:
-        """Whether it is one and the same result."""
-        return self.first == self.second
-
-
-def changed_settings(first: Run, second: Run) -> list[Setting]:
-    """Settings that differ, in the order of the recipes; those of steps that only one run has are left out."""
+def changed_settings(first: Run, second: Run) -> dict[str, tuple[Any, Any]]:
+    """Dotted path -> values, ABSENT if there is none; settings of steps that only one run has are left out."""
     # Default seeds are not written in the recipe.
     recipes = [{"seeds": list(run.seeds), **tomllib.loads(run.recipe)} for run in (first, second)]
-    steps = [set(recipe["steps"]) for recipe in recipes]
-    left_out = {"steps", *(steps[0] ^ steps[1])}
+    left_out = {"steps", *(set(recipes[0]["steps"]) ^ set(recipes[1]["steps"]))}
     before, after = (
         flatten({name: value for name, value in recipe.items() if name not in left_out}) for recipe in recipes
     )
     pairs = {path: (before.get(path, ABSENT), after.get(path, ABSENT)) for path in {**before, **after}}
-    return [Setting(path, *values) for path, values in pairs.items() if values[0] != values[1]]
+    return {path: values for path, values in pairs.items() if values[0] != values[1]}
 
 
-def paired_results(first: Run, second: Run) -> list[Pair]:
-    """The results of every step that either run has: those of the first in its order, then what only the second has."""
+def paired_results(first: Run, second: Run) -> dict[str, Pair]:
+    """Step -> keys of its results for the first seeds; first the steps of the first run, in its order."""
     before, after = ({result.step: result.key for result in run.results[0]} for run in (first, second))
-    return [Pair(step, before.get(step), after.get(step)) for step in {**before, **after}]
+    return {step: (before.get(step), after.get(step)) for step in {**before, **after}}
+
+
+def _manifests(pair: Pair, store: Store) -> list[dict[str, Any]]:
+    """The manifests of those results of a pair that are in the store."""
+    return [store.manifest(key) for key in pair if key is not None and store.has(key)]
 
 
 def reasons(pair: Pair, store: Store) -> str:
     """Why the results of a pair differ, as far as the store can tell."""
-    if pair.first is None or pair.second is None:
-        return f"only in {'B' if pair.first is None else 'A'}"
-    if not (store.has(pair.first) and store.has(pair.second)):
+    if None in pair:
+        return f"only in {'B' if pair[0] is None else 'A'}"
+    manifests = _manifests(pair, store)
+    if len(manifests) < 2:
         return "no longer in the store, so nobody can tell"
-    before, after = (flatten(store.manifest(key)["identity"]) for key in (pair.first, pair.second))
+    before, after = (flatten(manifest["identity"]) for manifest in manifests)
     own = [text for text in differences(before, after) if not text.startswith("inputs.")]
     return "; ".join(own) or "its inputs differ"
 
 
-def changed_circumstances(pairs: list[Pair], store: Store) -> dict[str, list[str]]:
+def changed_circumstances(pairs: Mapping[str, Pair], store: Store) -> dict[str, list[str]]:
     """By change of a version, of the device, its threads or precision, the steps that were computed with it.
 
     A change is `numpy: 2.3.1 → 2.4.0` or `precision: float32 → bfloat16`, from the first run to the second.
     """
     steps: dict[str, list[str]] = {}
-    for pair in pairs:
-        if pair.first is None or pair.second is None or not (store.has(pair.first) and store.has(pair.second)):
-            continue
-        manifests = [store.manifest(key) for key in (pair.first, pair.second)]
-        before, after = ({**manifest["versions"], **manifest.get("machine", {})} for manifest in manifests)
-        for change in differences(before, after):
-            steps.setdefault(change, []).append(pair.step)
+    for step, pair in pairs.items():
+        both = [{**manifest["versions"], **manifest.get("machine", {})} for manifest in _manifests(pair, store)]
+        for change in differences(*both) if len(both) == 2 else ():
+            steps.setdefault(change, []).append(step)
     return steps

@@ -14,7 +14,7 @@ import platform
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,15 +22,8 @@ from typing import Any, TypeVar
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from reaemb_bench.core import files
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import (
-    checksummed_json,
-    open_to_readers,
-    read_checksummed,
-    sha256_of,
-    sync_tree,
-    why_unwritten,
-)
 
 T = TypeVar("T")
 
@@ -65,7 +58,7 @@ class Store:
         """
         file = self.folder(key) / MANIFEST
         try:
-            return read_checksummed(file.read_bytes(), key)
+            return files.read_checksummed(file.read_bytes(), key)
         except FileNotFoundError:
             raise UserError(f"the store has lost the result {file.parent}; run again, and it is computed") from None
         except PermissionError as error:
@@ -78,24 +71,32 @@ class Store:
         loaded: T = artifact.load(self.verify(key, artifact.__name__.lower()))  # type: ignore[attr-defined]
         return loaded
 
-    def verify(self, key: str, artifact: str) -> Path:
-        """The folder of one artefact of `key`, after checking every file in it against the manifest.
+    def verify(self, key: str, name: str) -> Path:
+        """A file of the result of `key`, or the folder of an artefact, checked against the manifest.
 
         Raises UserError naming the file that was changed, cut or lost.
         """
         folder = self.folder(key)
-        for name, known in self.manifest(key)["files"].items():
-            if name.partition("/")[0] == artifact:
-                _check(folder, name, known)
-        return folder / artifact
+        cure = f"delete {folder}, run again"
+        for path, known in self.manifest(key)["files"].items():
+            if path.partition("/")[0] != name:
+                continue
+            file = folder / path
+            try:
+                same_size = file.is_file() and file.stat().st_size == known["bytes"]
+                whole = same_size and files.sha256_of(file) == known["sha256"]
+            except PermissionError as error:
+                raise _unreadable(file, error) from None
+            except OSError as error:
+                raise UserError(f"{file} cannot be read ({error.strerror}); {cure}") from None
+            if not whole:
+                raise UserError(f"{file} is damaged (its sha256 differs from the manifest); {cure}")
+        return folder / name
 
     def progress(self, key: str) -> list[dict[str, Any]]:
         """The recorded curve of a result, oldest point first. Raises UserError if its file was changed or lost."""
-        known = self.manifest(key)["files"].get(PROGRESS_FILE)
-        if known is None:
-            return []
-        file = _check(self.folder(key), PROGRESS_FILE, known)
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        file = self.verify(key, PROGRESS_FILE)
+        return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
 
     def lock(self, key: str) -> BaseFileLock:
         """A lock that one process at a time holds while it computes `key`."""
@@ -111,7 +112,10 @@ class Store:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            waiting(_words_of(owner))
+            words = ""
+            with suppress(OSError):
+                words = owner.read_text(encoding="utf-8")
+            waiting(words or "another process")
             lock.acquire()
         try:
             owner.write_text(f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M:%S}")
@@ -146,25 +150,26 @@ class Store:
 
         The caller holds the lock of `key`, and writes the manifest last, by `save_checksummed`.
         """
-        self._clear_drafts(key)
+        for draft in (self.root / "drafts").glob(f"{key}.*"):
+            shutil.rmtree(draft, ignore_errors=True)
         draft = self._make(self.root / "drafts" / f"{key}.{uuid.uuid4().hex[:8]}")
         try:
             yield draft
-            open_to_readers(draft)
-            sync_tree(draft)
+            files.open_to_readers(draft)
+            files.sync_tree(draft)
             self._make(self.root / "results")
             if not self.has(key):
                 # A folder without a manifest was half deleted.
                 shutil.rmtree(self.folder(key), ignore_errors=True)
                 draft.rename(self.folder(key))
-            shutil.rmtree(self.root / "partial" / key, ignore_errors=True)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+        self.tidy(key)
 
     def tidy(self, key: str) -> None:
-        """Delete what is left of a process that died at the end of its work on the finished `key`."""
-        shutil.rmtree(self.root / "partial" / key, ignore_errors=True)
-        self._clear_drafts(key)
+        """Delete what is left of the work on the finished `key`, also by a process that died at its end."""
+        for folder in (self.root / "partial" / key, *(self.root / "drafts").glob(f"{key}.*")):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def discard(self, folder: Path, key: str | None = None) -> bool:
         """Delete a folder of this store, which one rename hides first; False if it is gone already.
@@ -194,21 +199,15 @@ class Store:
         except UserError:
             raise
         except Exception as error:
-            folders = [self.root, *(self.folder(key) for key in needs)]
-            lost = next((folder for folder in folders if not folder.is_dir()), None)
-            if lost is not None:
-                raise UserError(f"{what}: {lost} was deleted meanwhile; run again, and it is computed") from None
-            reason = why_unwritten(error, self.root)
-            if reason:
+            for folder in (self.root, *(self.folder(key) for key in needs)):
+                if not folder.is_dir():
+                    raise UserError(f"{what}: {folder} was deleted meanwhile; run again, and it is computed") from None
+            if reason := files.why_unwritten(error, self.root):
                 raise UserError(
                     f"{what}: nothing more can be written to the store {self.root} ({reason}); make room there or "
                     "choose another with --store. Finished steps are kept, the same command goes on from there"
                 ) from None
             raise
-
-    def _clear_drafts(self, key: str) -> None:
-        for draft in (self.root / "drafts").glob(f"{key}.*"):
-            shutil.rmtree(draft, ignore_errors=True)
 
     def _make(self, folder: Path) -> Path:
         try:
@@ -222,35 +221,14 @@ class Store:
 
 def save_checksummed(draft: Path, facts: Mapping[str, Any]) -> None:
     """Write the manifest of a finished draft of `Store.writing`: the facts, and size and sha256 of every file in it."""
-    files = {
-        path.relative_to(draft).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    contents = {
+        path.relative_to(draft).as_posix(): {"bytes": path.stat().st_size, "sha256": files.sha256_of(path)}
         for path in sorted(draft.rglob("*"))
         if path.is_file()
     }
-    key = draft.name.partition(".")[0]
-    (draft / MANIFEST).write_text(checksummed_json({**facts, "files": files}, key), encoding="utf-8")
-
-
-def _words_of(owner: Path) -> str:
-    try:
-        return owner.read_text(encoding="utf-8") or "another process"
-    except OSError:
-        return "another process"
+    text = files.checksummed_json({**facts, "files": contents}, draft.name.partition(".")[0])
+    (draft / MANIFEST).write_text(text, encoding="utf-8")
 
 
 def _unreadable(file: Path, error: OSError) -> UserError:
     return UserError(f"{file} cannot be read ({error.strerror}); ask its owner to let you, or choose another --store")
-
-
-def _check(folder: Path, name: str, known: Mapping[str, Any]) -> Path:
-    file = folder / name
-    cure = f"delete {folder}, run again"
-    try:
-        whole = file.is_file() and file.stat().st_size == known["bytes"] and sha256_of(file) == known["sha256"]
-    except PermissionError as error:
-        raise _unreadable(file, error) from None
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}); {cure}") from None
-    if not whole:
-        raise UserError(f"{file} is damaged (its sha256 differs from the manifest); {cure}")
-    return file

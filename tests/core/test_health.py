@@ -16,8 +16,8 @@ from torch import Tensor
 
 from reaemb_bench.core.artifacts import Corpus, Encoder, Sequences, Vectors
 from reaemb_bench.core.errors import NotFiniteError, gradient_norm
+from reaemb_bench.core.execute import SAMPLE, vector_facts
 from reaemb_bench.core.registry import build
-from reaemb_bench.core.vector_facts import SAMPLE, vector_facts
 from reaemb_bench.encoder.lrcl import ContrastiveLearner
 from reaemb_bench.evaluation.ranking import count_above
 from reaemb_bench.recommender.fit import TrainIds

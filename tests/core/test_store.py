@@ -143,7 +143,7 @@ def test_a_result_without_the_right_to_read_it_is_not_called_damaged(
 
     store = Store(tmp_path)
     _put(store)
-    monkeypatch.setattr("reaemb_bench.core.store.sha256_of", denied)
+    monkeypatch.setattr("reaemb_bench.core.files.sha256_of", denied)
     with pytest.raises(UserError, match=r"cannot be read \(Permission denied\); ask its owner"):
         store.verify(KEY, "thing")
 
