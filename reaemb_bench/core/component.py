@@ -7,7 +7,7 @@ its kind's protocol, see `kinds.py` of each room. A field that holds another com
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -80,6 +80,16 @@ class Step(Component):
     distributed: ClassVar[bool] = False
     """True if all processes of a run call `run` at once, each for its share (see `reaemb_bench.core.distributed`);
     process 0 alone writes, and its result is kept. Any other step runs in process 0 alone."""
+
+
+def components_in(component: Component, path: str = "") -> Iterator[tuple[str, Component]]:
+    """The component and all that its settings hold, each with its dotted path below `path`."""
+    yield path, component
+    for name in type(component).model_fields:
+        value = getattr(component, name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Component):
+                yield from components_in(part, f"{path}.{name}")
 
 
 def _plain(

@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 import reaemb_bench
-from reaemb_bench.core.component import Component
+from reaemb_bench.core.component import Component, components_in
 from reaemb_bench.core.errors import RecipeError
 from reaemb_bench.core.files import cached_sha256, is_file
 
@@ -72,10 +72,10 @@ def load_plugin(file: Path) -> Plugin:
     """
     if not is_file(file):
         raise RecipeError(f"there is no file {file}; give its path relative to the recipe")
-    nearby = {file.name: file, **_local_imports(file, "", file.parent)}
-    trusted = _trusted.get()
-    for path in nearby.values():
-        if trusted is not None and cached_sha256(path) not in trusted:
+    neighbours = {name: (path, cached_sha256(path)) for name, path in _local_imports(file, "", file.parent).items()}
+    own, trusted = cached_sha256(file), _trusted.get()
+    for path, digest in ((file, own), *neighbours.values()):
+        if trusted is not None and digest not in trusted:
             raise RecipeError(
                 f"{path} is not imported: a stored result names it, and its sha256 is not the one of that result; "
                 "put the file back as it was, or run the recipe again"
@@ -83,14 +83,18 @@ def load_plugin(file: Path) -> Plugin:
     known = _plugins.get(file)
     if known is not None and all(cached_sha256(path) == known.code[name] for name, path in known.files.items()):
         return known
-    digest = hashlib.sha256(f"{file}/{cached_sha256(file)}".encode()).hexdigest()
-    module_name = f"reaemb_bench_plugin_{digest[:12]}"
+    module_name = f"reaemb_bench_plugin_{hashlib.sha256(f'{file}/{own}'.encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(module_name, file)
     if spec is None or spec.loader is None:
         raise RecipeError(f"{file} cannot be imported as Python")
     module = importlib.util.module_from_spec(spec)
-    neighbours = {name: (path, cached_sha256(path)) for name, path in nearby.items() if name != file.name}
-    _make_way_for(neighbours)
+    # Another plug-in, or this one before an edit of any of them, may have imported modules of these names.
+    if any(_neighbours.get(name) != neighbour for name, neighbour in neighbours.items()):
+        for name, (path, _) in neighbours.items():
+            if name in _neighbours:
+                sys.modules.pop(name, None)
+            elif name in sys.modules and getattr(sys.modules[name], "__file__", None) != str(path):
+                raise RecipeError(f"{path} has the name of a module that is in use, {name}; rename the file")
     sys.modules[module_name] = module
     sys.path.insert(0, str(file.parent))
     importlib.invalidate_caches()
@@ -113,28 +117,11 @@ def load_plugin(file: Path) -> Plugin:
     return _plugins[file]
 
 
-def _make_way_for(neighbours: Mapping[str, tuple[Path, str]]) -> None:
-    """Forget modules of these names if another plug-in, or this one before an edit of any of them, imported them."""
-    if all(_neighbours.get(name) == wanted for name, wanted in neighbours.items()):
-        return
-    for name, (file, _) in neighbours.items():
-        if name in _neighbours:
-            sys.modules.pop(name, None)
-        elif name in sys.modules and getattr(sys.modules[name], "__file__", None) != str(file):
-            raise RecipeError(f"{file} has the name of a module that is in use, {name}; rename the file")
-
-
 def room_code(component: Component) -> dict[str, str]:
     """Room of this package -> digest of its code, for a component, its base classes and all components inside it."""
-    modules = {base.__module__ for base in type(component).__mro__}
+    modules = {base.__module__ for _, part in components_in(component) for base in type(part).__mro__}
     rooms = {name.split(".")[1] for name in modules if name.startswith("reaemb_bench.")} - {"core"}
-    code = {room: _room_digest(room) for room in rooms if (_OWN / room).is_dir()}
-    for name in type(component).model_fields:
-        value = getattr(component, name)
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Component):
-                code |= room_code(part)
-    return dict(sorted(code.items()))
+    return {room: _room_digest(room) for room in sorted(rooms) if (_OWN / room).is_dir()}
 
 
 @cache
@@ -160,10 +147,17 @@ def _local_imports(file: Path, name: str, folder: Path | None) -> dict[str, Path
     waiting = [(file, name)]
     while waiting:
         importer, importer_name = waiting.pop()
-        for wanted in _imported_names(importer, importer_name, cached_sha256(importer)):
-            if wanted in files or wanted == name:
-                continue
-            path = _file_next_to(folder, wanted) or _imported_file(wanted, name)
+        for wanted in _imported_names(importer, importer_name, cached_sha256(importer)) - {*files, name, ""}:
+            nearby = folder.joinpath(*wanted.split(".")) if folder is not None else None
+            candidates = [nearby / "__init__.py", nearby.with_suffix(".py")] if nearby is not None else []
+            path = next((candidate for candidate in candidates if is_file(candidate)), None)
+            imported = getattr(sys.modules.get(wanted), "__file__", None)
+            if path is None and imported is not None and imported.endswith(".py"):
+                path = Path(imported)
+                same_package = bool(name) and wanted.partition(".")[0] == name.partition(".")[0]
+                installed = any(path.is_relative_to(parent) for parent in _INSTALLED) and not same_package
+                if installed or path.is_relative_to(_OWN):
+                    continue
             if path is not None and path != file:
                 files[wanted] = path
                 waiting.append((path, wanted))
@@ -179,32 +173,13 @@ def _imported_names(file: Path, name: str, sha256: str) -> frozenset[str]:  # no
         # The import says what is wrong with it.
         return frozenset()
     names: set[str] = set()
-    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    package = (name if file.name == "__init__.py" else name.rpartition(".")[0]).split(".")
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            parents = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*parents, *filter(None, [node.module])])
             names.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
     split = [name.split(".") for name in names]
     return frozenset(".".join(parts[:end]) for parts in split for end in range(1, len(parts) + 1))
-
-
-def _file_next_to(folder: Path | None, name: str) -> Path | None:
-    if folder is None or not name:
-        return None
-    path = folder.joinpath(*name.split("."))
-    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if is_file(file)), None)
-
-
-def _imported_file(name: str, top: str) -> Path | None:
-    """The Python file of an imported module that is local: not installed, or of the same package as `top`."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if file is None or not file.endswith(".py"):
-        return None
-    path = Path(file)
-    if path.is_relative_to(_OWN):
-        return None
-    same_package = bool(top) and name.partition(".")[0] == top.partition(".")[0]
-    return path if same_package or not any(path.is_relative_to(folder) for folder in _INSTALLED) else None

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, get_args
 
@@ -183,29 +184,25 @@ def from_raw(raw: Raw, name: str) -> Recipe:
             hint, known = nearest(table, header.steps), ", ".join(header.steps)
             raise RecipeError(f"this table belongs to no step.{hint} Remove it or name it in steps: {known}", (table,))
     if twice := {step for step in header.steps if header.steps.count(step) > 1}:
-        raise RecipeError(
-            f"'{twice.pop()}' stands twice; give the second step a name of its own and a `use`", ("steps",)
-        )
+        cure = "give the second step a name of its own and a `use`"
+        raise RecipeError(f"'{twice.pop()}' stands twice; {cure}", ("steps",))
     if len(set(header.seeds)) < len(header.seeds):
-        raise RecipeError(
-            "a seed stands twice, and a spread over equal runs would say nothing; name each once", ("seeds",)
-        )
-    steps = {step: _built_step(step, tables.get(step, {})) for step in header.steps}
+        why = "a spread over equal runs would say nothing"
+        raise RecipeError(f"a seed stands twice, and {why}; name each once", ("seeds",))
+    steps: dict[str, Step] = {}
+    for step_name in header.steps:
+        try:
+            step = build("step", {"use": step_name, **tables.get(step_name, {})})
+        except RecipeError as error:
+            raise error.under(step_name) from None
+        if not isinstance(step, Step):
+            raise RecipeError(f"{step.use} is not a step: derive it from reaemb_bench.Step", (step_name,))
+        for declared, allowed in (("data_access", get_args(DataAccess)), ("randomness", get_args(Randomness))):
+            if getattr(step, declared) not in allowed:
+                raise RecipeError(f"{step.use}.{declared} must be one of {', '.join(allowed)}", (step_name,))
+        steps[step_name] = step
     settings = {**header.model_dump(exclude={"steps", "title"}), "title": header.title or name}
     return Recipe(name=name, steps=steps, raw=raw, **settings)
-
-
-def _built_step(name: str, table: Raw) -> Step:
-    try:
-        step = build("step", {"use": name, **table})
-    except RecipeError as error:
-        raise error.under(name) from None
-    if not isinstance(step, Step):
-        raise RecipeError(f"{step.use} is not a step: derive it from reaemb_bench.Step", (name,))
-    for declared, allowed in (("data_access", get_args(DataAccess)), ("randomness", get_args(Randomness))):
-        if getattr(step, declared) not in allowed:
-            raise RecipeError(f"{step.use}.{declared} must be one of {', '.join(allowed)}", (name,))
-    return step
 
 
 def merge(below: Raw, above: Raw) -> Raw:
@@ -215,17 +212,11 @@ def merge(below: Raw, above: Raw) -> Raw:
     """
     merged = dict(below)
     for key, value in above.items():
-        under = merged.get(key)
-        if isinstance(value, dict) and isinstance(under, str):
-            under = {"use": under}
-        if (
-            isinstance(value, dict)
-            and isinstance(under, dict)
-            and value.get("use", under.get("use")) == under.get("use")
-        ):
-            merged[key] = merge(under, value)
-        else:
-            merged[key] = value
+        under: Any = {"use": merged[key]} if isinstance(merged.get(key), str) else merged.get(key)
+        tables = isinstance(value, dict) and isinstance(under, dict)
+        merged[key] = (
+            merge(under, value) if tables and value.get("use", under.get("use")) == under.get("use") else value
+        )
     return merged
 
 
@@ -234,9 +225,8 @@ def drop(raw: Raw, path: str) -> Raw:
     first, *rest = path.split(".")
     steps = _step_names(raw)
     if first not in steps:
-        raise RecipeError(
-            f"nothing to drop: no step is called '{first}'.{nearest(first, steps)} Steps: {', '.join(steps)}"
-        )
+        hint = nearest(first, steps)
+        raise RecipeError(f"nothing to drop: no step is called '{first}'.{hint} Steps: {', '.join(steps)}")
     if rest:
         return merge(raw, _nested([first, *rest], None))
     kept = {key: value for key, value in raw.items() if key != first}
@@ -253,9 +243,8 @@ def parse_set(text: str, known: Sequence[str], what: str) -> Raw:
     if not equals or not all(parts) or len(parts) > _MOST_NESTED:
         raise RecipeError(f"--set takes {what}.setting=value, not '{text}'")
     if parts[0] not in known:
-        raise RecipeError(
-            f"--set {text}: no {what} is called '{parts[0]}'.{nearest(parts[0], known)} Known: {', '.join(known)}"
-        )
+        hint = nearest(parts[0], known)
+        raise RecipeError(f"--set {text}: no {what} is called '{parts[0]}'.{hint} Known: {', '.join(known)}")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except (ValueError, RecursionError):
@@ -272,14 +261,10 @@ def _step_names(raw: Raw) -> list[str]:
 
 
 def _nested(parts: Sequence[str], value: Any) -> Raw:
-    for part in reversed(parts):
-        value = {part: value}
-    return dict(value)
+    return dict(reduce(lambda inner, part: {part: inner}, reversed(parts), value))
 
 
 def _without_none(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_none(part) for key, part in value.items() if part is not None}
-    if isinstance(value, list):
-        return [_without_none(part) for part in value]
-    return value
+    return [_without_none(part) for part in value] if isinstance(value, list) else value

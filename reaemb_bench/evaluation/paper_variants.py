@@ -6,11 +6,11 @@ The numbers D1 to D19 are ours; differences that no setting reproduces are absen
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reaemb_bench.core.component import Component
+from reaemb_bench.core.component import Component, components_in
 from reaemb_bench.core.recipe import Recipe
 from reaemb_bench.data.sources.yelp import FROM_THE_FUTURE
 
@@ -120,19 +120,9 @@ VARIANTS = (
 
 def variants_in(recipe: Recipe) -> list[Use]:
     """The paper variants that a recipe uses, by number."""
-    parts = [part for name, step in recipe.steps.items() for part in _parts(step, name)]
+    parts = [part for name, step in recipe.steps.items() for part in components_in(step, name)]
     uses = [Use(variant, path) for variant in VARIANTS for path, part in parts if variant.matches(part)]
     return sorted(uses, key=lambda use: int(use.variant.defect[1:]))
-
-
-def _parts(component: Component, path: str) -> Iterator[tuple[str, Component]]:
-    """A component and all that its settings hold, each with its dotted path."""
-    yield path, component
-    for name in type(component).model_fields:
-        value = getattr(component, name)
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Component):
-                yield from _parts(part, f"{path}.{name}")
 
 
 def _names(setting: object) -> list[object]:
