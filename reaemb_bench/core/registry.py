@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, ValidationError
-from pydantic_core import ErrorDetails, core_schema
+from pydantic_core import core_schema
 
 from reaemb_bench.catalogue import CATALOGUE, PROTOCOLS
 from reaemb_bench.core.component import Component
@@ -76,7 +76,7 @@ def find(kind: str, name: str) -> type[Component]:
             raise RecipeError(f"{kind} '{name}' cannot be imported from {known[name]}: {error}") from error
     elif ".py:" in name:
         file, _, attribute = name.rpartition(":")
-        plugin = load_plugin(Path(real_path(Path(file)))).module
+        plugin = load_plugin(_plugin_file(name)).module
         component = getattr(plugin, attribute, None)
         if component is None:
             hint = nearest(attribute, vars(plugin))
@@ -117,18 +117,19 @@ def build(kind: str, value: Any) -> Component:
     except ValidationError as error:
         raise settings_error(error, component_class.model_fields) from None
     component._use = name
-    if name not in CATALOGUE[kind]:
-        component._code = _code_of(kind, name)
+    # A plug-in's code: sha256 by file or module, and the version of the distribution that declares it.
+    if name not in names(kind):
+        component._code = dict(load_plugin(_plugin_file(name)).code)
+    elif name not in CATALOGUE[kind]:
+        entries = importlib.metadata.entry_points(group=f"reaemb_bench.{kind}")
+        entry = next(entry for entry in entries if entry.name == name)
+        version = {f"version of {entry.dist.name}": entry.dist.version} if entry.dist is not None else {}
+        component._code = {**module_code(entry.module), **version}
     return component
 
 
-def _code_of(kind: str, name: str) -> dict[str, str]:
-    """What a plug-in's code is: sha256 by file or module, and the version of the distribution that declares it."""
-    if name not in names(kind):
-        return dict(load_plugin(Path(real_path(Path(name.rpartition(":")[0])))).code)
-    entry = next(entry for entry in importlib.metadata.entry_points(group=f"reaemb_bench.{kind}") if entry.name == name)
-    version = {f"version of {entry.dist.name}": entry.dist.version} if entry.dist is not None else {}
-    return {**module_code(entry.module), **version}
+def _plugin_file(name: str) -> Path:
+    return Path(real_path(Path(name.rpartition(":")[0])))
 
 
 @dataclass(frozen=True)
@@ -148,13 +149,12 @@ class Pick:
         field = info.field_name or self.kind
         if self.many and not isinstance(value, list | tuple):
             raise RecipeError(f"needs a list of {self.kind}s", (field,))
-        parts = {f"{field}[{number}]": part for number, part in enumerate(value)} if self.many else {field: value}
         components = []
-        for path, part in parts.items():
+        for number, part in enumerate(value if self.many else (value,)):
             try:
                 components.append(build(self.kind, part))
             except RecipeError as error:
-                raise error.under(path) from None
+                raise error.under(f"{field}[{number}]" if self.many else field) from None
         return tuple(components) if self.many else components[0]
 
 
@@ -167,30 +167,34 @@ def settings_error(error: ValidationError, known: Iterable[str]) -> RecipeError:
     """One line for a refused table: its first mistake, and how many more there are."""
     details = error.errors(include_url=False)
     first, known = details[0], list(known)
-    if first["type"] == "extra_forbidden":
-        word = str(first["loc"][-1])
-        message = f"no setting is called '{word}'.{nearest(word, known)} Known: {', '.join(known) or 'none'}"
-    elif first["type"] == "missing":
+    mistake, path = first["type"], tuple(str(part) for part in first["loc"])
+    context = {
+        name: f"{value:,}".removesuffix(".0") if isinstance(value, int | float) else value
+        for name, value in first.get("ctx", {}).items()
+    }
+    wanted = _REFUSALS.get(mistake) or _REFUSALS.get(mistake.partition("_")[0])
+    if mistake == "extra_forbidden":
+        message = f"no setting is called '{path[-1]}'.{nearest(path[-1], known)} Known: {', '.join(known) or 'none'}"
+    elif mistake == "missing":
         message = "this setting is required; give it a value"
     else:
-        message = _refusal(first) + (f", not {first['input']!r}" if first["loc"] else "")
+        own = first["msg"].removeprefix("Value error, ")
+        message = f"give {wanted.format(**context)}" if wanted else own[:1].lower() + own[1:]
+        message += f", not {first['input']!r}" if path else ""
     more = f" (and {len(details) - 1} more in this table)" if len(details) > 1 else ""
-    return RecipeError(message + more, tuple(str(part) for part in first["loc"]))
+    return RecipeError(message + more, path)
 
 
 _REFUSALS = {
-    "int_parsing_size": "give a smaller number",
-    "finite_number": "give a finite number",
-    "greater_than": "give a number above {gt}",
-    "greater_than_equal": "give a number of at least {ge}",
-    "less_than": "give a number below {lt}",
-    "less_than_equal": "give a number of at most {le}",
-    "literal_error": "give {expected}",
-    "too_short": "give at least {min_length}",
-    "too_long": "give at most {max_length}",
-}
-"""Type of a validation error -> what to do about it; `{...}` is filled from its context."""
-_WANTED = {
+    "int_parsing_size": "a smaller number",
+    "finite_number": "a finite number",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "literal_error": "{expected}",
+    "too_short": "at least {min_length}",
+    "too_long": "at most {max_length}",
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
@@ -201,18 +205,4 @@ _WANTED = {
     "dict": "a table",
     "model": "a table",
 }
-"""How the type of a validation error begins -> what is wanted."""
-
-
-def _refusal(detail: ErrorDetails) -> str:
-    """What to give instead of a refused value."""
-    if detail["type"] in _REFUSALS:
-        values = detail.get("ctx", {}).items()
-        plain = {
-            name: f"{value:,}".removesuffix(".0") if isinstance(value, int | float) else value for name, value in values
-        }
-        return _REFUSALS[detail["type"]].format(**plain)
-    if (wanted := _WANTED.get(detail["type"].partition("_")[0])) is not None:
-        return f"give {wanted}"
-    message = detail["msg"].removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]
+"""Type of a validation error, or how it begins -> what to give instead; `{...}` is filled from its context."""
