@@ -37,9 +37,7 @@ class Component(BaseModel):
     @field_validator("*")
     @classmethod
     def _check_path(cls, value: Any) -> Any:
-        if isinstance(value, Path) and (
-            "\0" in str(value) or any(len(os.fsencode(part)) > 255 for part in value.parts)
-        ):
+        if isinstance(value, Path) and any("\0" in part or len(os.fsencode(part)) > 255 for part in value.parts):
             raise ValueError("give a name that a file can have: no NUL, at most 255 bytes between slashes")
         return value
 

@@ -65,29 +65,21 @@ class NotFiniteError(UserError):
     """
 
     def __init__(
-        self,
-        what: str,
-        numbers: Numbers = (),
-        *,
-        where: str = "",
-        whose: Whose = "item",
-        cure: str = "lower its learning_rate",
+        self, what: str, numbers: Numbers = (), *, where: str = "", whose: Whose = "item", cure: str = ""
     ) -> None:
         """what: such as `the loss is nan`. where: such as `step 3`. numbers: of items or users, as `whose` says."""
-        self.what, self.where, self.whose, self.cure = what, where, whose, cure
+        self.what, self.where, self.whose, self.cure = what, where, whose, cure or "lower its learning_rate"
         self.numbers = [int(number) for number in numbers]
-        super().__init__(self._line("", [str(number) for number in self.numbers[:3]]))
+        super().__init__(str(self.naming("", None)))
 
     def naming(self, step: str, keys: Sequence[str] | None) -> UserError:
         """The same error with the step's name, and with the keys of its items or users if they are known."""
-        return UserError(self._line(step, [keys[number] if keys else str(number) for number in self.numbers[:3]]))
-
-    def _line(self, step: str, named: Sequence[str]) -> str:
+        named = [keys[number] if keys else str(number) for number in self.numbers[:3]]
         position = " of ".join(filter(None, (self.where, step)))
         more = f" and {len(self.numbers) - len(named)} more" if len(self.numbers) > len(named) else ""
         plural = "s" if len(self.numbers) > 1 else ""
         owners = f" ({self.whose}{plural} {', '.join(named)}{more})" if named else ""
-        return f"{self.what}{f' in {position}' if position else ''}{owners}; {self.cure}"
+        return UserError(f"{self.what}{f' in {position}' if position else ''}{owners}; {self.cure}")
 
 
 def check_finite(what: str, value: float, where: str, numbers: Numbers = (), whose: Whose = "item") -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,23 +55,24 @@ def _sha256_of_state(file: Path, state: tuple[int, ...]) -> str:  # noqa: ARG001
 def contents_of(path: Path) -> dict[str, Any]:
     """What a file or folder holds, for a key: the sha256 of the file, or of each visible file below the folder.
 
-    A path without anything there gives its name: a plan needs no data. Raises UserError if a file cannot be read.
+    Files and folders whose names start with a dot are left out. A path without anything there gives its name: a plan
+    needs no data. Raises UserError if a file cannot be read.
     """
     path = path.expanduser()
     try:
         if is_file(path):
             return {"sha256": cached_sha256(path)}
         if path.is_dir():
-            return {file.relative_to(path).as_posix(): cached_sha256(file) for file in visible_files(path)}
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            names = {file: file.relative_to(path) for file in files}
+            return {
+                name.as_posix(): cached_sha256(file)
+                for file, name in names.items()
+                if not any(part[0] == "." for part in name.parts)
+            }
     except OSError as error:
         raise UserError(f"{error.filename or path} cannot be read ({error.strerror}); make it readable") from None
     return {"missing": str(path)}
-
-
-def visible_files(folder: Path) -> list[Path]:
-    """All files below a folder, sorted, without those whose name, or whose folder's name, starts with a dot."""
-    files = (file for file in folder.rglob("*") if file.is_file())
-    return sorted(file for file in files if not any(part[0] == "." for part in file.relative_to(folder).parts))
 
 
 def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
@@ -85,24 +87,18 @@ def write_atomically(file: Path, content: bytes) -> None:
     """Write `content` to `file` so that a crash leaves the old file or the new one, never a part."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    part = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         # mkstemp makes files that their owner alone may read; this one is as other new files are.
-        Path(name).chmod(_new_file_mode())
-        Path(name).replace(file)
+        part.chmod(_new_file_mode())
+        part.replace(file)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
-
-
-def open_to_readers(folder: Path) -> None:
-    """Give all files below `folder` the rights of new files; safetensors writes files that their owner alone reads."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            file.chmod(_new_file_mode())
 
 
 def _new_file_mode() -> int:
@@ -121,9 +117,11 @@ def write_new(file: Path, content: bytes) -> None:
         raise UserError(f"{file} cannot be written ({error.strerror}); choose another place") from None
 
 
-def sync_tree(folder: Path) -> None:
-    """Force every file below `folder`, and the folders themselves, to disk."""
+def finish_tree(folder: Path) -> None:
+    """Force all files below `folder` to disk, with the rights of new files: safetensors lets their owner alone read."""
     for path in [*folder.rglob("*"), folder]:
+        if path.is_file():
+            path.chmod(_new_file_mode())
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -139,12 +137,10 @@ def checksummed_json(facts: Mapping[str, Any], name: str) -> str:
 
 def read_checksummed(content: bytes, name: str) -> dict[str, Any]:
     """The facts that `checksummed_json` wrote under this name. Raises ValueError if either was changed."""
-    try:
+    with suppress(RecursionError):
         facts = json.loads(content)
         if isinstance(facts, dict) and facts.pop(_CHECKSUM, None) == _checksum(facts, name):
             return facts
-    except RecursionError:
-        pass
     raise ValueError("it is not what was written there: its checksum differs")
 
 
@@ -158,7 +154,7 @@ def why_unwritten(error: BaseException, folder: Path) -> str:
     Rust libraries, and shutil when it copies many files, give the number of a system error in their text alone.
     """
     in_text = re.search(r"(?:\(os error |\[Errno )(\d+)", str(error))
-    number = error.errno if isinstance(error, OSError) and error.errno else int(in_text[1]) if in_text else 0
+    number = getattr(error, "errno", None) or (int(in_text[1]) if in_text else 0)
     file = getattr(error, "filename", None)
     inside = isinstance(file, str) and Path(file).absolute().is_relative_to(folder.absolute())
     disk_is_full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)

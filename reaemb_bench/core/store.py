@@ -155,8 +155,7 @@ class Store:
         draft = self._make(self.root / "drafts" / f"{key}.{uuid.uuid4().hex[:8]}")
         try:
             yield draft
-            files.open_to_readers(draft)
-            files.sync_tree(draft)
+            files.finish_tree(draft)
             self._make(self.root / "results")
             if not self.has(key):
                 # A folder without a manifest was half deleted.

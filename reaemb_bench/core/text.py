@@ -14,12 +14,12 @@ def printable(text: str, *, lines: bool = False) -> str:
     Those are control characters, marks that turn the direction of writing, and halves of surrogate pairs. A line break
     or a tab becomes a space; with `lines`, newlines and tabs stay.
     """
-    if lines:
-        text = _BREAKS.sub(lambda match: match[0] if match[0] in "\n\t" else "\n" if match[0] == "\r\n" else " ", text)
-    else:
-        text = _BREAKS.sub(" ", text)
-    return _UNSAFE.sub(lambda match: _escape(ord(match[0])), text)
 
+    def space(match: re.Match[str]) -> str:
+        return match[0].replace("\r\n", "\n") if lines and match[0] in ("\n", "\t", "\r\n") else " "
 
-def _escape(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    def escape(match: re.Match[str]) -> str:
+        code = ord(match[0])
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+    return _UNSAFE.sub(escape, _BREAKS.sub(space, text))

@@ -27,7 +27,7 @@ import numpy as np
 
 from reaemb_bench.core.artifacts import Corpus, Encoder, Ranker, Ranks, Vectors
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import open_to_readers, sync_tree
+from reaemb_bench.core.files import finish_tree
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.plugins import only_stored_code
 from reaemb_bench.core.registry import build, find
@@ -162,7 +162,6 @@ def export(
         )
         (draft / "README.md").write_text(card, encoding="utf-8")
         (draft / "recipe.toml").write_text(run.recipe, encoding="utf-8")
-        open_to_readers(draft)
     return Exported(run, chosen, run.seeds[position], exported)
 
 
@@ -178,7 +177,7 @@ def _appearing(folder: Path) -> Iterator[Path]:
     try:
         draft.mkdir(parents=True)
         yield draft
-        sync_tree(draft)
+        finish_tree(draft)
         if target.is_dir():
             target.rmdir()
         draft.rename(target)
