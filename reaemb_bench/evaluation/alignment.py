@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reaemb_bench.core.artifacts import Alignment, Corpus, Float64, Int64, ValidationTargets, Vectors
 from reaemb_bench.core.component import Context, DataAccess, Step
-from reaemb_bench.core.vector_facts import vector_facts
+from reaemb_bench.core.execute import vector_facts
 from reaemb_bench.data.cooccurrence import cooccurrence
 from reaemb_bench.evaluation.metrics import ndcg
 
