@@ -113,8 +113,7 @@ def bench(
     reaemb-bench bench my_suite.toml --set "seeds=[1, 2, 3]" --out table.md
     """
     from reaemb_bench.core.runs import Group
-    from reaemb_bench.experiments.bench import compute_cells, remember_cells, suite_tables
-    from reaemb_bench.experiments.grid import grid, read_suite
+    from reaemb_bench.experiments.bench import compute_cells, grid, read_suite, remember_cells, suite_tables
 
     loaded = read_suite(suite, sets or ())
     cells, store, group = grid(loaded), Store(machine.store), Group("bench", Path(suite).stem)

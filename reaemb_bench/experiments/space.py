@@ -82,6 +82,12 @@ class Settings(BaseModel):
         return [ALIGNMENTS.get(name, "minimize" if name == MINUTES else "maximize") for name in self.objectives]
 
     @property
+    def on_vectors(self) -> bool:
+        """Whether only alignment is searched for, cost aside: it is measured on the vectors, without a recommender."""
+        wanted = {*self.objectives} - {MINUTES}
+        return bool(wanted) and wanted <= ALIGNMENTS.keys()
+
+    @property
     def prunes(self) -> bool:
         """Whether trials may be stopped by their validation curve."""
         return self.pruner != "none" and self.objectives == (CURVE,)

@@ -36,19 +36,8 @@ from reaemb_bench.core.plan import Plan, derive_seed, plan
 from reaemb_bench.core.recipe import Raw, Recipe, from_raw
 from reaemb_bench.core.runs import Group
 from reaemb_bench.core.store import Store
-from reaemb_bench.experiments.pool import Answer, Message, Say, portable, processes
-from reaemb_bench.experiments.running import executed
-from reaemb_bench.experiments.space import (
-    ALIGNMENTS,
-    CURVE,
-    MINUTES,
-    Settings,
-    Space,
-    Values,
-    as_tables,
-    read_space,
-    shown,
-)
+from reaemb_bench.experiments.running import Answer, Message, Say, executed, portable, processes
+from reaemb_bench.experiments.space import CURVE, MINUTES, Settings, Space, Values, as_tables, read_space, shown
 from reaemb_bench.experiments.variants import edited
 from reaemb_bench.tracking.addresses import redacted
 from reaemb_bench.tracking.terminal import Lines, in_words
@@ -126,9 +115,8 @@ class Sweep(BaseModel):
     def to_ranker(self) -> Recipe:
         """The recipe up to the recommender: no step of it may open the test targets. Raises UserError."""
         planned = plan(self.whole, self.whole.seeds[0])
-        # What is measured on the vectors needs no recommender.
-        aligned = ALIGNMENTS.keys() & {*self.settings.objectives} >= {*self.settings.objectives} - {MINUTES}
-        last = planned.job_of(Alignment if aligned and self.settings.objectives != (MINUTES,) else Ranker)
+        aligned = self.settings.on_vectors
+        last = planned.job_of(Alignment if aligned else Ranker)
         if last is None and aligned:
             raise UserError('the recipe measures no alignment; add a step `alignment` with use = "measure-alignment"')
         if last is None:

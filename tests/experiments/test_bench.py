@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from reaemb_bench.experiments.grid import grid, read_suite
+from reaemb_bench.experiments.bench import grid, read_suite
 from tests.conftest import TOYS, Said
 
 Command = Callable[..., Said]
