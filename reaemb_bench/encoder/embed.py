@@ -50,11 +50,13 @@ class Encode(Step):
     """Padding side in this stage, for `latent-thought-paper`; None takes the encoder's."""
     max_length: int | None = Field(default=None, ge=8)
     """Most tokens of a prompt in this stage; None takes the encoder's."""
+    cut: Literal["left", "right"] = "right"
+    """The end at which prompts that are too long lose tokens; the paper's code cuts from the left (part of D8)."""
 
     def run(self, corpus: Corpus, encoder: Encoder, context: Context) -> Vectors:
         """One vector an item, (items, hidden size)."""
         model = open_encoder(encoder, context.machine)
-        model.template = replace(model.template, padding=self.padding or model.template.padding)
+        model.template = replace(model.template, padding=self.padding or model.template.padding, cut=self.cut)
         before = f"{corpus.instruction}\n" if self.with_instruction else ""
         return embed_texts(model, corpus.texts, context, before=before, max_length=self.max_length)
 

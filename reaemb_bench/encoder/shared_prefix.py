@@ -107,12 +107,13 @@ class Prefix:
         return Prefix(self.states[some], self.ids[some], self.mask[some], self.positions[some], cache)
 
 
-def joined(groups: Sequence[Tensor], parts: Sequence[Prefix], common: int, padding: Literal["left", "right"]) -> Prefix:
-    """Prompts that were read in groups, as one batch in the order of their rows, padded to the longest of all.
+def joined(
+    groups: Sequence[Tensor], parts: Sequence[Prefix], common: int, padding: Literal["left", "right"], length: int
+) -> Prefix:
+    """Prompts that were read in groups, as one batch in the order of their rows, padded to `length` tokens.
 
     groups: the row numbers of each part's prompts. common: length of the shared prefix. padding: see `coordinates`.
     """
-    length = max(part.ids.shape[1] for part in parts)
 
     def join(tensors: Sequence[Tensor], dim: int) -> Tensor:
         widened = []

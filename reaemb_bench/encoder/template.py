@@ -20,13 +20,15 @@ class Template:
     """How an item text becomes a prompt.
 
     max_length: most tokens of a prompt, the thoughts and EOS counted. padding: the side on which the paper's code
-    padded at this stage; it decides the coordinates that the reasoner's rotary embedding sees, nothing else.
+    padded at this stage; it decides the coordinates that the reasoner's rotary embedding sees, nothing else. cut: the
+    end at which prompts that are too long lose tokens; on the left they lose the template first.
     """
 
     system_prompt: str = SYSTEM_PROMPT
     prefix: str = PREFIX
     max_length: int = 1024
     padding: Literal["left", "right"] = "left"
+    cut: Literal["left", "right"] = "right"
 
     def prompts(self, tokenizer: Any, texts: Sequence[str]) -> list[str]:
         """The prompt of each item text, through the tokenizer's chat template if it has one."""
@@ -49,7 +51,7 @@ class Template:
         return before, list(rows[0][len(rows[0]) - after :])
 
     def rows(self, tokenizer: Any, texts: Sequence[str], extra: int, max_length: int | None = None) -> list[list[int]]:
-        """Token ids of each prompt, cut on the right so that `extra` more tokens fit into `max_length`.
+        """Token ids of each prompt, cut at the end `cut` so that `extra` more tokens fit into `max_length`.
 
         Raises UserError if the template alone fills it.
         """
@@ -62,7 +64,7 @@ class Template:
             raise UserError(
                 f"max_length = {limit} leaves no room for item texts: the template takes {len(bare)}; raise it"
             )
-        return [list(row[:room]) for row in ids]
+        return [list(row[-room:] if self.cut == "left" else row[:room]) for row in ids]
 
 
 def _common(rows: Sequence[Sequence[int]]) -> int:

@@ -180,7 +180,9 @@ class ThoughtModel(nn.Module):
         if len(groups) == 1:
             return self._after(shared, tokens, part)
         parts = [self._after(shared, tokens.some(group), part) for group in groups]
-        prefix = joined(groups, parts, 0 if shared is None else len(shared.ids), self.template.padding)
+        common = 0 if shared is None else len(shared.ids)
+        # The width that was given, though no prompt may need it: a paper variant's thought depends on it.
+        prefix = joined(groups, parts, common, self.template.padding, tokens.ids.shape[1])
         return replace(prefix, numbers=tokens.numbers)
 
     def _after(self, shared: SharedPrefix | None, tokens: Tokens, part: int) -> Prefix:
@@ -299,8 +301,10 @@ class ThoughtModel(nn.Module):
     def text_mask(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(n, L), 1 at the tokens of the items' own texts, of prompts with these ids and mask (n, L).
 
-        A prompt without any text of its own keeps its mask.
+        A prompt without any text of its own keeps its mask. Raises UserError if prompts are cut on the left.
         """
+        if self.template.cut == "left":
+            raise UserError('cut = "left" takes the template away, so nothing can leave it out; say cut = "right"')
         before, after = self._around
         index = mask.cumsum(dim=1)
         text = mask.bool() & (index > before)

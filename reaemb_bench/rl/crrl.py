@@ -116,6 +116,8 @@ class Reinforcement(Step):
     """Largest norm of the gradient."""
     max_length: int | None = Field(default=None, ge=8)
     """Most tokens of a prompt, thoughts and EOS counted; None keeps the encoder's own limit."""
+    cut: Literal["left", "right"] = "right"
+    """The end at which prompts that are too long lose tokens; the paper's code cuts from the left (part of D8)."""
     cache_gb: float = Field(default=50.0, ge=0)
     """Disk for what the language model says of the prompts, in the store's folder until the step is done, in 10^9
     bytes a process; what fits into main memory is read from there. Prompts beyond it are read again at every use;
@@ -181,6 +183,7 @@ def _run(settings: Reinforcement, corpus: Corpus, histories: Sequences, encoder:
     pairs = checked(counted.counts(histories, corpus.items), corpus.items, cast("Component", counted).use)
     candidates = draw_candidates(pairs, settings.positives, settings.candidates, context.seed)
     model = open_encoder(encoder, context.machine)
+    model.template = replace(model.template, cut=settings.cut)
     reinforce(model, corpus, candidates, settings, context)
     if not is_first():
         return encoder

@@ -13,7 +13,9 @@ from reaemb_bench.core.recipe import from_raw, load
 from reaemb_bench.core.store import Store
 
 RECIPES = ["recipes/quickstart.toml", "recipes/reaemb_full.toml"]
-PAPER = ["recipes/paper/yelp.toml", "recipes/paper/cd.toml", "recipes/paper/games.toml"]
+PAPER = [
+    f"recipes/paper/{name}{head}.toml" for name in ("yelp", "cd", "games") for head in ("", "_gru4rec", "_bert4rec")
+]
 
 
 @pytest.mark.parametrize("name", [*RECIPES, *PAPER])

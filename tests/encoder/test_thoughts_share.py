@@ -1,17 +1,21 @@
 """A pooling in which the thought weighs, similarities, and what a stage of training says about itself."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
-from reaemb_bench.core.errors import RecipeError
+from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import build
 from reaemb_bench.encoder.folder import open_encoder
 from reaemb_bench.encoder.poolings import TextAndThought
+from reaemb_bench.encoder.shared_prefix import Tokens
 from reaemb_bench.encoder.similarity import comparable
+from reaemb_bench.encoder.thought_model import ThoughtModel
 from tests.helpers.encoders import context, corpus, encoder
 
 CPU = Machine(device="cpu")
@@ -151,3 +155,26 @@ def test_neighbours_as_views_bring_neighbours_together(tmp_path, trained):
     assert ranks(after) < ranks(base) - 4
     adapters = list(after.folder.glob("adapter*"))
     assert bool(adapters) == (trained == "all")
+
+
+def test_prompts_that_are_cut_on_the_left_keep_their_end(tmp_path):
+    model = open_encoder(encoder(tmp_path), CPU)
+    text = corpus().texts[6]
+    whole = model.tokenize([text])[0]
+    model.template = replace(model.template, cut="left")
+    assert model.tokenize([text], 60)[0] == whole[-58:]
+    prefix = model.prefix(model.tokens([whole[-58:]]))
+    with pytest.raises(UserError, match="cut"):
+        model.text_mask(prefix.ids, prefix.mask)
+
+
+def test_a_given_width_of_padding_is_kept_though_prompts_are_read_in_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(ThoughtModel, "start", 0)
+    model = open_encoder(encoder(tmp_path, reasoner="latent-thought-paper"), CPU)
+    rows = model.tokenize([corpus().texts[0], corpus().texts[6] * 3])
+    tokens = model.tokens(rows)
+    wide = Tokens(*(functional.pad(part, (9, 0), value=value) for part, value in ((tokens.ids, 3), (tokens.mask, 0))))
+    groups = model.prefix(wide)
+    assert groups.ids.shape == wide.ids.shape
+    expected = [model.think(model.prefix(Tokens(wide.ids[row : row + 1], wide.mask[row : row + 1]))) for row in (0, 1)]
+    torch.testing.assert_close(model.think(groups), torch.cat(expected), atol=1e-5, rtol=1e-4)
