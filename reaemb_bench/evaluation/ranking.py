@@ -59,35 +59,40 @@ def rank_targets(
     the histories; the target itself always stays. top: length of the recommended lists. Scores are compared exactly, so
     equal ones count as tied. Raises UserError if a score is not a finite number.
     """
-    items = len(popularity)
+    count, items = len(users), len(popularity)
     excluded = _without_targets((histories if seen is None else seen).select(users), targets, items)
     chunk = chunk or max(1, min(CHUNK, CHUNK_SCORES // items))
-    better, tied = np.empty((2, len(users)), dtype=np.int64)
-    sampled_better, sampled_tied = np.empty((2, len(users)), dtype=np.int64)
-    recommended = np.empty((len(users), top), dtype=np.int32)
-    for start in range(0, len(users), chunk):
-        rows = np.arange(start, min(start + chunk, len(users)))
-        scores = scorer.scores(histories.select(users[rows]))
-        if scores.shape != (len(rows), items):
-            raise UserError(f"a scorer gave scores of shape {scores.shape}, not {(len(rows), items)} (users, items)")
+    better, tied, sampled_better, sampled_tied = np.empty((4, count), dtype=np.int64)
+    history_hash, sample_hash = np.empty((2, count), dtype=np.uint64)
+    recommended = np.empty((count, top), dtype=np.int32)
+    for start in range(0, count, chunk):
+        rows = slice(start, min(start + chunk, count))
+        own, wanted_items, sample_items = histories.select(users[rows]), targets[rows], candidates[rows]
+        shape = (own.users, items)
+        scores = scorer.scores(own)
+        if scores.shape != shape:
+            raise UserError(f"a scorer gave scores of shape {scores.shape}, not {shape} (users, items)")
         if not np.issubdtype(scores.dtype, np.floating):
             raise UserError(f"a scorer gave scores of type {scores.dtype}, not float32")
 
         # Count over all items, then take back what the excluded items and the target itself added.
-        wanted = scores[np.arange(len(rows)), targets[rows]]
+        wanted = scores[np.arange(own.users), wanted_items]
         better[rows], tied[rows] = count_above(scores, wanted)
-        gone = excluded.select(rows)
+        gone = excluded.select(np.arange(rows.start, rows.stop))
         gone_score, gone_wanted = scores[gone.owners, gone.items], wanted[gone.owners]
-        better[rows] -= np.bincount(gone.owners[gone_score > gone_wanted], minlength=len(rows))
-        tied[rows] -= np.bincount(gone.owners[gone_score == gone_wanted], minlength=len(rows)) + 1
+        better[rows] -= np.bincount(gone.owners[gone_score > gone_wanted], minlength=own.users)
+        tied[rows] -= np.bincount(gone.owners[gone_score == gone_wanted], minlength=own.users) + 1
 
-        sample = np.take_along_axis(scores, candidates[rows].astype(np.int64), axis=1)
+        sample = np.take_along_axis(scores, sample_items.astype(np.int64), axis=1)
         sampled_better[rows] = np.count_nonzero(sample > wanted[:, None], axis=1) if sample.shape[1] else NO_SAMPLE
         sampled_tied[rows] = np.count_nonzero(sample == wanted[:, None], axis=1)
+        # A few users at once stay in the processor's cache, where a hash costs little.
+        history_hash[rows] = hash_sequences(own)
+        sample_hash[rows] = _hash_items(sample_items, np.arange(sample.shape[1])).sum(axis=1, dtype=np.uint64)
         if top:
             recommended[rows] = best_items(scores, gone, users[rows], top)
         if report is not None:
-            report(Progress(start + len(rows), len(users), "users"))
+            report(Progress(rows.stop, count, "users"))
     return Ranks(
         users=users,
         targets=targets,
@@ -100,8 +105,8 @@ def rank_targets(
         catalogue=items - excluded.lengths,
         recommended=recommended,
         item_popularity=popularity,
-        history_hash=hash_sequences(histories.select(users)),
-        sample_hash=hash_sequences(Sequences(candidates.ravel(), np.arange(len(users) + 1) * candidates.shape[1])),
+        history_hash=history_hash,
+        sample_hash=sample_hash,
     )
 
 
@@ -125,27 +130,21 @@ def count_above(scores: Float32, wanted: Float32) -> tuple[Int64, Int64]:
     at_once = min(users, max(1, CACHED_SCORES // items))
     # Rows of whole 8-byte words, so that marks are counted eight at a time; marks after the last item stay False.
     marks = np.zeros((at_once, -(-items // 8) * 8), dtype=np.bool_)
-
-    def marked_per_row(count: int) -> Int64:
-        per_row: Int64 = np.bitwise_count(marks[:count].view(np.uint64)).sum(axis=1, dtype=np.int64)
-        return per_row
-
     for start in range(0, users, at_once):
         part = scores[start : start + at_once]
         rows = slice(start, start + len(part))
-        inside = marks[: len(part), :items]
+        inside, words = marks[: len(part), :items], marks[: len(part)].view(np.uint64)
         np.isfinite(part, out=inside)
-        if np.count_nonzero(marks[: len(part)]) < part.size:
+        if np.count_nonzero(inside) < part.size:
             bad = ~np.isfinite(scores)
             raise NotFiniteError(
                 f"{int(bad.sum())} of {scores.size} scores are not finite numbers, so they rank nothing",
                 np.flatnonzero(bad.any(axis=0)),
                 cure="the recommender has diverged, and a lower learning rate may help",
             )
-        np.greater(part, wanted[rows, None], out=inside)
-        above[rows] = marked_per_row(len(part))
-        np.equal(part, wanted[rows, None], out=inside)
-        equal[rows] = marked_per_row(len(part))
+        for compare, counts in ((np.greater, above), (np.equal, equal)):
+            compare(part, wanted[rows, None], out=inside)
+            counts[rows] = np.bitwise_count(words).sum(axis=1, dtype=np.int64)
     return above, equal
 
 
@@ -158,6 +157,7 @@ def best_items(scores: Float32, excluded: Sequences, users: Int64, top: int) -> 
     """
     rows, items = scores.shape
     lists = np.full((rows, top), NO_ITEM, dtype=np.int32)
+    # Item `i` is in lane `i % lanes`, at layer `i // lanes`.
     lanes = max(top + 1, math.isqrt(items * top))
     layers = -(-items // lanes)
     at_once = min(rows, max(1, CACHED_SCORES // (lanes * layers)))
@@ -173,7 +173,7 @@ def best_items(scores: Float32, excluded: Sequences, users: Int64, top: int) -> 
 
 
 def _fill_lists(lists: Int32, scores: Float32, users: Int64) -> None:
-    """Write lists (rows, top) from scores (rows, layers, lanes), in which item `i` is in lane `i % lanes`."""
+    """Write lists (rows, top) from scores (rows, layers, lanes)."""
     rows, _, lanes = scores.shape
     top = lists.shape[1]
     # At most `top` lanes have a peak above the next highest peak, the bound, and they hold all scores above the bound.
@@ -211,20 +211,25 @@ def _tie_order(users: Int64, items: Int64) -> UInt32:
 def hash_sequences(sequences: Sequences) -> UInt64:
     """A number for each sequence (users,), decided by its items and their order; 0 for an empty one."""
     position = np.arange(len(sequences.items)) - np.repeat(sequences.offsets[:-1], sequences.lengths)
-    hashed = mix64((position.astype(np.uint64) << np.uint64(32)) + sequences.items.astype(np.uint64) + np.uint64(1))
     # Unsigned sums wrap around, so differences of running sums are exact.
-    total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(hashed, dtype=np.uint64)])
-    hashes: UInt64 = total[sequences.offsets[1:]] - total[sequences.offsets[:-1]]
+    total = np.cumsum(np.append(np.uint64(0), _hash_items(sequences.items, position)), dtype=np.uint64)
+    hashes: UInt64 = np.diff(total[sequences.offsets])
     return hashes
+
+
+def _hash_items(items: Int32, position: Int64) -> UInt64:
+    return mix64(((position.astype(np.uint64) << np.uint64(32)) + np.uint64(1)) + items.astype(np.uint32))
 
 
 def mix64(values: UInt64) -> UInt64:
     """A hash that is one to one: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
     mixed: UInt64 = values * np.uint64(0x9E3779B97F4A7C15)
+    # One array for all shifts: a new one each time takes four times as long.
+    shifted = np.empty_like(mixed)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed ^= mixed >> np.uint64(shift)
+        mixed ^= np.right_shift(mixed, np.uint64(shift), out=shifted)
         mixed *= np.uint64(factor)
-    mixed ^= mixed >> np.uint64(31)
+    mixed ^= np.right_shift(mixed, np.uint64(31), out=shifted)
     return mixed
 
 
