@@ -93,24 +93,15 @@ def step_access(recipe: Recipe) -> tuple[StepAccess, ...]:
         wants, makes, _ = signature(step, name)
         reads = tuple(wants.values())
         sources = {artifact: makers[artifact] for artifact in reads if artifact in makers and artifact not in HELD_OUT}
-        input_level = 0
-        if ValidationTargets in reads:
-            input_level = 1
-        if TestTargets in reads or any(source.is_judge for source in sources.values()):
-            input_level = 2
+        reads_test = TestTargets in reads or any(source.is_judge for source in sources.values())
+        input_level = 2 if reads_test else int(ValidationTargets in reads)
         declared = 2 if step.leaks else LEVELS.index(step.data_access)
         inherited = [source for source in sources.values() if not source.divides]
         above = [source for source in inherited if source.result_level > input_level]
-        access = StepAccess(
-            name=name,
-            step=step,
-            reads=reads,
-            makes=makes,
-            input_level=input_level,
-            result_level=max(input_level, declared, *(source.result_level for source in inherited)),
-            via=tuple(dict.fromkeys(first for source in above for first in source.via or (source.name,))),
-            divides=any(artifact in HELD_OUT for artifact in makes),
-        )
+        result_level = max(input_level, declared, *(source.result_level for source in inherited))
+        via = tuple(dict.fromkeys(first for source in above for first in source.via or (source.name,)))
+        divides = any(artifact in HELD_OUT for artifact in makes)
+        access = StepAccess(name, step, reads, makes, input_level, result_level, via, divides)
         makers.update(dict.fromkeys(makes, access))
         steps.append(access)
     return tuple(steps)
@@ -123,12 +114,9 @@ def shorten(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
     """
     raw, lines = recipe.raw, []
     for name, step in recipe.steps.items():
-        for setting in ("steps", "epochs"):
-            field = type(step).model_fields.get(setting)
-            value: object = getattr(step, setting, None)
-            if field is None:
-                continue
-            unlimited = value is None and int in get_args(field.annotation)
+        for setting in [setting for setting in ("steps", "epochs") if setting in type(step).model_fields]:
+            value: object = getattr(step, setting)
+            unlimited = value is None and int in get_args(type(step).model_fields[setting].annotation)
             if unlimited or (type(value) is int and value > _SHORT):
                 raw = merge(raw, {name: {setting: _SHORT}})
                 lines.append(f"{name}.{setting} {'unlimited' if unlimited else value} → {_SHORT}")
@@ -180,11 +168,9 @@ def exchange(recipe: Recipe, seed: int, parts: Parts) -> Recipe:
     """
     steps = dict(recipe.steps)
     for job in plan(recipe, seed).jobs:
-        step = job.step
-        if isinstance(step, Prepare):
-            source = Exchanged(
-                source=step.source, filters=step.filters, split=step.split, seed=job.seed or 0, parts=parts
-            )
+        if isinstance(step := job.step, Prepare):
+            split_seed = job.seed or 0
+            source = Exchanged(source=step.source, filters=step.filters, split=step.split, seed=split_seed, parts=parts)
             steps[job.name] = step.model_copy(update={"source": source})
     if steps == recipe.steps:
         raise UserError(
@@ -222,26 +208,6 @@ class LeakReport:
         return all(verdict.outcome in ("identical", "declared") for verdict in self.verdicts)
 
 
-@dataclass(frozen=True)
-class _Run:
-    planned: Plan
-    store: Store
-
-    def checksums(self, result: _Result) -> dict[str, str]:
-        """The sha256 of each file of an artefact."""
-        step, artifact = result
-        key = next(job.key for job in self.planned.jobs if job.name == step)
-        files = self.store.manifest(key)["files"]
-        return {
-            name: file["sha256"] for name, file in files.items() if name.startswith(f"{artifact.__name__.lower()}/")
-        }
-
-    def targets(self, artifact: type[ValidationTargets] | type[TestTargets]) -> dict[int, int]:
-        """User -> target; empty if the recipe makes no such targets."""
-        held = fetch(self.planned, self.store, artifact)
-        return {} if held is None else dict(zip(held.users.tolist(), held.targets.tolist(), strict=True))
-
-
 def find_leaks(recipe: Recipe, seed: int, store: Store, compute: Compute) -> LeakReport:
     """Run the steps before the judges on the rows as they are and on exchanged ones, and compare their results.
 
@@ -251,35 +217,55 @@ def find_leaks(recipe: Recipe, seed: int, store: Store, compute: Compute) -> Lea
     steps = [access for access in step_access(recipe) if not access.is_judge]
     names = {access.name for access in steps}
 
-    def run(parts: Parts, store: Store) -> _Run:
+    def run(parts: Parts, store: Store) -> Plan:
         planned = plan(exchange(recipe, seed, parts), seed)
         planned = replace(planned, jobs=tuple(job for job in planned.jobs if job.name in names))
         compute(planned, store)
-        return _Run(planned, store)
+        return planned
 
-    original = run("nothing", store)
-    runs = {"validation and test": run("validation and test", store)}
-    exchanged = _exchanged_targets(original, runs["validation and test"])
+    def checksums(planned: Plan, store: Store) -> dict[_Result, dict[str, str]]:
+        """The sha256 of each file of each artefact."""
+        return {
+            (job.name, artifact): {
+                name: file["sha256"]
+                for name, file in store.manifest(job.key)["files"].items()
+                if name.startswith(f"{artifact.__name__.lower()}/")
+            }
+            for job in planned.jobs
+            for artifact in job.makes
+        }
+
+    def targets(planned: Plan, artifact: type[ValidationTargets] | type[TestTargets]) -> dict[int, int]:
+        """User -> target; empty if the recipe makes no such targets."""
+        held = fetch(planned, store, artifact)
+        return {} if held is None else dict(zip(held.users.tolist(), held.targets.tolist(), strict=True))
+
+    original, other = run("nothing", store), run("validation and test", store)
+    exchanged = {}
+    for part, artifact in (("validation", ValidationTargets), ("test", TestTargets)):
+        old, new = targets(original, artifact), targets(other, artifact)
+        if old:
+            exchanged[part] = (sum(new.get(user) != item for user, item in old.items()), len(old))
+    if not any(differing for differing, _ in exchanged.values()):
+        raise UserError("no held-out item could be exchanged for another: the data hold too few held-out rows")
+
+    before, after = checksums(original, store), {"validation and test": checksums(other, store)}
     if any(access.parts == "test" for access in steps):
-        runs["test"] = run("test", store)
-
+        after["test"] = checksums(run("test", store), store)
     # Steps that leak on purpose are not compared.
     compared = {result: access.parts for access in steps if access.result_level < 2 for result in access.results}
-    changed = {
-        result for result, parts in compared.items() if runs[parts].checksums(result) != original.checksums(result)
-    }
+    changed = {result for result, parts in compared.items() if after[parts][result] != before[result]}
     unrepeatable: set[_Result] = set()
     if changed:
-        again = run("nothing", Store(store.root / "again"))
-        unrepeatable = {result for result in compared if again.checksums(result) != original.checksums(result)}
+        store = Store(store.root / "again")
+        again = checksums(run("nothing", store), store)
+        unrepeatable = {result for result in compared if again[result] != before[result]}
 
-    name_of = {job.key: job.name for job in original.planned.jobs}
-    inputs = {
-        job.name: [(name_of[key], artifact) for artifact, key in job.inputs.values()] for job in original.planned.jobs
-    }
+    name_of = {job.key: job.name for job in original.jobs}
     verdicts = []
-    for access in steps:
-        changed_input = next((step for step, artifact in inputs[access.name] if (step, artifact) in changed), "")
+    for access, job in zip(steps, original.jobs, strict=True):
+        inputs = [(name_of[key], artifact) for artifact, key in job.inputs.values()]
+        changed_input = next((source for source, artifact in inputs if (source, artifact) in changed), "")
         for result in access.results:
             outcome: Outcome = "identical"
             source = ""
@@ -291,15 +277,3 @@ def find_leaks(recipe: Recipe, seed: int, store: Store, compute: Compute) -> Lea
                 outcome, source = ("follows", changed_input) if changed_input else ("leak", "")
             verdicts.append(Verdict(access.name, result[1].__name__, access.parts, outcome, source))
     return LeakReport(tuple(verdicts), exchanged)
-
-
-def _exchanged_targets(before: _Run, after: _Run) -> dict[str, tuple[int, int]]:
-    """Targets that differ between two runs, and of how many, by part. Raises UserError if none does."""
-    counts = {}
-    for part, artifact in (("validation", ValidationTargets), ("test", TestTargets)):
-        old, new = before.targets(artifact), after.targets(artifact)
-        if old:
-            counts[part] = (sum(new.get(user) != item for user, item in old.items()), len(old))
-    if not any(differing for differing, _ in counts.values()):
-        raise UserError("no held-out item could be exchanged for another: the data hold too few held-out rows")
-    return counts

@@ -14,26 +14,43 @@ from reaemb_bench.core.component import Component, components_in
 from reaemb_bench.core.recipe import Recipe
 from reaemb_bench.data.sources.yelp import FROM_THE_FUTURE
 
+EFFECTS = {
+    "D1": "neighbours are counted on validation and test items too: the reward knows the answers, and all numbers "
+    "after it are too high",
+    "D2": "positions read the items that they are trained to predict, so training is too easy and ranking worse",
+    "D3": "the item with the last number has no vector and cannot be recommended",
+    "D4": "the rotary embedding is not a rotation: an item's vector changes with the padding of its batch",
+    "D5": "one baseline for all items rewards easy items instead of good noise; equal rewards still push",
+    "D6": "the gradient is of the prompt's own tokens, not of the sampled thought; its density is never evaluated",
+    "D7": "ranks are whole numbers that little noise seldom changes, so most groups teach nothing",
+    "D9": "the thought can change 2 of the L states that are averaged, about 2/L of the vector",
+    "D10": "texts are embedded with an instruction line that training left out",
+    "D12": "padding is read as if it were history, most of all in short histories",
+    "D14": "one position per user is trained and other heads train all, so heads are not compared on equal terms",
+    "D17": "the item texts tell how the business fared until the data were dumped, test time included",
+    "D18": "the targets move with the vectors that they judge and, transposed, are not distributions",
+    "D19": "the thought is far larger than the token embeddings, an outlier among the inputs",
+}
+"""What each variant does to results."""
+
 
 @dataclass(frozen=True)
 class Variant:
-    """A paper variant: a component, or some settings of it, and the effect on results."""
+    """A paper variant: a component, or some settings of it."""
 
     defect: str
     component: str
-    effect: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def effect(self) -> str:
+        """What it does to results."""
+        return EFFECTS[self.defect]
 
     @property
     def choice(self) -> str:
         """The settings as a recipe writes them; empty if the component itself is the variant."""
         return ", ".join(f"{name} = {json.dumps(value)}" for name, value in self.settings.items())
-
-    def matches(self, component: Component) -> bool:
-        """Whether a component is this variant."""
-        return component.use == self.component and all(
-            wanted in _names(getattr(component, name)) for name, wanted in self.settings.items()
-        )
 
 
 @dataclass(frozen=True)
@@ -44,88 +61,43 @@ class Use:
     path: str
 
 
-_PADDING = "padding is read as if it were history, most of all in short histories"
-_UNSCALED = "the thought is far larger than the token embeddings, an outlier among the inputs"
-_FINAL = "the item texts tell how the business fared until the data were dumped, test time included"
-
 VARIANTS = (
-    Variant(
-        "D1",
-        "reinforce-leaky-paper",
-        "neighbours are counted on validation and test items too: the reward knows the answers, and all numbers after "
-        "it are too high",
-    ),
-    Variant(
-        "D2",
-        "sasrec",
-        "positions read the items that they are trained to predict, so training is too easy and ranking worse",
-        {"causal": False},
-    ),
-    Variant(
-        "D3", "frozen", "the item with the last number has no vector and cannot be recommended", {"zero_last": True}
-    ),
-    Variant(
-        "D4",
-        "latent-thought-paper",
-        "the rotary embedding is not a rotation: an item's vector changes with the padding of its batch",
-    ),
-    Variant(
-        "D5",
-        "batch-baseline-paper",
-        "one baseline for all items rewards easy items instead of good noise; equal rewards still push",
-    ),
-    Variant(
-        "D6",
-        "token-logprob-paper",
-        "the gradient is of the prompt's own tokens, not of the sampled thought; its density is never evaluated",
-    ),
-    Variant(
-        "D7",
-        "reciprocal-log-rank",
-        "ranks are whole numbers that little noise seldom changes, so most groups teach nothing",
-    ),
-    Variant(
-        "D9",
-        "llm",
-        "the thought can change 2 of the L states that are averaged, about 2/L of the vector",
-        {"reasoner": "latent-thought-paper", "pooling": "mean"},
-    ),
-    Variant(
-        "D10",
-        "encode",
-        "texts are embedded with an instruction line that training left out",
-        {"with_instruction": True},
-    ),
-    Variant("D12", "sasrec", _PADDING, {"attend_padding": True}),
-    Variant("D12", "bert4rec", _PADDING, {"attend_padding": True}),
-    Variant("D12", "gru4rec", _PADDING, {"read_padding": True}),
-    Variant(
-        "D14",
-        "gru4rec",
-        "one position per user is trained and other heads train all, so heads are not compared on equal terms",
-        {"targets": "last"},
-    ),
-    Variant("D17", "yelp", _FINAL, {"with_final_counts": True}),
-    Variant("D17", "reaemb-authors", _FINAL, {"with_final_counts": True}),
-    *(Variant("D17", "table", _FINAL, {"attributes": column}) for column in FROM_THE_FUTURE),
-    Variant(
-        "D18",
-        "soft-target",
-        "the targets move with the vectors that they judge and, transposed, are not distributions",
-    ),
-    Variant("D19", "latent-thought-paper", _UNSCALED),
-    Variant("D19", "latent-thought", _UNSCALED, {"scale": "none"}),
+    Variant("D1", "reinforce-leaky-paper"),
+    Variant("D2", "sasrec", {"causal": False}),
+    Variant("D3", "frozen", {"zero_last": True}),
+    Variant("D4", "latent-thought-paper"),
+    Variant("D5", "batch-baseline-paper"),
+    Variant("D6", "token-logprob-paper"),
+    Variant("D7", "reciprocal-log-rank"),
+    Variant("D9", "llm", {"reasoner": "latent-thought-paper", "pooling": "mean"}),
+    Variant("D10", "encode", {"with_instruction": True}),
+    Variant("D12", "sasrec", {"attend_padding": True}),
+    Variant("D12", "bert4rec", {"attend_padding": True}),
+    Variant("D12", "gru4rec", {"read_padding": True}),
+    Variant("D14", "gru4rec", {"targets": "last"}),
+    Variant("D17", "yelp", {"with_final_counts": True}),
+    Variant("D17", "reaemb-authors", {"with_final_counts": True}),
+    *(Variant("D17", "table", {"attributes": column}) for column in FROM_THE_FUTURE),
+    Variant("D18", "soft-target"),
+    Variant("D19", "latent-thought-paper"),
+    Variant("D19", "latent-thought", {"scale": "none"}),
 )
 
 
 def variants_in(recipe: Recipe) -> list[Use]:
     """The paper variants that a recipe uses, by number."""
-    parts = [part for name, step in recipe.steps.items() for part in components_in(step, name)]
-    uses = [Use(variant, path) for variant in VARIANTS for path, part in parts if variant.matches(part)]
+
+    def names(setting: object) -> list[object]:
+        """What a variant may call the value of a setting: the value, its parts, or the name of its component."""
+        values = setting if isinstance(setting, tuple) else (setting,)
+        return [value.use if isinstance(value, Component) else value for value in values]
+
+    uses = [
+        Use(variant, path)
+        for variant in VARIANTS
+        for step_name, step in recipe.steps.items()
+        for path, part in components_in(step, step_name)
+        if part.use == variant.component
+        and all(wanted in names(getattr(part, name)) for name, wanted in variant.settings.items())
+    ]
     return sorted(uses, key=lambda use: int(use.variant.defect[1:]))
-
-
-def _names(setting: object) -> list[object]:
-    """What a variant may call the value of a setting: the value, its parts, or the name of its component."""
-    values = setting if isinstance(setting, tuple) else (setting,)
-    return [value.use if isinstance(value, Component) else value for value in values]

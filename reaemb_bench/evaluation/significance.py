@@ -73,12 +73,10 @@ class Comparison:
 
 def method_values(name: str, seeds: Sequence[Ranks], metric: Metric) -> MethodValues:
     """The values of one method from the ranks of its seeds. Raises UserError if seeds rank different targets."""
-    first, *others = [
-        MethodValues(name, ranks.users, ranks.targets, metric(ranks.better, ranks.tied)) for ranks in seeds
-    ]
-    for other in others:
-        _check_same(first, other)
-    return replace(first, values=np.mean([first.values, *(other.values for other in others)], axis=0))
+    of_seeds = [MethodValues(name, ranks.users, ranks.targets, metric(ranks.better, ranks.tied)) for ranks in seeds]
+    for other in of_seeds[1:]:
+        _check_same(of_seeds[0], other)
+    return replace(of_seeds[0], values=np.mean([of_seed.values for of_seed in of_seeds], axis=0))
 
 
 def compare(
@@ -101,21 +99,9 @@ def compare(
     comparisons = []
     for (first, second), gap, p, adjusted in zip(pairs, gaps, raw, holm(raw, size), strict=True):
         low, high = bootstrap_interval(gap, resamples, seed)
-        comparisons.append(
-            Comparison(
-                first=first.name,
-                second=second.name,
-                metric=metric,
-                users=len(gap),
-                difference=float(gap.mean()),
-                low=low,
-                high=high,
-                p=p,
-                adjusted_p=adjusted,
-                family=size,
-                detectable=detectable_difference(gap),
-            )
-        )
+        effect = float(gap.mean()), low, high
+        names, detectable = (first.name, second.name, metric), detectable_difference(gap)
+        comparisons.append(Comparison(*names, len(gap), *effect, p, adjusted, size, detectable))
     return tuple(comparisons)
 
 

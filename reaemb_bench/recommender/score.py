@@ -15,8 +15,8 @@ from reaemb_bench.core.component import Context, DataAccess, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import build
+from reaemb_bench.evaluation.comparability import equal_scores
 from reaemb_bench.evaluation.ranking import rank_targets
-from reaemb_bench.evaluation.signs import equal_scores
 from reaemb_bench.recommender.kinds import Head
 
 

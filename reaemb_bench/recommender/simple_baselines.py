@@ -12,8 +12,8 @@ from reaemb_bench.core.artifacts import Corpus, Float32, Floors, Ranks, Sequence
 from reaemb_bench.core.component import Component, Context, DataAccess, Progress, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.data.cooccurrence import cooccurrence
+from reaemb_bench.evaluation.comparability import equal_scores
 from reaemb_bench.evaluation.ranking import hash_sequences, mix32, mix64, rank_targets
-from reaemb_bench.evaluation.signs import equal_scores
 from reaemb_bench.recommender.kinds import ManyFloors
 
 if TYPE_CHECKING:

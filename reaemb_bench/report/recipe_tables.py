@@ -15,7 +15,7 @@ from reaemb_bench.core.execute import facts_of, fetch, fetch_all
 from reaemb_bench.core.plan import Plan
 from reaemb_bench.core.runs import Run
 from reaemb_bench.core.store import Store
-from reaemb_bench.evaluation.signs import rank_signs
+from reaemb_bench.evaluation.comparability import rank_signs
 from reaemb_bench.report.alignment import alignment_table
 from reaemb_bench.report.expected import Expected
 from reaemb_bench.report.results import lists_table, results_table

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from reaemb_bench.core.artifacts import Float32, Ranks, Sequences
+from reaemb_bench.evaluation.comparability import equal_scores, rank_signs
 from reaemb_bench.evaluation.ranking import rank_targets
-from reaemb_bench.evaluation.signs import equal_scores, rank_signs
 from tests.conftest import Said
 
 IDS = Path(__file__).parents[2] / "baselines/ids/recipe.toml"
