@@ -172,7 +172,7 @@ def test_an_exchange_moves_held_out_items_and_nothing_else(split: Component, par
 
 
 def test_only_steps_and_epochs_are_cut() -> None:
-    recipe = load("reaemb_full", ["lrcl.steps=1"])
+    recipe = load("reaemb_full", ["lrcl.steps=1"], ["crrl.steps"])
     cut, lines = shorten(recipe)
     assert lines == ("crrl.steps unlimited → 2", "train.epochs 40 → 2")
     assert {name: step.spec() for name, step in cut.steps.items()} == {
