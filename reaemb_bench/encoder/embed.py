@@ -132,6 +132,7 @@ class Movement:
     """
 
     def __init__(self, model: ThoughtModel, texts: Sequence[str], context: Context) -> None:
+        """Embeds the sample."""
         chosen = np.random.default_rng([context.seed, 3]).permutation(len(texts))[:_SAMPLE]
         self._rows = model.tokenize([texts[item] for item in np.sort(chosen)])
         self._model = model
@@ -142,6 +143,22 @@ class Movement:
         """The share of the sample's variance by which the model has moved since then."""
         change = self._vectors() - self._before
         return float(change.var(axis=0).sum() / max(self._before.var(axis=0).sum(), 1e-12))
+
+    @torch.no_grad()
+    def lever(self) -> float:
+        """The share of the sample's variance that goes if every thought is replaced by the mean thought."""
+        model = self._model
+        prefixes = [
+            model.prefix(model.tokens(self._rows[start : start + 32])) for start in range(0, len(self._rows), 32)
+        ]
+        thoughts = [model.think(prefix) for prefix in prefixes]
+        mean = torch.cat(thoughts).mean(0)
+        pairs = [
+            (model.complete(prefix, own), model.complete(prefix, mean.expand_as(own)))
+            for prefix, own in zip(prefixes, thoughts, strict=True)
+        ]
+        own, same = (torch.cat(vectors) for vectors in zip(*pairs, strict=True))
+        return float((own - same).var(0).sum() / own.var(0).sum().clamp_min(1e-12))
 
     def _vectors(self) -> Float32:
         return embed_all(self._model, self._rows, self._context, check=False)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from reaemb_bench.core.artifacts import Corpus, Encoder, Int64, Sequences, TestTargets
 from reaemb_bench.core.component import Component, Context, DataAccess, Progress, Randomness, Step
@@ -50,11 +51,10 @@ _NO_LEVER = (
     "the thought moves {:.2g} % of the vectors' variance under this pooling, so training it cannot change them; say "
     'llm.pooling = "text-and-thought"'
 )
-_SAMPLE = 128
-"""Items that say how much the thought can move."""
 _MINED = 512
 """Nearest items among which hard negatives are sought."""
 _SCORES_AT_ONCE = 1 << 25
+"""Scores of rollouts that are in memory at once."""
 _AGREEMENT_EVERY = 10
 """Steps between two comparisons of the gradients of half batches."""
 
@@ -222,7 +222,12 @@ def reinforce(
     learner = Learner(model, settings, broadcast(at_once)[0])
     context.note({"micro_batch": learner.micro_batch})
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    # Before the parameters of an interrupted run are read, so that it notes the same.
     movement = Movement(model, corpus.texts, context)
+    lever = movement.lever()
+    context.note({"lever": lever})
+    if lever < _LEAST_LEVER:
+        context.note({"warning: lever": _NO_LEVER.format(100 * lever)})
     # Between two embeddings of the catalogue a resumed run could not know the vectors of the last one.
     every = settings.refresh if settings.candidates_from in ("hard", "catalogue") else 1
     checkpoints = Checkpoints(context.scratch, optimiser, shared=True, every=every)
@@ -230,10 +235,6 @@ def reinforce(
     table = None
     if len(checkpoints.curve) < len(order):
         prompts = _read_prompts(learner, texts, candidates, order, context)
-        lever = learner.lever(prompts)
-        context.note({"lever": lever})
-        if lever < _LEAST_LEVER:
-            context.note({"warning: lever": _NO_LEVER.format(100 * lever)})
 
     def learn(step: int) -> dict[str, float]:
         nonlocal table
@@ -328,16 +329,20 @@ class Judge:
         finite."""
         table = comparable(self.table, self.similarity, self.centre)
         vectors = comparable(vectors, self.similarity, self.centre)
-        # Against a large catalogue some groups at a time, so that scores fit into memory.
-        size = max(1, _SCORES_AT_ONCE // (vectors.shape[1] * len(table)))
-        rewards = []
-        for start in range(0, len(vectors), size):
+
+        def judged(start: int) -> Tensor:
             part = slice(start, start + size)
             columns = self.columns[part].unsqueeze(1).expand(-1, vectors.shape[1], -1)
             scores = (vectors[part] @ table.T).gather(2, columns)
-            judged = self.reward.reward(scores, self.shares[part].unsqueeze(1))
+            rewards = self.reward.reward(scores, self.shares[part].unsqueeze(1))
             # Ranks of scores that are not numbers look like numbers, so the scores decide.
-            rewards.append(judged.where(scores.isfinite().all(-1), torch.nan))
+            return rewards.where(scores.isfinite().all(-1), torch.nan)
+
+        # Against a large catalogue some groups at a time, whose scores are computed again for their gradient.
+        size = max(1, _SCORES_AT_ONCE // (vectors.shape[1] * len(table)))
+        starts = range(0, len(vectors), size)
+        again = len(starts) > 1 and vectors.requires_grad
+        rewards = [checkpoint(judged, start, use_reentrant=False) if again else judged(start) for start in starts]
         return torch.cat(rewards)
 
 
@@ -503,15 +508,6 @@ class Learner:
         vectors = comparable(table, self.settings.similarity)
         scores = vectors[torch.from_numpy(items).to(table.device)] @ vectors.T
         return scores.topk(min(len(table), _MINED), dim=1).indices.cpu().numpy()
-
-    @torch.no_grad()
-    def lever(self, prompts: Prompts) -> float:
-        """Share of the variance of item vectors that goes if every thought is replaced by the mean thought."""
-        prefix = prompts(prompts.items[:: max(1, len(prompts.items) // _SAMPLE)][:_SAMPLE])
-        thoughts = self.model.think(prefix)
-        own = self._complete(prefix, thoughts, 1)
-        common = self._complete(prefix, thoughts.mean(0, keepdim=True).expand_as(thoughts), 1)
-        return float((own - common).var(0).sum() / own.var(0).sum().clamp_min(1e-12))
 
     @torch.no_grad()
     def vectors(self, prefix: Prefix) -> Tensor:

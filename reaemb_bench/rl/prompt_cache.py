@@ -51,8 +51,6 @@ class Prompts:
     ) -> None:
         self._model = model
         self._rows = rows
-        self.items = items
-        """The items that can be asked for."""
         self._lengths = np.array([len(row) for row in rows])
         self._offsets = np.cumsum(self._lengths) - self._lengths
         self._ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])

@@ -1,0 +1,1 @@
+"""Rewards against a whole catalogue."""
