@@ -6,13 +6,30 @@ import math
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reaemb_bench.core.component import Component
 from reaemb_bench.recommender.packing import Bucket, Packed
 
 CountFrom = Literal["oldest", "newest"]
 LAYER_NORM_EPSILON = 1e-8
+
+
+class AttentionSettings(Component):
+    """Sizes of a self-attentive network."""
+
+    hidden: int = Field(default=128, ge=1)
+    """Width of item vectors and states."""
+    max_length: int = Field(default=50, ge=1)
+    """Most recent interactions that are read."""
+    blocks: int = Field(default=2, ge=1)
+    """Attention blocks."""
+    attention_heads: int = Field(default=1, ge=1)
+    """Attention heads per block; must divide `hidden`."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Dropout on embeddings, attention and feed-forward layers."""
 
 
 class SelfAttentive(nn.Module):
@@ -21,32 +38,25 @@ class SelfAttentive(nn.Module):
     def __init__(
         self,
         table: nn.Module,
+        sizes: AttentionSettings,
         *,
-        hidden: int,
-        max_length: int,
-        blocks: int,
-        attention_heads: int,
-        dropout: float,
         causal: bool,
-        attend_padding: bool,
         masks: bool,
+        padded_to: int | None,
         count_from: CountFrom,
     ) -> None:
         super().__init__()
         self.table = table
         self.count_from = count_from
         # Positions count from 1, and a mask may come after the last.
-        self.position = nn.Embedding(max_length + 2, hidden)
-        self.dropout = nn.Dropout(dropout)
-        padded_to = max_length if attend_padding else None
-        self.blocks = nn.ModuleList(
-            Block(hidden, attention_heads, dropout, causal=causal, padded_to=padded_to) for _ in range(blocks)
-        )
-        self.norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPSILON)
-        self.mask = nn.Parameter(torch.randn(hidden) / math.sqrt(hidden)) if masks else None
+        self.position = nn.Embedding(sizes.max_length + 2, sizes.hidden)
+        self.dropout = nn.Dropout(sizes.dropout)
+        self.blocks = nn.ModuleList(Block(sizes, causal=causal, padded_to=padded_to) for _ in range(sizes.blocks))
+        self.norm = nn.LayerNorm(sizes.hidden, eps=LAYER_NORM_EPSILON)
+        self.mask = nn.Parameter(torch.randn(sizes.hidden) / math.sqrt(sizes.hidden)) if masks else None
         # Scaled item vectors have entries of spread 1. Masks differ by their position alone, so positions must weigh as
         # much; positions of items may weigh less.
-        nn.init.normal_(self.position.weight, std=1.0 if masks else 1 / math.sqrt(hidden))
+        nn.init.normal_(self.position.weight, std=1.0 if masks else 1 / math.sqrt(sizes.hidden))
 
     def forward(self, packed: Packed, vectors: Tensor, indices: Tensor) -> Tensor:
         """States (n, hidden) at `indices`; vectors (items, hidden) from `table()`; item number `items` is the mask."""
@@ -73,11 +83,10 @@ class Block(nn.Module):
     Queries are normalised, keys and values are not, and the residual goes around the normalised input.
     """
 
-    def __init__(
-        self, hidden: int, attention_heads: int, dropout: float, *, causal: bool, padded_to: int | None
-    ) -> None:
+    def __init__(self, sizes: AttentionSettings, *, causal: bool, padded_to: int | None) -> None:
         super().__init__()
-        self.attention_heads = attention_heads
+        hidden = sizes.hidden
+        self.attention_heads = sizes.attention_heads
         self.causal = causal
         self.padded_to = padded_to
         self.attention_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPSILON)
@@ -87,7 +96,7 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPSILON)
         self.inner = nn.Linear(hidden, hidden)
         self.outer = nn.Linear(hidden, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, states: Tensor, packed: Packed, indices: Tensor | None = None) -> Tensor:
         """(positions, hidden) -> the same shape, or (n, hidden) at `indices` alone."""
@@ -104,24 +113,18 @@ class Block(nn.Module):
     def _attend(self, projected: Tensor, bucket: Bucket, packed: Packed) -> Tensor:
         """Projections (positions, 3 * hidden) of all positions -> attended values of the bucket's positions."""
         query, key, value = bucket.unpack(projected, self.attention_heads)
-        if self.padded_to is not None:
-            pads = self.padded_to - packed.lengths[bucket.users]
-            return bucket.pack(self._attend_with_padding(query, key, value, bucket, pads))
-        # Under the causal mask no position attends to the empty slots, which come after it.
-        mask = None if self.causal or bucket.real is None else bucket.real[:, None, None, :]
-        rate = self.dropout.p if self.training else 0.0
-        return bucket.pack(
-            F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate, is_causal=self.causal)
-        )
-
-    def _attend_with_padding(self, query: Tensor, key: Tensor, value: Tensor, bucket: Bucket, pads: Tensor) -> Tensor:
-        """Attention as if `pads` (users,) zero states came before each history.
-
-        n equal keys have the weight of one key whose logit is higher by log n, so no padding is computed.
-        """
-        heads, size = self.attention_heads, query.shape[-1]
-        pad_key, pad_value = self.key_value.bias.view(2, heads, size)
-        scale = size**-0.5
+        if self.padded_to is None:
+            # Under the causal mask no position attends to the empty slots, which come after it.
+            mask = None if self.causal or bucket.real is None else bucket.real[:, None, None, :]
+            rate = self.dropout.p if self.training else 0.0
+            return bucket.pack(
+                F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate, is_causal=self.causal)
+            )
+        # Zero states before each history are attended to as well. n equal keys have the weight of one key whose logit
+        # is higher by log n, so no padding is computed.
+        pads = self.padded_to - packed.lengths[bucket.users]
+        pad_key, pad_value = self.key_value.bias.view(2, self.attention_heads, query.shape[-1])
+        scale = query.shape[-1] ** -0.5
         logits = query @ key.transpose(-1, -2) * scale
         if bucket.real is not None:
             logits = logits.masked_fill(~bucket.real[:, None, None, :], -torch.inf)
@@ -131,8 +134,7 @@ class Block(nn.Module):
         if self.training and self.dropout.p:
             own = self.dropout(own)
             padding = padding * share_after_dropout(pads, padding, self.dropout.p)
-        attended: Tensor = own @ value + padding * pad_value[:, None, :]
-        return attended
+        return bucket.pack(own @ value + padding * pad_value[:, None, :])
 
 
 def share_after_dropout(pads: Tensor, like: Tensor, rate: float) -> Tensor:

@@ -95,18 +95,20 @@ def fit(
 
     penalty: a further term of each batch's loss.
     """
-    device = context.machine.torch_device()
+    head, objective, device = settings.head, settings.objective, context.machine.torch_device()
     rows = np.flatnonzero(corpus.training.lengths > 1)
     if not len(rows):
         raise UserError("no user has two training interactions to learn an order from; loosen prepare.filters")
     if not len(validation_targets.users):
         raise UserError("no user has a validation target, by which training is stopped; choose another prepare.split")
-    with torch.random.fork_rng(devices=[]), _denormals_flushed(), _freed_memory_kept():
+    with torch.random.fork_rng(devices=[]), _fast_memory():
         torch.manual_seed(context.seed)
-        network = settings.head.build(items.build(corpus.items, settings.head.hidden, vectors)).to(device)
-        loss = training_loss(network, corpus, settings, np.random.default_rng(context.seed), device, penalty)
+        network = head.build(items.build(corpus.items, head.hidden, vectors)).to(device)
+        generator = np.random.default_rng(context.seed)
+        sampler = NegativeSampler.from_sequences(corpus.training, corpus.items) if objective.negatives else None
+        read_lengths = np.minimum(corpus.training.lengths, head.max_length + 1)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        read = trained_on(settings.head, corpus.training)
+        read = trained_on(head, corpus.training)
         context.note(
             {
                 "trained_parameters": sum(parameter.numel() for parameter in trained),
@@ -120,6 +122,21 @@ def fit(
             trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type in _FUSED_ADAM
         )
 
+        def loss(users: Int64) -> Tensor:
+            """The loss of a batch of user numbers, on the head's examples of their training sequences."""
+            # Neighbours of similar length share a grid in attention.
+            users = users[np.argsort(read_lengths[users], kind="stable")]
+            examples = head.training_examples(corpus.training.select(users), corpus.items, generator)
+            table = network.table()  # type: ignore[operator]
+            packed = pack(examples.inputs, head.max_length, device)
+            outputs = network(packed, table, torch.from_numpy(examples.indices).to(device))
+            negatives = None
+            if sampler is not None:
+                drawn = sampler.draw(users[examples.rows], objective.negatives, generator)
+                negatives = torch.from_numpy(drawn).to(device)
+            value = objective.loss(outputs, torch.from_numpy(examples.targets).to(device), table, negatives)
+            return value if penalty is None else value + penalty(network, table, users)
+
         def learn(epoch: int) -> dict[str, float]:
             network.train()
             order = np.random.default_rng([context.seed, epoch - 1]).permutation(rows)
@@ -130,57 +147,38 @@ def fit(
                 batch_loss = loss(users)
                 batch_loss.backward()  # type: ignore[no-untyped-call]
                 share = 1 - (step - 1) / (settings.epochs * len(batches)) if settings.decay else 1.0
-                total += update(
-                    optimiser,
-                    batch_loss,
-                    f"step {step} (epoch {epoch})",
-                    users,
-                    whose="user",
-                    learning_rate=settings.learning_rate * share,
-                )
-            validation = validation_ndcg(settings.head, network, corpus, validation_targets)
+                rate, where = settings.learning_rate * share, f"step {step} (epoch {epoch})"
+                total += update(optimiser, batch_loss, where, users, whose="user", learning_rate=rate)
+            network.eval()
+            with torch.no_grad():
+                scorer = NetworkScorer(head, network, network.table())  # type: ignore[operator]
+            ranks = rank_targets(
+                scorer,
+                corpus.training,
+                validation_targets.users,
+                validation_targets.targets,
+                validation_targets.candidates,
+                popularity=corpus.popularity,
+            )
+            validation = float(ndcg(ranks.better, ranks.tied, CUTOFF).mean())
             return {"loss": total / len(batches), f"validation/ndcg@{CUTOFF}": validation}
 
-        best, best_value, best_epoch = _snapshot(network), -1.0, 0
+        def snapshot() -> dict[str, Tensor]:
+            """The state from which `open_ranker` restores: all parameters, and the item vectors as the head reads."""
+            with torch.no_grad():
+                table = network.table().detach().clone()  # type: ignore[operator]
+            return {**{name: tensor.clone() for name, tensor in network.state_dict().items()}, "vectors": table}
+
+        best, best_value, best_epoch = snapshot(), -1.0, 0
         for epoch, values in training(settings.epochs, learn):
             context.report(Progress(epoch, settings.epochs, "epochs", values))
             value = values[f"validation/ndcg@{CUTOFF}"]
             if value > best_value:
-                best, best_value, best_epoch = _snapshot(network), value, epoch
+                best, best_value, best_epoch = snapshot(), value, epoch
             if epoch - best_epoch >= settings.patience:
                 break
     context.note({"best_epoch": best_epoch, "best_validation_ndcg": best_value})
-    return Ranker(head=settings.head.spec(), tensors={name: tensor.cpu().numpy() for name, tensor in best.items()})
-
-
-def training_loss(
-    network: nn.Module,
-    corpus: Corpus,
-    settings: TrainSettings,
-    generator: np.random.Generator,
-    device: torch.device,
-    penalty: Penalty | None = None,
-) -> Callable[[Int64], Tensor]:
-    """The loss of a batch of user numbers, on the head's examples of their training sequences."""
-    head, objective = settings.head, settings.objective
-    sampler = NegativeSampler.from_sequences(corpus.training, corpus.items) if objective.negatives else None
-    read = np.minimum(corpus.training.lengths, head.max_length + 1)
-
-    def loss(users: Int64) -> Tensor:
-        # Neighbours of similar length share a grid in attention.
-        users = users[np.argsort(read[users], kind="stable")]
-        examples = head.training_examples(corpus.training.select(users), corpus.items, generator)
-        table = network.table()  # type: ignore[operator]
-        packed = pack(examples.inputs, head.max_length, device)
-        outputs = network(packed, table, torch.from_numpy(examples.indices).to(device))
-        negatives = None
-        if sampler is not None:
-            drawn = sampler.draw(users[examples.rows], objective.negatives, generator)
-            negatives = torch.from_numpy(drawn).to(device)
-        value = objective.loss(outputs, torch.from_numpy(examples.targets).to(device), table, negatives)
-        return value if penalty is None else value + penalty(network, table, users)
-
-    return loss
+    return Ranker(head=head.spec(), tensors={name: tensor.cpu().numpy() for name, tensor in best.items()})
 
 
 def trained_on(head: Head, sequences: Sequences) -> npt.NDArray[np.bool_]:
@@ -233,56 +231,25 @@ class NegativeSampler:
         return drawn
 
 
-def validation_ndcg(head: Head, network: nn.Module, corpus: Corpus, validation_targets: ValidationTargets) -> float:
-    """Mean NDCG@10 of the validation targets against the whole catalogue; leaves the network in eval mode."""
-    network.eval()
-    with torch.no_grad():
-        scorer = NetworkScorer(head, network, network.table())  # type: ignore[operator]
-    ranks = rank_targets(
-        scorer,
-        corpus.training,
-        validation_targets.users,
-        validation_targets.targets,
-        validation_targets.candidates,
-        popularity=corpus.popularity,
-    )
-    return float(ndcg(ranks.better, ranks.tied, CUTOFF).mean())
-
-
-def _snapshot(network: nn.Module) -> dict[str, Tensor]:
-    """The state from which `open_ranker` restores: all parameters, and the item vectors as the head reads them."""
-    with torch.no_grad():
-        vectors = network.table().detach().clone()  # type: ignore[operator]
-    return {**{name: tensor.clone() for name, tensor in network.state_dict().items()}, "vectors": vectors}
-
-
 @contextmanager
-def _freed_memory_kept() -> Iterator[None]:
-    """Makes glibc keep freed blocks below 1 GiB for the next request, and give them back at the end.
+def _fast_memory() -> Iterator[None]:
+    """Treats numbers below 1e-38 as zeros, and makes glibc keep freed blocks below 1 GiB for the next request.
 
-    By default each large tensor goes back to the system at once, and the next one costs a page fault every 4 KiB.
-    With another C library nothing happens.
+    A softmax over a catalogue makes many such numbers, and each costs many cycles. By default each large tensor goes
+    back to the system at once, and the next one costs a page fault every 4 KiB; another C library has no such settings.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if library is None or not hasattr(library, "mallopt"):
-        yield
-        return
-    library.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-    library.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
-    try:
-        yield
-    finally:
-        # The highest values that glibc chooses by itself.
-        library.mallopt(_M_MMAP_THRESHOLD, 1 << 25)
-        library.mallopt(_M_TRIM_THRESHOLD, 1 << 26)
-        library.malloc_trim(0)
-
-
-@contextmanager
-def _denormals_flushed() -> Iterator[None]:
-    """Treats numbers below 1e-38 as zeros: a softmax over a catalogue makes many, and each costs many cycles."""
+    glibc = library if library is not None and hasattr(library, "mallopt") else None
     torch.set_flush_denormal(True)
+    if glibc is not None:
+        glibc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        glibc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
     try:
         yield
     finally:
         torch.set_flush_denormal(False)
+        if glibc is not None:
+            # The highest values that glibc chooses by itself.
+            glibc.mallopt(_M_MMAP_THRESHOLD, 1 << 25)
+            glibc.mallopt(_M_TRIM_THRESHOLD, 1 << 26)
+            glibc.malloc_trim(0)

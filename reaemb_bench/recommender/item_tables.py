@@ -27,35 +27,6 @@ class Ids(Component):
         return IdTable(items, hidden)
 
 
-class Frozen(Component):
-    """Frozen item vectors, mapped to the head's width by a trained adapter."""
-
-    version: ClassVar[int] = 2
-
-    adapter: Adapter = "linear"
-    """`linear`: two linear layers without an activation between them, as in the paper; `mlp`: with GELU; `none`:
-    vectors as they are, whose width must then be the head's."""
-    inner: int = Field(default=256, ge=1)
-    """Width between the adapter's two layers."""
-    unit_rms: bool = True
-    """Whether the vectors are centred and divided by one number so that their entries have a root mean square of 1.
-    Otherwise their scale acts as a learning rate, and what all vectors share hides their differences."""
-    zero_last: bool = False
-    """Whether the last item's vector is zero, as in the paper's code, which inserts the padding row one place too
-    early (defect D3)."""
-
-    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
-        """A module whose forward() gives (items, hidden). Raises UserError if vectors are missing or misfit."""
-        return FrozenTable(
-            _checked(items, hidden, vectors, self.adapter),
-            hidden,
-            adapter=self.adapter,
-            inner=self.inner,
-            unit_rms=self.unit_rms,
-            zero_last=self.zero_last,
-        )
-
-
 class Initialised(Component):
     """Trainable vectors that start from given ones, centred and scaled to the spread of `ids`.
 
@@ -69,22 +40,46 @@ class Initialised(Component):
         return IdTable(items, hidden, _checked(items, hidden, vectors, "none"))
 
 
-class IdsAndFrozen(Component):
-    """The sum of a trainable id vector and the adapted frozen vector of each item."""
+class AdapterSettings(Component):
+    """How frozen vectors are mapped to the head's width."""
 
     version: ClassVar[int] = 2
 
     adapter: Adapter = "linear"
-    """As in `frozen`."""
+    """`linear`: two linear layers without an activation between them, as in the paper; `mlp`: with GELU; `none`:
+    vectors as they are, whose width must then be the head's."""
     inner: int = Field(default=256, ge=1)
     """Width between the adapter's two layers."""
     unit_rms: bool = True
-    """As in `frozen`."""
+    """Whether the vectors are centred and divided by one number so that their entries have a root mean square of 1.
+    Otherwise their scale acts as a learning rate, and what all vectors share hides their differences."""
+
+    def frozen(self, items: int, hidden: int, vectors: Float32 | None, zero_last: bool = False) -> FrozenTable:
+        """The vectors and their adapter. Raises UserError if vectors are missing or misfit."""
+        checked = _checked(items, hidden, vectors, self.adapter)
+        return FrozenTable(
+            checked, hidden, adapter=self.adapter, inner=self.inner, unit_rms=self.unit_rms, zero_last=zero_last
+        )
+
+
+class Frozen(AdapterSettings):
+    """Frozen item vectors, mapped to the head's width by a trained adapter."""
+
+    zero_last: bool = False
+    """Whether the last item's vector is zero, as in the paper's code, which inserts the padding row one place too
+    early (defect D3)."""
 
     def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
         """A module whose forward() gives (items, hidden). Raises UserError if vectors are missing or misfit."""
-        checked = _checked(items, hidden, vectors, self.adapter)
-        frozen = FrozenTable(checked, hidden, adapter=self.adapter, inner=self.inner, unit_rms=self.unit_rms)
+        return self.frozen(items, hidden, vectors, self.zero_last)
+
+
+class IdsAndFrozen(AdapterSettings):
+    """The sum of a trainable id vector and the adapted frozen vector of each item."""
+
+    def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
+        """A module whose forward() gives (items, hidden). Raises UserError if vectors are missing or misfit."""
+        frozen = self.frozen(items, hidden, vectors)
         return SumTable(IdTable(items, hidden), frozen)
 
 
@@ -126,14 +121,7 @@ class FrozenTable(nn.Module):
     vectors: Tensor
 
     def __init__(
-        self,
-        vectors: Float32,
-        hidden: int,
-        *,
-        adapter: Adapter,
-        inner: int,
-        unit_rms: bool,
-        zero_last: bool = False,
+        self, vectors: Float32, hidden: int, *, adapter: Adapter, inner: int, unit_rms: bool, zero_last: bool = False
     ) -> None:
         super().__init__()
         frozen = torch.from_numpy(vectors)

@@ -28,7 +28,8 @@ class CrossEntropy(Component):
 
     def loss(self, outputs: Tensor, targets: Tensor, vectors: Tensor, negatives: Tensor | None) -> Tensor:
         """Mean of -log softmax(outputs · vectorsᵀ)[target]."""
-        return catalogue_cross_entropy(outputs, targets, vectors)
+        loss: Tensor = _CatalogueCrossEntropy.apply(outputs, targets, vectors)  # type: ignore[no-untyped-call]
+        return loss
 
 
 class SampledSoftmax(Component):
@@ -99,17 +100,11 @@ def _logits(outputs: Tensor, targets: Tensor, vectors: Tensor, negatives: Tensor
     return positive, negative
 
 
-def catalogue_cross_entropy(outputs: Tensor, targets: Tensor, vectors: Tensor) -> Tensor:
-    """Mean over positions of -log softmax(outputs · vectorsᵀ)[target].
-
-    Loss and gradients of a chunk of positions are computed together, so logits (positions, items) never exist at once
-    and are computed once, not twice.
-    """
-    loss: Tensor = _CatalogueCrossEntropy.apply(outputs, targets, vectors)  # type: ignore[no-untyped-call]
-    return loss
-
-
 class _CatalogueCrossEntropy(torch.autograd.Function):
+    """Loss and gradients of a chunk of positions are computed together, so logits (positions, items) never exist at
+    once and are computed once, not twice.
+    """
+
     @staticmethod
     def forward(ctx: Any, outputs: Tensor, targets: Tensor, vectors: Tensor) -> Tensor:
         """The loss; the gradients are computed with it and kept in ctx."""

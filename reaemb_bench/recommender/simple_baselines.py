@@ -84,28 +84,25 @@ class ItemKNN(Component):
     on neighbours.
     """
 
+    last_only: ClassVar[bool] = False
+    """Whether only the last item of a history is compared."""
     counts: Counts = "all"
     """Entries of the user-item matrix and of the scored history: `binary`, whether a user has an item, is the field's
     usual choice and stronger on data with repeated interactions; `all` counts every interaction."""
 
     def fit(self, corpus: Corpus) -> ItemKNNScorer:
         """Count co-occurrences in the training sequences."""
-        return ItemKNNScorer(cosines(corpus, self.counts), last_only=False, counts=self.counts)
+        return ItemKNNScorer(cosines(corpus, self.counts), self.last_only, self.counts)
 
 
-class LastItemKNN(Component):
+class LastItemKNN(ItemKNN):
     """Score each item by its cosine similarity to the last item of the history, and to no other.
 
     The difference to `item-knn` is the worth of the older history; a method that beats both has learned more than
     pairs.
     """
 
-    counts: Counts = "all"
-    """As in `item-knn`."""
-
-    def fit(self, corpus: Corpus) -> ItemKNNScorer:
-        """Count co-occurrences in the training sequences."""
-        return ItemKNNScorer(cosines(corpus, self.counts), last_only=True, counts=self.counts)
+    last_only: ClassVar[bool] = True
 
 
 def cosines(corpus: Corpus, counts: Counts = "all") -> csr_array:

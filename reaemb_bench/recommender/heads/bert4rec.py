@@ -10,27 +10,18 @@ from pydantic import Field
 from torch import nn
 
 from reaemb_bench.core.artifacts import Int64, Sequences
-from reaemb_bench.core.component import Component
-from reaemb_bench.recommender.attention import CountFrom, SelfAttentive
+from reaemb_bench.recommender.attention import AttentionSettings, CountFrom, SelfAttentive
 from reaemb_bench.recommender.packing import Examples, Packed, newest, pack
 
 
-class BERT4Rec(Component):
+class BERT4Rec(AttentionSettings):
     """Self-attention over the whole history; a mask appended to it asks for the next item.
 
     Blocks and item vectors are SASRec's, so that the two heads differ in their training task and not in their layers.
     """
 
-    hidden: int = Field(default=128, ge=1)
-    """Width of item vectors and states."""
     max_length: int = Field(default=50, ge=2)
     """Most recent positions that are read, the mask included."""
-    blocks: int = Field(default=2, ge=1)
-    """Attention blocks."""
-    attention_heads: int = Field(default=1, ge=1)
-    """Attention heads per block; must divide `hidden`."""
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-    """Dropout on embeddings, attention and feed-forward layers."""
     mask_probability: float = Field(default=0.2, gt=0, le=1)
     """Share of positions that are to be restored in training."""
     kept: float = Field(default=0.1, ge=0, le=1)
@@ -52,18 +43,8 @@ class BERT4Rec(Component):
 
     def build(self, table: nn.Module) -> nn.Module:
         """The network over `table`, whose forward() returns item vectors (items, hidden)."""
-        return SelfAttentive(
-            table,
-            hidden=self.hidden,
-            max_length=self.max_length,
-            blocks=self.blocks,
-            attention_heads=self.attention_heads,
-            dropout=self.dropout,
-            causal=False,
-            attend_padding=self.attend_padding,
-            count_from=self.count_from,
-            masks=True,
-        )
+        padded_to = self.max_length if self.attend_padding else None
+        return SelfAttentive(table, self, causal=False, masks=True, padded_to=padded_to, count_from=self.count_from)
 
     def training_examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
         """Random positions are to be restored, at least one per sequence; item number `items` is the mask."""

@@ -47,15 +47,7 @@ class GRU4Rec(Component):
 
     def build(self, table: nn.Module) -> nn.Module:
         """The network over `table`, whose forward() returns item vectors (items, hidden)."""
-        return Recurrent(
-            table,
-            hidden=self.hidden,
-            layers=self.layers,
-            dropout=self.dropout,
-            bias=self.bias,
-            projected=self.projected,
-            padded_to=self.max_length if self.read_padding else None,
-        )
+        return Recurrent(table, self)
 
     def training_examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
         """Every position, or the last one alone, predicts the next item."""
@@ -69,24 +61,15 @@ class GRU4Rec(Component):
 class Recurrent(nn.Module):
     """Gated recurrent layers over item vectors."""
 
-    def __init__(
-        self,
-        table: nn.Module,
-        *,
-        hidden: int,
-        layers: int,
-        dropout: float,
-        bias: bool,
-        projected: bool,
-        padded_to: int | None,
-    ) -> None:
+    def __init__(self, table: nn.Module, head: GRU4Rec) -> None:
         super().__init__()
+        hidden, between = head.hidden, head.dropout if head.layers > 1 else 0.0
         self.table = table
-        self.dropout = nn.Dropout(dropout)
-        self.gru = nn.GRU(hidden, hidden, layers, bias=bias, dropout=dropout if layers > 1 else 0.0)
-        self.output = nn.Linear(hidden, hidden) if projected else nn.Identity()
-        self.padded_to = padded_to
-        self.padding = nn.Parameter(torch.randn(hidden) / math.sqrt(hidden)) if padded_to is not None else None
+        self.dropout = nn.Dropout(head.dropout)
+        self.gru = nn.GRU(hidden, hidden, head.layers, bias=head.bias, dropout=between)
+        self.output = nn.Linear(hidden, hidden) if head.projected else nn.Identity()
+        self.padded_to = head.max_length if head.read_padding else None
+        self.padding = nn.Parameter(torch.randn(hidden) / math.sqrt(hidden)) if head.read_padding else None
 
     def forward(self, packed: Packed, vectors: Tensor, indices: Tensor) -> Tensor:
         """States (n, hidden) after the items at `indices`; vectors (items, hidden), what `table()` returns."""
@@ -100,14 +83,20 @@ class Recurrent(nn.Module):
         order = (steps * len(users) + rank.repeat_interleave(lengths)).argsort()
         sizes = torch.bincount(steps).cpu()
 
+        start = None
+        if self.padded_to is not None and self.padding is not None:
+            # With one layer a state is an output: one call gives those after 1, 2, ... pads.
+            after = self._run(self.padding.expand(self.padded_to, -1), torch.ones(self.padded_to, dtype=torch.long))
+            padded = torch.cat([torch.zeros_like(after[:1]), after])
+            start = padded.index_select(0, self.padded_to - lengths.index_select(0, users))[None]
         read = self.dropout(F.embedding(packed.items.index_select(0, order), vectors))
-        states = self._run(read, sizes, self._start(lengths.index_select(0, users)))
+        states = self._run(read, sizes, start)
         time_index = torch.empty_like(order)
         time_index[order] = torch.arange(len(order), device=device)
         output: Tensor = self.output(states.index_select(0, time_index[indices]))
         return output
 
-    def _run(self, read: Tensor, sizes: Tensor, start: Tensor | None) -> Tensor:
+    def _run(self, read: Tensor, sizes: Tensor, start: Tensor | None = None) -> Tensor:
         """States (positions, hidden) of inputs sorted by time; `sizes` is the number of users at each time step."""
         if read.device.type != "cpu":
             states: Tensor = self.gru(PackedSequence(read, sizes), start)[0].data
@@ -119,33 +108,19 @@ class Recurrent(nn.Module):
             first = zeros if start is None else start[layer]
             if layer:
                 read = F.dropout(read, self.gru.dropout, self.training)
-            read = gru_layer(F.linear(read, weight_ih, bias_ih), sizes.tolist(), first, weight_hh, bias_hh)
+            inputs = F.linear(read, weight_ih, bias_ih)
+            read = _GRULayer.apply(inputs, tuple(sizes.tolist()), first, weight_hh, bias_hh)  # type: ignore[no-untyped-call]
         return read
 
-    def _start(self, lengths: Tensor) -> Tensor | None:
-        """The state (1, users, hidden) after the padding before each history."""
-        if self.padded_to is None or self.padding is None:
-            return None
-        # With one layer a state is an output: one call gives those after 1, 2, ... pads.
-        one_user = torch.ones(self.padded_to, dtype=torch.long)
-        after = self._run(self.padding.expand(self.padded_to, -1), one_user, None)
-        states = torch.cat([torch.zeros_like(after[:1]), after])
-        return states.index_select(0, self.padded_to - lengths)[None]
 
-
-def gru_layer(inputs: Tensor, sizes: Sequence[int], start: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+class _GRULayer(torch.autograd.Function):
     """States (positions, hidden) of gated recurrent units (Cho et al., EMNLP 2014, in torch's arrangement), on a CPU.
 
     inputs: (positions, 3 * hidden), each item's share of reset, update and new gate; positions are sorted by time, and
     `sizes` never grows: at time t the first sizes[t] users still have an item. start: (users, hidden).
     weight (3 * hidden, hidden) and bias (3 * hidden,) are those of the hidden state.
-    """
-    states: Tensor = _GRULayer.apply(inputs, tuple(sizes), start, weight, bias)  # type: ignore[no-untyped-call]
-    return states
 
-
-class _GRULayer(torch.autograd.Function):
-    """torch's own kernel clears a buffer as large as the batch for every time step of the backward pass and multiplies
+    torch's own kernel clears a buffer as large as the batch for every time step of the backward pass and multiplies
     small matrices one by one for the weights' gradient. Here each step touches its own rows, and that gradient is one
     product. On other devices torch's kernels are faster.
     """
