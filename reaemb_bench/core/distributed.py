@@ -61,11 +61,9 @@ def all_reduce(tensors: Sequence[Tensor]) -> None:
 
     # One message: many small ones would cost a round trip each.
     flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
-    with _lost_processes_named():
+    with _lost_processes_named(), torch.no_grad():
         distributed.all_reduce(flat)
-    with torch.no_grad():
-        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-        for tensor, part in zip(tensors, parts, strict=True):
+        for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
 
@@ -76,12 +74,10 @@ def all_reduce_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """
     if world_size() == 1:
         return
-    import torch
-
     gradients = []
     for parameter in parameters:
         if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = parameter.new_zeros(parameter.shape)
         gradients.append(parameter.grad)
     all_reduce(gradients)
 
@@ -99,7 +95,7 @@ def broadcast(*numbers: int) -> list[int]:
     message = torch.tensor(numbers, dtype=torch.int64)
     with _lost_processes_named():
         distributed.broadcast(message, src=0, group=_without_timeout)
-    return [int(number) for number in message]
+    return list(map(int, message))
 
 
 @contextmanager

@@ -1,12 +1,9 @@
 """Machine settings: where and how fast a recipe runs, never what it computes. They enter no key.
 
-On a CPU the same recipe gives the same bits on the same machine with the same packages and number of threads, in any
-process and any order: every step draws from a seed of its own, and no data load in the background. Another number of
-threads adds up floats in another order, which changes their last bits.
-
-On a GPU sums may be added up in an order that differs from run to run; `--deterministic` forbids it, at a price in
-time. Between two devices, or between runs of a GPU without it, numbers differ by rounding, a relative 6e-8 in float32
-and 4e-3 in bfloat16 an operation, which training amplifies: compare such runs by their spread over seeds.
+On a CPU the same recipe gives the same bits on the same machine with the same packages and number of threads, because
+every step draws from a seed of its own. On a GPU sums may be added up in an order that differs from run to run, which
+`--deterministic` forbids. Such runs, and runs on two devices, differ by rounding, a relative 6e-8 in float32 and 4e-3
+in bfloat16 an operation, which training amplifies: compare them by their spread over seeds.
 """
 
 from __future__ import annotations
@@ -95,9 +92,7 @@ class Machine(BaseModel):
         """The floating-point type of the language model's arithmetic."""
         import torch
 
-        if self.precision == "auto":
-            return torch.bfloat16 if self.torch_device().type == "cuda" else torch.float32
-        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        return torch.bfloat16 if self.precision_name() == "bfloat16" else torch.float32
 
 
 @contextmanager
@@ -131,17 +126,12 @@ def repeatable(machine: Machine) -> Iterator[None]:
 
 def versions() -> dict[str, str]:
     """Versions of this package, Python, the platform and the packages that decide numbers."""
-    installed = {
-        "reaemb-bench": reaemb_bench.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
+    installed = dict.fromkeys(("reaemb-bench", "python", "platform", *_PACKAGES), "absent")
     for package in _PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             installed[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            installed[package] = "absent"
-    return installed
+    own = {"python": platform.python_version(), "platform": platform.platform()}
+    return {**installed, "reaemb-bench": reaemb_bench.__version__, **own}
 
 
 def circumstances(machine: Machine) -> dict[str, str | int | bool]:
@@ -152,8 +142,7 @@ def circumstances(machine: Machine) -> dict[str, str | int | bool]:
     if torch is not None:
         chosen = machine.torch_device()
         device = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else f"{device} ({chosen.type})"
-        precision = str(machine.torch_dtype()).removeprefix("torch.")
-        threads = torch.get_num_threads()
+        precision, threads = machine.precision_name(), torch.get_num_threads()
     return {"device": device, "precision": precision, "threads": threads, "deterministic": machine.deterministic}
 
 
@@ -166,21 +155,18 @@ def _processor() -> str:
 
 
 def git_state() -> str:
-    """Revision of the working folder, followed by `-dirty` if tracked files were changed; empty without git.
-
-    Git is asked once a process and folder.
-    """
+    """Revision of the working folder, followed by `-dirty` if tracked files were changed; empty without git."""
     return _git_state(Path.cwd())
 
 
 @cache
 def _git_state(folder: Path) -> str:
-    git = shutil.which("git")
-    if git is None:
-        return ""
+    git = shutil.which("git") or "git"
     command = [git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+    with contextlib.suppress(OSError):
+        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        return answer.stdout.strip() if answer.returncode == 0 else ""
+    return ""
 
 
 def forget_peak_memory() -> None:
