@@ -48,7 +48,7 @@ class Component(BaseModel):
 
     def spec(self) -> dict[str, Any]:
         """The recipe table that builds this component again, every default written out."""
-        return {"use": self.use, **_plain(self, lambda part: part.spec(), str)}
+        return {"use": self.use, **_plain_settings(self, hashed=False)}
 
     def identity(self) -> dict[str, Any]:
         """What decides this component's results, as plain JSON: name, version, settings, and the code of plug-ins.
@@ -57,8 +57,8 @@ class Component(BaseModel):
         """
         # A plug-in file is known by its text, not by the folder in which it lies.
         use = Path(self.use).name if ".py:" in self.use else self.use
-        settings = _plain(self, lambda part: part.identity(), contents_of)
         code = {"code": self._code} if self._code else {}
+        settings = _plain_settings(self, hashed=True)
         return {"use": use, "version": type(self).version, **settings, **self.fingerprint(), **code}
 
     def fingerprint(self) -> dict[str, Any]:
@@ -90,26 +90,26 @@ def components_in(component: Component, path: str = "") -> Iterator[tuple[str, C
                 yield from components_in(part, f"{path}.{name}")
 
 
-def _plain(
-    model: BaseModel, of_component: Callable[[Component], dict[str, Any]], of_path: Callable[[Path], Any]
-) -> dict[str, Any]:
-    """The settings of a model as plain JSON, with components and paths as the two functions give them."""
+def _plain_settings(model: BaseModel, *, hashed: bool) -> dict[str, Any]:
+    """The settings of a model as plain JSON; if `hashed`, components are their identities and paths their contents."""
 
-    def plain(value: Any, hashed: bool) -> Any:
+    def plain(value: Any, path_hashed: bool) -> Any:
         if isinstance(value, Component):
-            return of_component(value)
+            return value.identity() if hashed else value.spec()
         if isinstance(value, BaseModel):
-            return _plain(value, of_component, of_path)
+            return _plain_settings(value, hashed=hashed)
         if isinstance(value, Mapping):
-            return {str(key): plain(part, hashed) for key, part in value.items()}
+            return {str(key): plain(part, path_hashed) for key, part in value.items()}
         if isinstance(value, list | tuple):
-            return [plain(part, hashed) for part in value]
+            return [plain(part, path_hashed) for part in value]
         if isinstance(value, Path):
-            return of_path(value) if hashed else str(value)
+            return contents_of(value) if path_hashed else str(value)
         return value
 
     return {
-        name: plain(getattr(model, name), not any(isinstance(marker, NotHashed) for marker in field.metadata))
+        name: plain(
+            getattr(model, name), hashed and not any(isinstance(marker, NotHashed) for marker in field.metadata)
+        )
         for name, field in type(model).model_fields.items()
     }
 

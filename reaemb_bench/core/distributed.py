@@ -61,8 +61,9 @@ def all_reduce(tensors: Sequence[Tensor]) -> None:
 
     # One message: many small ones would cost a round trip each.
     flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
-    with _lost_processes_named(), torch.no_grad():
+    with _lost_processes_named():
         distributed.all_reduce(flat)
+    with torch.no_grad():
         for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 

@@ -105,9 +105,7 @@ class _Module(ModuleType):
 
 class _Finder(MetaPathFinder, Loader):
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
-        if fullname.partition(".")[0] not in SLOW:
-            return None
-        return ModuleSpec(fullname, self, is_package=True)
+        return ModuleSpec(fullname, self, is_package=True) if fullname.partition(".")[0] in SLOW else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         global _given

@@ -80,22 +80,14 @@ def pack(histories: Sequences, max_length: int, device: torch.device, *, counted
         columns = np.arange(int(lengths[start:stop].max()))
         real = columns < lengths[start:stop, None]
         grid = torch.from_numpy(offsets[start:stop, None] + np.where(real, columns, 0)).to(device)
-        if real.all():
-            buckets.append(Bucket(grid, None, None, slice(start, stop)))
-        else:
-            slots = torch.from_numpy(np.flatnonzero(real)).to(device)
-            buckets.append(Bucket(grid, torch.from_numpy(real).to(device), slots, slice(start, stop)))
+        marks, slots = None, None
+        if not real.all():
+            marks, slots = (torch.from_numpy(array).to(device) for array in (real, np.flatnonzero(real)))
+        buckets.append(Bucket(grid, marks, slots, slice(start, stop)))
 
-    def move(array: Int64) -> Tensor:
-        return torch.from_numpy(array).to(device)
-
-    return Packed(
-        items=move(read.items.astype(np.int64)),
-        positions=move(within + 1 + np.repeat(before, lengths)),
-        lengths=move(lengths),
-        last=move(offsets[1:] - 1),
-        buckets=tuple(buckets),
-    )
+    flat = read.items.astype(np.int64), within + 1 + np.repeat(before, lengths), lengths, offsets[1:] - 1
+    items, positions, lengths_there, last = (torch.from_numpy(array).to(device) for array in flat)
+    return Packed(items, positions, lengths_there, last, tuple(buckets))
 
 
 def newest(sequences: Sequences, count: int) -> Sequences:
@@ -130,10 +122,7 @@ def next_items(sequences: Sequences, max_length: int, *, last_only: bool) -> Exa
     """
     read = newest(sequences, max_length + 1)
     offsets = read.offsets - np.arange(read.users + 1)
-    has_next = np.ones(len(read.items), dtype=bool)
-    has_next[read.offsets[1:] - 1] = False
-    has_previous = np.ones(len(read.items), dtype=bool)
-    has_previous[read.offsets[:-1]] = False
-    inputs = Sequences(read.items[has_next], offsets)
+    inputs = Sequences(np.delete(read.items, read.offsets[1:] - 1), offsets)
+    following = np.delete(read.items, read.offsets[:-1]).astype(np.int64)
     indices = offsets[1:] - 1 if last_only else np.arange(offsets[-1])
-    return Examples(inputs, indices, read.items[has_previous][indices].astype(np.int64), inputs.owners[indices])
+    return Examples(inputs, indices, following[indices], inputs.owners[indices])
