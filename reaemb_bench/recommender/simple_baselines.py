@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 
+@dataclass(frozen=True)
+class ScoreFunction:
+    """A scorer that is one function, from histories to scores (users, items)."""
+
+    function: Callable[[Sequences], Float32]
+
+    def scores(self, histories: Sequences) -> Float32:
+        """(users, items), higher is better."""
+        return self.function(histories)
+
+
 class Random(Component):
     """Score items at random: what a metric is worth when nothing is known.
 
@@ -30,47 +42,29 @@ class Random(Component):
     seed: int = 0
     """Chooses among equally random orders."""
 
-    def fit(self, corpus: Corpus) -> RandomScorer:
-        """Nothing is counted but the items."""
-        return RandomScorer(self.seed, corpus.items)
+    def fit(self, corpus: Corpus) -> ScoreFunction:
+        """Scores uniform in [0, 1) in steps of 2**-24; nothing is counted but the items."""
+        seed = mix64(np.array([self.seed % 2**64], dtype=np.uint64))
+        items = mix64(np.arange(corpus.items, dtype=np.uint64) + np.uint64(1)).astype(np.uint32)
 
+        def scores(histories: Sequences) -> Float32:
+            users = mix64(hash_sequences(histories) + seed).astype(np.uint32)
+            bits = mix32(users[:, None] ^ items[None, :])
+            bits >>= np.uint32(8)
+            uniform: Float32 = bits.astype(np.float32)
+            uniform *= np.float32(2.0**-24)
+            return uniform
 
-@dataclass(frozen=True)
-class RandomScorer:
-    """seed: see `Random`. items: size of the catalogue."""
-
-    seed: int
-    items: int
-
-    def scores(self, histories: Sequences) -> Float32:
-        """(users, items), uniform in [0, 1) in steps of 2**-24."""
-        seed = np.array([self.seed % 2**64], dtype=np.uint64)
-        users = mix64(hash_sequences(histories) + mix64(seed)).astype(np.uint32)
-        items = mix64(np.arange(self.items, dtype=np.uint64) + np.uint64(1)).astype(np.uint32)
-        bits = mix32(users[:, None] ^ items[None, :])
-        bits >>= np.uint32(8)
-        scores: Float32 = bits.astype(np.float32)
-        scores *= np.float32(2.0**-24)
-        return scores
+        return ScoreFunction(scores)
 
 
 class Popularity(Component):
     """Score each item by its training interactions, the same for all users."""
 
-    def fit(self, corpus: Corpus) -> PopularityScorer:
-        """Count; held-out interactions are not in the corpus."""
-        return PopularityScorer(corpus.popularity.astype(np.float32))
-
-
-@dataclass(frozen=True)
-class PopularityScorer:
-    """counts: (items,) training interactions."""
-
-    counts: Float32
-
-    def scores(self, histories: Sequences) -> Float32:
-        """(users, items): one row shown once per user, not copied."""
-        return np.broadcast_to(self.counts, (histories.users, len(self.counts)))
+    def fit(self, corpus: Corpus) -> ScoreFunction:
+        """Counts of training interactions: one row shown once per user, not copied."""
+        counts = corpus.popularity.astype(np.float32)
+        return ScoreFunction(lambda histories: np.broadcast_to(counts, (histories.users, len(counts))))
 
 
 Counts = Literal["binary", "all"]
@@ -90,9 +84,29 @@ class ItemKNN(Component):
     """Entries of the user-item matrix and of the scored history: `binary`, whether a user has an item, is the field's
     usual choice and stronger on data with repeated interactions; `all` counts every interaction."""
 
-    def fit(self, corpus: Corpus) -> ItemKNNScorer:
-        """Count co-occurrences in the training sequences."""
-        return ItemKNNScorer(cosines(corpus, self.counts), self.last_only, self.counts)
+    def fit(self, corpus: Corpus) -> ScoreFunction:
+        """Count co-occurrences in the training sequences.
+
+        Scores are 0 for items that never met the history, and for all items if there is no history.
+        """
+        from scipy.sparse import csr_array
+
+        similarity = cosines(corpus, self.counts)
+
+        def scores(histories: Sequences) -> Float32:
+            read = distinct(histories) if self.counts == "binary" and not self.last_only else histories
+            items, offsets = read.items, read.offsets
+            if self.last_only:
+                has_history = histories.lengths > 0
+                items = items[offsets[1:][has_history] - 1]
+                offsets = np.concatenate([[0], np.cumsum(has_history)])
+            counted = csr_array(
+                (np.ones(len(items), np.float32), items, offsets), shape=(histories.users, corpus.items)
+            )
+            dense: Float32 = (counted @ similarity).toarray()
+            return dense
+
+        return ScoreFunction(scores)
 
 
 class LastItemKNN(ItemKNN):
@@ -122,30 +136,6 @@ def distinct(sequences: Sequences) -> Sequences:
     owners, items = np.divmod(np.unique(sequences.owners * width + sequences.items), width)
     lengths = np.bincount(owners, minlength=sequences.users)
     return Sequences(items.astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-
-
-@dataclass(frozen=True)
-class ItemKNNScorer:
-    """similarity: (items, items), symmetric, float32. last_only: whether only the last item of a history counts."""
-
-    similarity: csr_array
-    last_only: bool
-    counts: Counts
-
-    def scores(self, histories: Sequences) -> Float32:
-        """(users, items); 0 for items that never met the history, and for all items if there is no history."""
-        from scipy.sparse import csr_array
-
-        read = distinct(histories) if self.counts == "binary" and not self.last_only else histories
-        items, offsets = read.items, read.offsets
-        if self.last_only:
-            has_history = histories.lengths > 0
-            items = items[offsets[1:][has_history] - 1]
-            offsets = np.concatenate([[0], np.cumsum(has_history)])
-        ones = np.ones(len(items), dtype=np.float32)
-        shape = (histories.users, self.similarity.shape[0])
-        scores: Float32 = (csr_array((ones, items, offsets), shape=shape) @ self.similarity).toarray()
-        return scores
 
 
 class RankFloors(Step):
