@@ -12,15 +12,15 @@ from reaemb_bench.report.table import Cell, Column, Row, Table
 
 _COLUMNS = {
     "train_near": Column("near", "train"),
-    "validation_near": Column("near", "validation"),
+    "validation_near": Column("near", "valid"),
     "unseen_near": Column("near", "unseen"),
-    "validation_percentile": Column("percentile", "validation"),
+    "validation_percentile": Column("percentile", "valid"),
     "unseen_percentile": Column("percentile", "unseen"),
-    "unseen_percentile_se": Column("standard error"),
+    "unseen_percentile_se": Column("s.e."),
     "retrieval": Column("NDCG@10", "nearest"),
     "hubness": Column("hubs"),
-    "mean_cosine": Column("mean cosine"),
-    "effective_dimensions": Column("dimensions", cost=True),
+    "mean_cosine": Column("cosine"),
+    "effective_dimensions": Column("dims", cost=True),
 }
 
 
@@ -44,10 +44,11 @@ def alignment_table(named: Mapping[str, Sequence[Alignment]]) -> Table | None:
         "mean rank of the second among all items, 0 is nearest and .5 is chance; lower is better",
         f"pairs: train, each item and the one it co-occurs with most ({pairs['train_pairs']:,.0f}); validation, each "
         f"item of a history and the validation target ({pairs['validation_pairs']:,.0f}); unseen, those of them that "
-        f"never co-occur in training ({pairs['unseen_pairs']:,.0f}), with the standard error of their percentile over "
-        "users",
+        f"never co-occur in training ({pairs['unseen_pairs']:,.0f}), with the standard error (s.e.) of their "
+        "percentile over users",
         "NDCG@10 nearest: validation targets ranked by mean cosine with the last ten items, nothing trained; hubs: "
-        "share of all lists of 10 nearest that the most listed 2.5 % of the items hold",
+        "share of all lists of 10 nearest that the most listed 2.5 % of the items hold; cosine: mean of all pairs, not "
+        "centred; dims: effective dimensions",
     )
     return Table("Alignment of the vectors", tuple(_COLUMNS.values()), tuple(rows), notes)
 
