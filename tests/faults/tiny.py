@@ -17,8 +17,10 @@ steps = ["prepare", "llm", "lrcl", "crrl", "encode", "reduce", "train", "rank", 
 [prepare]
 source = { use = "simulated", users = 40, items = 30 }
 
+# Nothing to warn of: warnings of a step whose result was lost, and is not needed again, are lost with it.
 [llm]
 backbone = "tiny"
+pooling = "text-and-thought"
 
 [lrcl]
 use = "contrast"
