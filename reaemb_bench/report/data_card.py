@@ -18,6 +18,7 @@ from rich.text import Text
 
 from reaemb_bench.core.artifacts import Corpus, Int64, Ranks, Sequences, TestTargets, ValidationTargets
 from reaemb_bench.core.files import write_atomically
+from reaemb_bench.core.text import printable
 from reaemb_bench.data.interactions import About
 from reaemb_bench.data.prepare import fingerprint
 from reaemb_bench.evaluation.groups import item_groups, user_groups
@@ -367,7 +368,7 @@ def long_tail_png(curve: Sequence[float], name: str) -> bytes:
         axes.set(xlim=(0, 100), ylim=(0, 102))
         axes.set(xlabel="share of items, most popular first (%)", ylabel="share of training interactions (%)")
         held = f"{_MARKED} % of the items hold {percent(curve[_MARKED])} of the training interactions"
-        axes.set_title(f"{name}\n{held}", **_TITLE)
+        axes.set_title(f"{printable(name)}\n{held}", **_TITLE)
 
     return picture(draw, (8.0, 4.5), "png", {"font.size": 12})
 
@@ -387,7 +388,7 @@ def lengths_png(bins: Sequence[Bin], name: str) -> bytes:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="interactions of a user (number; the bins widen)", ylabel="users (number)")
-        axes.set_title(f"{name}\n{sum(users):,} users by the length of their sequences", **_TITLE)
+        axes.set_title(f"{printable(name)}\n{sum(users):,} users by the length of their sequences", **_TITLE)
 
     return picture(draw, (8.0, 4.5), "png", {"font.size": 12})
 

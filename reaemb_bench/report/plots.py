@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -118,7 +119,9 @@ def picture(draw: Callable[[Axes], None], inches: tuple[float, float], form: str
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # A name in another script is drawn as boxes; the warning would show the name as it is.
+        warnings.filterwarnings("ignore", "Glyph")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({"axes.edgecolor": _GREY, "axes.axisbelow": True, **style})
         figure = Figure(figsize=inches, layout="constrained")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from reaemb_bench.core.text import printable
-from reaemb_bench.report.data_card import render_markdown
+from reaemb_bench.report.data_card import Bin, lengths_png, long_tail_png, render_markdown
 from reaemb_bench.report.render import FORMATS, Listing, Paragraph, page, render_terminal, write_tables
 from reaemb_bench.report.table import Cell, Column, Row, Table
 from tests.conftest import Said
@@ -112,6 +112,13 @@ def test_a_data_card_takes_names_and_reasons_as_text() -> None:
     assert text.startswith("# Data card: \\<b>")
     assert "- \\*why\\* " in text
     assert not ACTIVE.findall(text)
+
+
+def test_pictures_of_a_data_card_draw_names_as_text(recwarn: pytest.WarningsRecorder) -> None:
+    for draw in (lambda name: long_tail_png([0.0] * 101, name), lambda name: lengths_png((Bin(5, 6, 3),), name)):
+        assert draw(CLIPBOARD) == draw(printable(CLIPBOARD))
+        draw("商店")
+    assert not list(recwarn)
 
 
 def test_titles_of_recipes_and_items_and_errors_reach_the_terminal_as_text(command: Command, toy_recipe: Path) -> None:
