@@ -66,14 +66,19 @@ def push(
 def _push(run: Run, machine: Machine, store: Store) -> tuple[bool, str]:
     """Whether MLflow has the run now, and a line about it. Raises UserError if MLflow cannot be reached at all."""
     from reaemb_bench.core.plan import needed_jobs, plan
-    from reaemb_bench.core.runs import Group
+    from reaemb_bench.core.plugins import only_stored_code
+    from reaemb_bench.core.runs import Group, identities_of
     from reaemb_bench.experiments.running import executed
     from reaemb_bench.report.recipe_tables import tables_of
     from reaemb_bench.tracking.mlflow import is_away
 
     try:
-        recipe = from_raw(tomllib.loads(run.recipe), run.name)
-        plans = [plan(recipe, seed) for seed in run.seeds]
+        identities = identities_of(run, store)
+        if not identities:
+            raise UserError("its results are no longer in the store; run it again")
+        with only_stored_code(identities):
+            recipe = from_raw(tomllib.loads(run.recipe), run.name)
+            plans = [plan(recipe, seed) for seed in run.seeds]
         for planned, results in zip(plans, run.results, strict=True):
             remembered = [(result.step, result.key) for result in results]
             changed = [job.name for job in planned.jobs if (job.name, job.key) not in remembered]

@@ -60,10 +60,13 @@ def test_a_run_whose_code_changed_is_refused_and_the_others_go_on(
     other.write_text(f"extends = 'toys.toml'\n[embed]\nuse = '{plugin}:Embed'\n", encoding="utf-8")
     for recipe in (other, toy_recipe):
         assert command("run", recipe).code == 0
-    plugin.write_text(plugin.read_text(encoding="utf-8") + "    # changed\n", encoding="utf-8")
+    ran = tmp_path / "ran"
+    plugin.write_text(f"{plugin.read_text(encoding='utf-8')}\nopen({str(ran)!r}, 'w')\n", encoding="utf-8")
     said = command("push", "--all", "--mlflow", uri)
     assert said.code == 1
-    assert "changing: not pushed, step 'embed' would have another result now" in said.out
+    assert "changing: not pushed, " in said.out
+    assert "my_steps.py is not imported: a stored result names it" in said.out
+    assert not ran.exists()
     assert "toys: pushed" in said.out
     assert [run.data.tags["method"] for run in children(runs_in(uri, "toys"), None)] == ["toys"]
 
