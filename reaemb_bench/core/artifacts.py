@@ -60,6 +60,8 @@ def as_array(name: str, value: Any, dtype: Any, dimensions: int) -> npt.NDArray[
         value = value.float() if value.is_floating_point() else value
     try:
         array = np.asarray(value)
+        if array.dtype.kind in "cmMSU" or np.ma.is_masked(value):
+            raise TypeError("some are masked" if np.ma.is_masked(value) else f"they are of type {array.dtype}")
         with np.errstate(over="ignore", invalid="ignore"):
             converted: npt.NDArray[Any] = array.astype(dtype)
     except (TypeError, ValueError, OverflowError) as error:
