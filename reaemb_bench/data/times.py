@@ -63,8 +63,9 @@ def whole_times(series: polars.Series, file: Path, time_format: str = "") -> tup
     if times.null_count():
         wanted = f"a date of the form {time_format}; correct it or set another time_format"
         if not time_format:
-            formats = " or ".join(f'"{form}"' for form in _fitting_formats(series) or _FORMATS[:1])
-            wanted = f"a time; give whole seconds, positions, or dates like 2024-05-31, or set time_format = {formats}"
+            fitting = " or ".join(f'"{form}"' for form in _fitting_formats(series))
+            form = f"time_format = {fitting}" if fitting else 'time_format to how they are written, as "%d/%m/%Y"'
+            wanted = f"a time; give whole seconds, positions, or dates like 2024-05-31, or set {form}"
         refuse_first(series, times.is_null(), file, wanted)
     refuse_first(series, times <= 0, file, "a time after 1970; correct it or leave out such rows")
     return times, unit
