@@ -178,6 +178,10 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
             "Gated recurrent units; the state after each item is matched with the item that comes next."),
         "bert4rec": ("reaemb_bench.recommender.heads.bert4rec:BERT4Rec",
             "Self-attention over the whole history; a mask appended to it asks for the next item."),
+        "esasrec": ("reaemb_bench.recommender.heads.esasrec:ESASRec",
+            "SASRec with LiGR blocks, whose residuals are gated; its authors' loss is `sampled-softmax`"),
+        "hstu": ("reaemb_bench.recommender.heads.hstu:HSTU",
+            "Attention without a softmax: an earlier item counts by its own score alone."),
     },
     "objective": {
         "bce": ("reaemb_bench.recommender.objectives:BinaryCrossEntropy",

@@ -1,8 +1,9 @@
-"""Self-attention over packed histories: the network that SASRec and BERT4Rec share."""
+"""Self-attention over packed histories: the network of all self-attentive heads, and the block of SASRec."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -33,16 +34,18 @@ class AttentionSettings(Component):
 
 
 class SelfAttentive(nn.Module):
-    """Attention blocks over item vectors scaled by sqrt(hidden) plus learned positions."""
+    """Attention blocks over item vectors scaled by sqrt(hidden) plus learned positions; a layer norm ends them.
+
+    block: makes a module whose forward(states, packed, indices) is that of `Block`.
+    """
 
     def __init__(
         self,
         table: nn.Module,
         sizes: AttentionSettings,
+        block: Callable[[], nn.Module],
         *,
-        causal: bool,
         masks: bool,
-        padded_to: int | None,
         count_from: CountFrom,
     ) -> None:
         super().__init__()
@@ -51,7 +54,7 @@ class SelfAttentive(nn.Module):
         # Positions count from 1, and a mask may come after the last.
         self.position = nn.Embedding(sizes.max_length + 2, sizes.hidden)
         self.dropout = nn.Dropout(sizes.dropout)
-        self.blocks = nn.ModuleList(Block(sizes, causal=causal, padded_to=padded_to) for _ in range(sizes.blocks))
+        self.blocks = nn.ModuleList(block() for _ in range(sizes.blocks))
         self.norm = nn.LayerNorm(sizes.hidden, eps=LAYER_NORM_EPSILON)
         self.mask = nn.Parameter(torch.randn(sizes.hidden) / math.sqrt(sizes.hidden)) if masks else None
         # Scaled item vectors have entries of spread 1. Masks differ by their position alone, so positions must weigh as

@@ -1,5 +1,6 @@
 """What holds for every head: what a position may see, whose company changes nothing, what a question reads."""
 
+import itertools
 import math
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch.nn import functional as F
 from reaemb_bench.core.registry import build
 from reaemb_bench.recommender.attention import SelfAttentive, share_after_dropout
 from reaemb_bench.recommender.heads.bert4rec import BERT4Rec
+from reaemb_bench.recommender.heads.esasrec import ESASRec
 from reaemb_bench.recommender.heads.gru4rec import GRU4Rec
+from reaemb_bench.recommender.heads.hstu import HSTU
 from reaemb_bench.recommender.heads.sasrec import SASRec
 from reaemb_bench.recommender.kinds import Head
 from reaemb_bench.recommender.packing import Packed, pack
@@ -28,6 +31,8 @@ HEADS = {
     "sasrec without masks": {"use": "sasrec", **SMALL, "causal": False, "attend_padding": True},
     "gru4rec": {"use": "gru4rec", **SMALL, "layers": 2},
     "gru4rec of the paper": {"use": "gru4rec", **SMALL, "bias": False, "projected": False, "read_padding": True},
+    "esasrec": {"use": "esasrec", **SMALL, "attention_heads": 2},
+    "hstu": {"use": "hstu", **SMALL, "attention_heads": 2},
     "bert4rec": {"use": "bert4rec", **SMALL},
     "bert4rec without masks": {"use": "bert4rec", **SMALL, "count_from": "oldest", "attend_padding": True},
 }
@@ -70,7 +75,7 @@ def test_the_last_items_count_and_older_ones_do_not(name: str) -> None:
         assert moved > 1e-4 if place >= len(row) - read else moved < 1e-6
 
 
-@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "gru4rec of the paper"])
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "gru4rec of the paper", "esasrec", "hstu"])
 def test_a_later_item_changes_no_earlier_state(name: str) -> None:
     _, network, vectors = made(name)
     first, second = (
@@ -205,6 +210,59 @@ def _padded(network: SelfAttentive, vectors: Tensor, rows: list[list[int]]) -> T
         normed = block.feed_forward_norm(normed + block.output(weights @ value))
         states = (normed + block.outer(F.relu(block.inner(normed)))) * real
     return network.norm(states)[real[..., 0]]
+
+
+def test_ligr_blocks_gate_both_of_their_residuals() -> None:
+    """The network against the formulas of LiGR (arXiv 2502.03417), with positions counted from the newest item."""
+    network, vectors, rows = _random_weights(ESASRec(**SMALL, expansion=3))
+    states = []
+    for row in rows:
+        x = 4 * vectors[row] + network.position(torch.arange(len(row), 0, -1))
+        for block in network.blocks:
+            query, key, value = block.projections(F.layer_norm(x, (16,), *_affine(block.attention_norm))).chunk(3, -1)
+            later = torch.ones(len(row), len(row)).triu(1).bool()
+            attention = (query @ key.T / 4).masked_fill(later, -torch.inf).softmax(-1) @ value
+            x = x + torch.sigmoid(block.attention_gate(x)) * block.output(attention)
+            normed = F.layer_norm(x, (16,), *_affine(block.feed_forward_norm))
+            gate, linear = (normed @ weight.T for weight in block.inner.weight.split(3 * 16))
+            swiglu = (gate * torch.sigmoid(gate) * linear) @ block.outer.weight.T
+            x = x + torch.sigmoid(block.feed_forward_gate(x)) * swiglu
+        states.append(network.norm(x))
+    ours = everywhere(network, pack(sequences(rows), 6, CPU), vectors)
+    torch.testing.assert_close(ours, torch.cat(states), atol=1e-5, rtol=0)
+
+
+def test_hstu_sums_earlier_items_without_a_softmax() -> None:
+    """The network against equations 1 to 3 of arXiv 2402.17152, position by position."""
+    network, vectors, rows = _random_weights(HSTU(**SMALL, attention_heads=2))
+    states = []
+    for row in rows:
+        x = 4 * vectors[row] + network.position(torch.arange(1, len(row) + 1))
+        for block in network.blocks:
+            normed = F.layer_norm(x, (16,), *_affine(block.norm))
+            gate, query, key, value = F.silu(normed @ block.projections.weight.T).split(16, dim=1)
+            attended = torch.zeros(len(row), 16)
+            for i, j, part in itertools.product(range(len(row)), range(len(row)), (slice(0, 8), slice(8, 16))):
+                if j <= i:
+                    logit = query[i, part] @ key[j, part] + block.distance_bias[i - j]
+                    attended[i, part] += F.silu(logit) * value[j, part] / 6
+            x = x + block.output(F.layer_norm(attended, (16,), *_affine(block.attended_norm)) * gate)
+        states.append(network.norm(x))
+    ours = everywhere(network, pack(sequences(rows), 6, CPU), vectors)
+    torch.testing.assert_close(ours, torch.cat(states), atol=1e-5, rtol=0)
+
+
+def _random_weights(head: Head) -> tuple[nn.Module, Tensor, list[list[int]]]:
+    """A network whose every weight matters, item vectors, and histories."""
+    generator = torch.Generator().manual_seed(1)
+    network = head.build(nn.Identity()).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    return network, torch.randn(ITEMS, 16, generator=generator), [[1, 2, 3], [4, 5, 6, 7, 8, 9], [10], [11, 12, 13]]
+
+
+def _affine(norm: nn.LayerNorm) -> tuple[Tensor, Tensor, float]:
+    return norm.weight, norm.bias, norm.eps
 
 
 def test_dropout_on_equal_padding_keys_has_the_mean_and_spread_of_single_ones() -> None:

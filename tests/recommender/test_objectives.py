@@ -78,6 +78,25 @@ def test_sampled_softmax_estimates_the_whole_softmax() -> None:
     assert sampled.item() == pytest.approx(whole.item(), abs=0.03)
 
 
+def test_an_uncorrected_sampled_softmax_is_cross_entropy_over_the_sample() -> None:
+    outputs, targets, vectors, negatives = batch()
+    candidates = torch.cat([targets[:, None], negatives], dim=1)
+    logits = torch.einsum("ph,pch->pc", outputs, vectors[candidates])
+    ours = SampledSoftmax(negatives=5, corrected=False).loss(outputs, targets, vectors, negatives)
+    torch.testing.assert_close(ours, F.cross_entropy(logits, torch.zeros(11, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("name", ["bce", "calibrated-bce", "sampled-softmax"])
+def test_large_catalogues_and_small_ones_have_the_same_loss(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    outputs, targets, vectors, negatives = batch()
+    results = []
+    for items_per_negative in (0, 1000):
+        monkeypatch.setattr(softmax, "WHOLE", items_per_negative)
+        loss = build("objective", name).loss(outputs, targets, vectors, negatives)  # type: ignore[attr-defined]
+        results.append([loss, *torch.autograd.grad(loss, [outputs, vectors])])
+    torch.testing.assert_close(results[0], results[1])
+
+
 def test_bce_of_hopeless_scores_is_two_log_two() -> None:
     outputs, targets, vectors, negatives = batch()
     loss = BinaryCrossEntropy(negatives=5).loss(outputs * 0, targets, vectors, negatives)

@@ -60,12 +60,15 @@ HEADS = {
     "sasrec": {"use": "sasrec", "hidden": 16, "max_length": 8, "dropout": 0.0},
     "gru4rec": {"use": "gru4rec", "hidden": 16, "max_length": 8, "dropout": 0.0},
     "bert4rec": {"use": "bert4rec", "hidden": 16, "max_length": 9, "dropout": 0.0, "mask_probability": 0.5},
+    "esasrec": {"use": "esasrec", "hidden": 16, "max_length": 8, "dropout": 0.0},
+    "hstu": {"use": "hstu", "hidden": 16, "max_length": 8, "dropout": 0.0},
 }
 OBJECTIVES = [
     "cross-entropy",
     {"use": "bce", "negatives": 3},
     {"use": "calibrated-bce", "negatives": 3},
     {"use": "sampled-softmax", "negatives": 5},
+    {"use": "sampled-softmax", "negatives": 5, "corrected": False},
 ]
 
 
@@ -169,7 +172,9 @@ def test_a_falling_learning_rate_takes_shorter_steps_from_the_second_on(tmp_path
     assert barely_falling[2] == pytest.approx(steady[2], rel=1e-3)
 
 
-@pytest.mark.parametrize(("head", "read"), [("sasrec", 9), ("gru4rec", 9), ("bert4rec", 9)])
+@pytest.mark.parametrize(
+    ("head", "read"), [("sasrec", 9), ("gru4rec", 9), ("esasrec", 9), ("hstu", 9), ("bert4rec", 9)]
+)
 def test_what_histories_are_too_long_for_is_counted(tmp_path: Path, head: str, read: int) -> None:
     corpus, validation_targets = cyclic()
     # Item 11 is only at the beginning of a long history, and user 1 has nothing else than one interaction.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from reaemb_bench.core.artifacts import Int64, Sequences
-from reaemb_bench.recommender.attention import AttentionSettings, CountFrom, SelfAttentive
+from reaemb_bench.recommender.attention import AttentionSettings, Block, CountFrom, SelfAttentive
 from reaemb_bench.recommender.packing import Examples, Packed, newest, pack
 
 
@@ -44,7 +45,8 @@ class BERT4Rec(AttentionSettings):
     def build(self, table: nn.Module) -> nn.Module:
         """The network over `table`, whose forward() returns item vectors (items, hidden)."""
         padded_to = self.max_length if self.attend_padding else None
-        return SelfAttentive(table, self, causal=False, masks=True, padded_to=padded_to, count_from=self.count_from)
+        block = partial(Block, self, causal=False, padded_to=padded_to)
+        return SelfAttentive(table, self, block, masks=True, count_from=self.count_from)
 
     def training_examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
         """Random positions are to be restored, at least one per sequence; item number `items` is the mask."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import nn
 
 from reaemb_bench.core.artifacts import Sequences
-from reaemb_bench.recommender.attention import AttentionSettings, CountFrom, SelfAttentive
+from reaemb_bench.recommender.attention import AttentionSettings, Block, CountFrom, SelfAttentive
 from reaemb_bench.recommender.packing import Examples, Packed, next_items, pack
 
 
@@ -27,9 +29,8 @@ class SASRec(AttentionSettings):
     def build(self, table: nn.Module) -> nn.Module:
         """The network over `table`, whose forward() returns item vectors (items, hidden)."""
         padded_to = self.max_length if self.attend_padding else None
-        return SelfAttentive(
-            table, self, causal=self.causal, masks=False, padded_to=padded_to, count_from=self.count_from
-        )
+        block = partial(Block, self, causal=self.causal, padded_to=padded_to)
+        return SelfAttentive(table, self, block, masks=False, count_from=self.count_from)
 
     def training_examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
         """Every position predicts the next item."""
