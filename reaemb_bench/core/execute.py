@@ -178,6 +178,8 @@ def _compute(planned: Plan, job: Job, store: Store, machine: Machine, watch: Wat
         for vectors in (artifact for artifact in artifacts if isinstance(artifact, Vectors)):
             if corpus is not None and vectors.items != corpus.items:
                 raise ArrayError(f"it returned {vectors.items} vectors for {corpus.items} items; return one for each")
+            if vectors.width == 0:
+                raise ArrayError("it returned vectors without a number, of width 0; return at least one number an item")
             facts.update(vector_facts(vectors))
     check_unchanged(planned, job)
     with store.writing(job.key) as draft:

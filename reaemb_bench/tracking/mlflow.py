@@ -17,6 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -429,14 +430,17 @@ def _is_ready(uri: str) -> bool:
     if not uri.startswith(("sqlite", "postgresql", "mysql", "mssql")):
         return True
     from sqlalchemy import create_engine, inspect
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import OperationalError, SAWarning
     from sqlalchemy.pool import NullPool
 
     if (file := database_file(uri)) is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
     limit = {"timeout" if file is not None or uri.startswith("mssql") else "connect_timeout": _SECONDS_TO_ANSWER}
     try:
-        engine = create_engine(uri, poolclass=NullPool, connect_args=limit)
+        # SQLAlchemy only warns, in every process, of a setting in the address that the driver does not know.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SAWarning)
+            engine = create_engine(uri, poolclass=NullPool, connect_args=limit)
         return "alembic_version" in inspect(engine).get_table_names()
     except OperationalError as error:
         # Of SQLite, by a process that creates the tables.

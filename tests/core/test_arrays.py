@@ -71,6 +71,7 @@ def test_numbers_of_another_type_are_converted(tmp_path: Path, returned: str) ->
         ("Vectors([['1'], ['2'], ['3']])", r"vectors are not an array of numbers \(they are of type <U1\)"),
         ("Vectors(np.ma.masked_less(np.eye(3), 1))", r"vectors are not an array of numbers \(some are masked\)"),
         ("Vectors(np.zeros((2, 2)))", "step 'embed': it returned 2 vectors for 3 items; return one for each"),
+        ("Vectors(np.zeros((3, 0)))", "step 'embed': it returned vectors without a number, of width 0"),
         ("Vectors(np.array([[1], [1e300], [0]]))", r"a vector is not finite in embed \(item b\)"),
         ("np.zeros((3, 2))", r"step 'embed' returned \['ndarray'\] but declares \['Vectors'\]"),
     ],

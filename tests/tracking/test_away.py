@@ -20,6 +20,8 @@ import pytest
 from reaemb_bench.tracking.mlflow import IDENTITY_TAG, connect
 from tests.conftest import Said
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., Said]
 
 
@@ -61,6 +63,7 @@ KINDS = {
     "a file that is not a database": "sqlite:///{folder}/text.db",
     "a file that is a folder": "sqlite:///{folder}/folder.db",
     "a file below a file": "sqlite:///{folder}/text.db/mlflow.db",
+    "a setting that the driver does not know": "sqlite:///{folder}/new.db?nosuch=1",
 }
 
 
@@ -126,6 +129,8 @@ class TrackingServer(ThreadingHTTPServer):
     def __init__(self, files: Path) -> None:
         super().__init__(("127.0.0.1", 0), Forgetful)
         self.files, self.ended = files, threading.Event()
+        # A connection that its client gave up before it was accepted would be waited for, and `shutdown` with it.
+        self.socket.settimeout(1)
 
 
 @pytest.fixture
