@@ -188,6 +188,7 @@ def tuned(
     return result, [tick.values["loss"] for tick in ticks]
 
 
+@pytest.mark.slow
 def test_llm2vec_learns_to_restore_tokens_and_leaves_an_adapter(tmp_path: Path) -> None:
     made = encoder(tmp_path / "llm", **BOTH_WAYS)
     settings = {"steps": 25, "batch_size": 10, "learning_rate": 1e-2}

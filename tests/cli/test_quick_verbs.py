@@ -49,6 +49,7 @@ def verbs() -> list[list[str]]:
     return words
 
 
+@pytest.mark.slow
 def test_help_of_every_verb_is_quick_and_has_an_example(command: Command, tmp_path: Path) -> None:
     run_in_a_new_process([["--help"], *([*words, "--help"] for words in verbs())], tmp_path)
     for words in verbs():
@@ -136,6 +137,7 @@ train = { use = "train-ids", epochs = 1, head = { use = "sasrec", hidden = 8, ma
 """
 
 
+@pytest.mark.slow
 def test_a_verb_that_computes_has_its_networks_after_one_that_only_looked(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY, encoding="utf-8")
     words, environment = [sys.executable, "-c", TWO_VERBS], {**os.environ, "REAEMB_BENCH_MLFLOW": ""}

@@ -60,6 +60,7 @@ def test_each_link_of_the_pages_leads_to_a_file(page: str) -> None:
     assert not gone
 
 
+@pytest.mark.slow
 def test_the_method_of_the_readme_stands_in_a_suites_table(command: Command) -> None:
     code = next(block for block in blocks("README.md", "python") if block.startswith("# letters.py"))
     recipe = next(block for block in blocks("README.md", "toml") if block.startswith("# letters.toml"))

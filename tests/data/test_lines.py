@@ -117,6 +117,7 @@ plain = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.one_of(plain, plain, plain, objects, nested), min_size=1, max_size=80))
 def test_a_block_gives_what_its_lines_give_one_by_one(

@@ -142,6 +142,7 @@ def test_a_merged_adapter_gives_the_same_vectors(tmp_path):
     assert not any(parameter.requires_grad for parameter in beside.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stages", [1, 2])
 def test_in_half_precision_an_opened_encoder_is_the_one_that_was_trained(tmp_path, stages):
     half = Machine(device="cpu", precision="bfloat16")
@@ -248,6 +249,7 @@ def flip(file):
     file.write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [cut, flip])
 @pytest.mark.parametrize("damaged", [1, 2])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch, damage, damaged):

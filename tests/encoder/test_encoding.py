@@ -229,6 +229,7 @@ def test_causal_lm_loads_a_local_folder_with_fewer_layers(tmp_path):
         build("backbone", {"use": "causal-lm", "model": str(folder), "layers": 3}).load(tmp_path, CPU)
 
 
+@pytest.mark.slow
 def test_weights_that_are_cut_after_loading_do_not_kill_the_process(tmp_path):
     folder = encoder(tmp_path).folder / "backbone"
     script = (

@@ -131,6 +131,7 @@ def test_the_temperature_moves_by_its_own_rate_and_stays_positive(tmp_path):
     assert abs(math.log(ends["log"] / 0.05)) > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained", ["all", "thought"])
 def test_neighbours_as_views_bring_neighbours_together(tmp_path, trained):
     items = corpus(24)

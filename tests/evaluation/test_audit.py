@@ -98,6 +98,7 @@ def test_the_quickstart_does_not_leak(command: Command) -> None:
     assert said.out.splitlines()[-1] == "verdict: no leak found"
 
 
+@pytest.mark.slow
 def test_the_settings_of_reaemb_full_do_not_leak(command: Command) -> None:
     edits = [SMALL_SHOP, "llm.backbone=tiny", "reduce.reducer.dimensions=16", "lrcl.batch_size=8"]
     said = command("audit", "reaemb_full", *(word for edit in edits for word in ("--set", edit)))

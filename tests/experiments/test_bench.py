@@ -120,6 +120,7 @@ def test_a_method_in_a_file_of_ones_own_stands_beside_ids_under_every_head(comma
     assert cells["shop, SASRec", "ids"]["NDCG@10"] != cells["shop, GRU4Rec", "ids"]["NDCG@10"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_what_cells_share_is_computed_once_whatever_the_number_of_processes(
     command: Command, toys: Path, jobs: int
@@ -156,6 +157,7 @@ def test_a_killed_or_interrupted_suite_goes_on_where_it_was(
     assert ran(toys) == {**ONCE_EACH, "fit b 0.1": 3}
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_missing_and_the_others_go_on(command: Command, toys: Path, tmp_path: Path) -> None:
     order = toys.with_name("fit-b")
     order.write_text("fail", encoding="utf-8")
@@ -196,6 +198,7 @@ def test_a_cell_whose_process_dies_is_tried_once_more(command: Command, toys: Pa
     assert ran(toys) == {"embed": 1, "fit a 0.1": 2, "fit a 0.5": 1, "fit b 0.1": 2, "fit b 0.5": 2}
 
 
+@pytest.mark.slow
 def test_a_method_that_keeps_its_head_is_computed_once_and_says_so(command: Command, toys: Path) -> None:
     text = TOY_SUITE.replace('name = "slow"', 'name = "slow", own_head = true')
     toys.with_name("suite.toml").write_text(text, encoding="utf-8")
@@ -216,6 +219,7 @@ def test_costs_are_those_of_all_steps_between_data_and_judge(command: Command, t
     assert 0.01 < cells["GB peak"]["value"] < 10
 
 
+@pytest.mark.slow
 def test_costs_that_a_step_does_not_note_are_unknown_and_those_of_parts_are_summed(
     command: Command, toys: Path
 ) -> None:
@@ -237,6 +241,7 @@ def test_costs_that_a_step_does_not_note_are_unknown_and_those_of_parts_are_summ
     assert by_method["silent"]["tokens"]["value"] == 0
 
 
+@pytest.mark.slow
 def test_a_suite_without_heads_leaves_the_recipes_theirs(command: Command, toys: Path) -> None:
     text = "\n".join(line for line in TOY_SUITE.splitlines() if not line.startswith("heads"))
     toys.with_name("suite.toml").write_text(text, encoding="utf-8")

@@ -159,6 +159,7 @@ def test_where_nothing_is_proposed_the_best_meets_the_next_floors_included() -> 
     assert against_best({"a": [geometric(4, users=1)], "b": [geometric(9, users=1)]}, {}, [], k=10) == ()
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_one_step() -> None:
     held = np.ones(40_000_000)
     before = environment.peak_memory()

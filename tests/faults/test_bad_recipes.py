@@ -80,6 +80,7 @@ def test_the_verb_plan_shows_a_mutated_recipe_or_refuses_it(
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.faults)])
 def test_run_refuses_in_a_process_of_its_own_and_writes_nothing(
     count: int, tmp_path: Path, record_property: Callable[[str, object], None]

@@ -140,6 +140,7 @@ def test_a_limit_of_file_sizes_is_one_line_and_the_run_goes_on_without_it(
     tally.settle(record_property)
 
 
+@pytest.mark.slow
 def test_a_store_that_can_only_be_read_is_one_line_and_its_runs_can_be_read(
     forks: Forks, whole: Whole, tmp_path: Path
 ) -> None:
