@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reaemb_bench.core.component import Component
-from reaemb_bench.recommender.packing import Bucket, Packed
+from reaemb_bench.recommender.packing import Packed
 
 CountFrom = Literal["oldest", "newest"]
 LAYER_NORM_EPSILON = 1e-8
@@ -105,7 +105,11 @@ class Block(nn.Module):
         """(positions, hidden) -> the same shape, or (n, hidden) at `indices` alone."""
         normed = self.attention_norm(states)
         projected = torch.cat([self.query(normed), self.key_value(states)], dim=1)
-        attended = torch.cat([self._attend(projected, bucket, packed) for bucket in packed.buckets])
+        if self.padded_to is None:
+            rate = self.dropout.p if self.training else 0.0
+            attended = attend(projected, packed, self.attention_heads, causal=self.causal, dropout=rate)
+        else:
+            attended = self._attend_padding(projected, packed, self.padded_to)
         if indices is not None:
             normed, attended = normed.index_select(0, indices), attended.index_select(0, indices)
         normed = self.feed_forward_norm(normed + self.output(attended))
@@ -113,31 +117,45 @@ class Block(nn.Module):
         output: Tensor = normed + self.dropout(self.outer(inner))
         return output
 
-    def _attend(self, projected: Tensor, bucket: Bucket, packed: Packed) -> Tensor:
-        """Projections (positions, 3 * hidden) of all positions -> attended values of the bucket's positions."""
-        query, key, value = bucket.unpack(projected, self.attention_heads)
-        if self.padded_to is None:
-            # Under the causal mask no position attends to the empty slots, which come after it.
-            mask = None if self.causal or bucket.real is None else bucket.real[:, None, None, :]
-            rate = self.dropout.p if self.training else 0.0
-            return bucket.pack(
-                F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate, is_causal=self.causal)
-            )
-        # Zero states before each history are attended to as well. n equal keys have the weight of one key whose logit
-        # is higher by log n, so no padding is computed.
-        pads = self.padded_to - packed.lengths[bucket.users]
-        pad_key, pad_value = self.key_value.bias.view(2, self.attention_heads, query.shape[-1])
-        scale = query.shape[-1] ** -0.5
-        logits = query @ key.transpose(-1, -2) * scale
-        if bucket.real is not None:
-            logits = logits.masked_fill(~bucket.real[:, None, None, :], -torch.inf)
-        pad_logits = torch.einsum("uhld,hd->uhl", query, pad_key) * scale + pads.log()[:, None, None]
-        weights = torch.cat([logits, pad_logits[..., None]], dim=-1).softmax(dim=-1)
-        own, padding = weights[..., :-1], weights[..., -1:]
-        if self.training and self.dropout.p:
-            own = self.dropout(own)
-            padding = padding * share_after_dropout(pads, padding, self.dropout.p)
-        return bucket.pack(own @ value + padding * pad_value[:, None, :])
+    def _attend_padding(self, projected: Tensor, packed: Packed, padded_to: int) -> Tensor:
+        """`attend`, if zero states before each history, up to `padded_to` positions, are attended to as well.
+
+        n equal keys have the weight of one key whose logit is higher by log n, so no padding is computed.
+        """
+        outputs = []
+        for bucket in packed.buckets:
+            query, key, value = bucket.unpack(projected, self.attention_heads)
+            pads = padded_to - packed.lengths[bucket.users]
+            pad_key, pad_value = self.key_value.bias.view(2, self.attention_heads, query.shape[-1])
+            scale = query.shape[-1] ** -0.5
+            logits = query @ key.transpose(-1, -2) * scale
+            if bucket.real is not None:
+                logits = logits.masked_fill(~bucket.real[:, None, None, :], -torch.inf)
+            pad_logits = torch.einsum("uhld,hd->uhl", query, pad_key) * scale + pads.log()[:, None, None]
+            weights = torch.cat([logits, pad_logits[..., None]], dim=-1).softmax(dim=-1)
+            own, padding = weights[..., :-1], weights[..., -1:]
+            if self.training and self.dropout.p:
+                own = self.dropout(own)
+                padding = padding * share_after_dropout(pads, padding, self.dropout.p)
+            outputs.append(bucket.pack(own @ value + padding * pad_value[:, None, :]))
+        return torch.cat(outputs)
+
+
+def attend(projected: Tensor, packed: Packed, attention_heads: int, *, causal: bool, dropout: float) -> Tensor:
+    """Softmax attention of each history to itself.
+
+    projected: query, key and value of all positions, (positions, 3 * hidden). Returns (positions, hidden).
+    """
+    outputs = []
+    for bucket in packed.buckets:
+        query, key, value = bucket.unpack(projected, attention_heads)
+        # Under the causal mask no position attends to the empty slots, which come after it.
+        mask = None if causal or bucket.real is None else bucket.real[:, None, None, :]
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal
+        )
+        outputs.append(bucket.pack(attended))
+    return torch.cat(outputs)
 
 
 def share_after_dropout(pads: Tensor, like: Tensor, rate: float) -> Tensor:

@@ -7,10 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from reaemb_bench.core.training import training, update
 from reaemb_bench.evaluation.metrics import ndcg
 from reaemb_bench.evaluation.ranking import rank_targets
 from reaemb_bench.recommender.kinds import AnyHead, AnyItemTable, AnyObjective, Head, ItemTable
-from reaemb_bench.recommender.packing import pack
+from reaemb_bench.recommender.packing import pack, windows
 from reaemb_bench.recommender.score import NetworkScorer
 
 Penalty = Callable[[nn.Module, Tensor, Int64], Tensor]
@@ -46,8 +45,11 @@ class TrainSettings(Step):
     """The recommender."""
     objective: AnyObjective = "cross-entropy"  # type: ignore[assignment]
     """The training loss."""
+    histories: Literal["newest", "windows"] = "newest"
+    """What is trained on of a history longer than `head.max_length`: its newest part, as in most published code,
+    or all of it in windows, each a training sequence of its own."""
     batch_size: int = Field(default=128, ge=1)
-    """Users per step."""
+    """Training sequences per step."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Adam's learning rate."""
     decay: bool = False
@@ -55,7 +57,7 @@ class TrainSettings(Step):
     weight_decay: float = Field(default=0.0, ge=0)
     """Adam's L2 penalty."""
     epochs: int = Field(default=200, ge=1)
-    """Most passes over the users."""
+    """Most passes over the training sequences."""
     patience: int = Field(default=10, ge=1)
     """Epochs without a better validation NDCG@10 after which training stops; the best epoch's weights are kept."""
 
@@ -93,10 +95,13 @@ def fit(
 ) -> Ranker:
     """Train until validation NDCG@10 has not risen for `patience` epochs; returns the best epoch's weights.
 
-    penalty: a further term of each batch's loss.
+    penalty: a further term of each batch's loss; a user may be in a batch with several windows.
     """
     head, objective, device = settings.head, settings.objective, context.machine.torch_device()
-    rows = np.flatnonzero(corpus.training.lengths > 1)
+    sequences, owners = corpus.training, np.arange(corpus.users)
+    if settings.histories == "windows":
+        sequences, owners = windows(corpus.training, training_length(head))
+    rows = np.flatnonzero(sequences.lengths > 1)
     if not len(rows):
         raise UserError("no user has two training interactions to learn an order from; loosen prepare.filters")
     if not len(validation_targets.users):
@@ -106,9 +111,12 @@ def fit(
         network = head.build(items.build(corpus.items, head.hidden, vectors)).to(device)
         generator = np.random.default_rng(context.seed)
         sampler = NegativeSampler.from_sequences(corpus.training, corpus.items) if objective.negatives else None
-        read_lengths = np.minimum(corpus.training.lengths, head.max_length + 1)
+        read_lengths = np.minimum(sequences.lengths, head.max_length + 1)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        read = trained_on(head, corpus.training)
+        read = corpus.training.lengths[corpus.training.owners] > 1
+        if settings.histories == "newest":
+            from_end = corpus.training.offsets[1:][corpus.training.owners] - np.arange(len(read))
+            read &= from_end <= training_length(head)
         context.note(
             {
                 "trained_parameters": sum(parameter.numel() for parameter in trained),
@@ -122,11 +130,12 @@ def fit(
             trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type in _FUSED_ADAM
         )
 
-        def loss(users: Int64) -> Tensor:
-            """The loss of a batch of user numbers, on the head's examples of their training sequences."""
+        def loss(batch: Int64) -> Tensor:
+            """The loss of a batch of training sequences, by their numbers."""
             # Neighbours of similar length share a grid in attention.
-            users = users[np.argsort(read_lengths[users], kind="stable")]
-            examples = head.training_examples(corpus.training.select(users), corpus.items, generator)
+            batch = batch[np.argsort(read_lengths[batch], kind="stable")]
+            users = owners[batch]
+            examples = head.training_examples(sequences.select(batch), corpus.items, generator)
             table = network.table()  # type: ignore[operator]
             packed = pack(examples.inputs, head.max_length, device)
             outputs = network(packed, table, torch.from_numpy(examples.indices).to(device))
@@ -142,13 +151,13 @@ def fit(
             order = np.random.default_rng([context.seed, epoch - 1]).permutation(rows)
             batches = np.split(order, range(settings.batch_size, len(order), settings.batch_size))
             total = 0.0
-            for step, users in enumerate(batches, 1 + (epoch - 1) * len(batches)):
+            for step, batch in enumerate(batches, 1 + (epoch - 1) * len(batches)):
                 optimiser.zero_grad(set_to_none=True)
-                batch_loss = loss(users)
+                batch_loss = loss(batch)
                 batch_loss.backward()  # type: ignore[no-untyped-call]
                 share = 1 - (step - 1) / (settings.epochs * len(batches)) if settings.decay else 1.0
                 rate, where = settings.learning_rate * share, f"step {step} (epoch {epoch})"
-                total += update(optimiser, batch_loss, where, users, whose="user", learning_rate=rate)
+                total += update(optimiser, batch_loss, where, owners[batch], whose="user", learning_rate=rate)
             network.eval()
             with torch.no_grad():
                 scorer = NetworkScorer(head, network, network.table())  # type: ignore[operator]
@@ -181,19 +190,13 @@ def fit(
     return Ranker(head=head.spec(), tensors={name: tensor.cpu().numpy() for name, tensor in best.items()})
 
 
-def trained_on(head: Head, sequences: Sequences) -> npt.NDArray[np.bool_]:
-    """Which interactions (interactions,) training reads: the newest of each history of two or more.
-
-    How many that are is read off the head's examples of a history that is longer than the head reads.
-    """
+def training_length(head: Head) -> int:
+    """How many items of a history training reads at most, targets included: those in the examples of a longer one."""
     first, length = 1_000_000, head.max_length + 2
     long = Sequences(np.arange(first, first + length, dtype=np.int32), np.array([0, length]))
     examples = head.training_examples(long, first + length, np.random.default_rng(0))
     read = np.union1d(examples.inputs.items, examples.targets)
-    most = np.count_nonzero((read >= first) & (read < first + length))
-    from_end = sequences.offsets[1:][sequences.owners] - np.arange(len(sequences.items))
-    newest: npt.NDArray[np.bool_] = (from_end <= most) & (sequences.lengths[sequences.owners] > 1)
-    return newest
+    return int(np.count_nonzero((read >= first) & (read < first + length)))
 
 
 @dataclass(frozen=True)

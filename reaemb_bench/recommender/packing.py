@@ -101,6 +101,22 @@ def newest(sequences: Sequences, count: int) -> Sequences:
     return Sequences(sequences.items[indices], offsets)
 
 
+def windows(sequences: Sequences, length: int) -> tuple[Sequences, Int64]:
+    """Each sequence cut into windows of at most `length` items, two or more; and the user of each window, (windows,).
+
+    The newest window of a sequence is what `newest` reads. A window begins with the last item of the one before, so
+    each item but the first of a sequence has a predecessor in exactly one window.
+    """
+    counts = np.maximum(-(-(sequences.lengths - 1) // (length - 1)), 1)
+    users = np.repeat(np.arange(sequences.users), counts)
+    newer = np.cumsum(counts)[users] - 1 - np.arange(len(users))
+    ends = sequences.offsets[1:][users] - newer * (length - 1)
+    starts = np.maximum(ends - length, sequences.offsets[:-1][users])
+    offsets = np.concatenate([[0], np.cumsum(ends - starts)])
+    indices = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], ends - starts)
+    return Sequences(sequences.items[indices], offsets), users
+
+
 @dataclass(frozen=True)
 class Examples:
     """What a head is trained on. inputs: one sequence per row.

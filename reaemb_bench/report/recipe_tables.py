@@ -139,8 +139,8 @@ def health_notes(plans: Sequence[Plan], store: Store) -> list[str]:
                     notes.append(
                         f"{job.name} never reads {unread:,} of {interactions:,} training interactions "
                         f"({100 * unread / interactions:.1f} %), which floors count: older ones than head.max_length "
-                        f"keeps, and those of users with a single one; {items:,} items and {users:,} users are not "
-                        "trained on at all"
+                        'keeps (histories = "windows" trains on them), and those of users with a single one; '
+                        f"{items:,} items and {users:,} users are not trained on at all"
                     )
     # What is cut off is the same for all seeds.
     return list(dict.fromkeys(notes))

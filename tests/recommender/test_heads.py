@@ -20,7 +20,7 @@ from reaemb_bench.recommender.heads.gru4rec import GRU4Rec
 from reaemb_bench.recommender.heads.hstu import HSTU
 from reaemb_bench.recommender.heads.sasrec import SASRec
 from reaemb_bench.recommender.kinds import Head
-from reaemb_bench.recommender.packing import Packed, pack
+from reaemb_bench.recommender.packing import Packed, pack, windows
 from tests.helpers.heads import CPU, everywhere, sequences
 
 ITEMS = 20
@@ -34,6 +34,7 @@ HEADS = {
     "esasrec": {"use": "esasrec", **SMALL, "attention_heads": 2},
     "hstu": {"use": "hstu", **SMALL, "attention_heads": 2},
     "bert4rec": {"use": "bert4rec", **SMALL},
+    "bert4rec of its authors": {"use": "bert4rec", **SMALL, "attention_heads": 2, "block": "bert"},
     "bert4rec without masks": {"use": "bert4rec", **SMALL, "count_from": "oldest", "attend_padding": True},
 }
 
@@ -85,7 +86,9 @@ def test_a_later_item_changes_no_earlier_state(name: str) -> None:
     assert (second[3] - first[3]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["sasrec without masks", "bert4rec", "bert4rec without masks"])
+@pytest.mark.parametrize(
+    "name", ["sasrec without masks", "bert4rec", "bert4rec of its authors", "bert4rec without masks"]
+)
 def test_without_a_causal_mask_every_position_sees_the_last(name: str) -> None:
     _, network, vectors = made(name)
     first, second = (
@@ -250,6 +253,40 @@ def test_hstu_sums_earlier_items_without_a_softmax() -> None:
         states.append(network.norm(x))
     ours = everywhere(network, pack(sequences(rows), 6, CPU), vectors)
     torch.testing.assert_close(ours, torch.cat(states), atol=1e-5, rtol=0)
+
+
+def test_the_block_of_berts_authors_is_torchs_encoder_layer() -> None:
+    network, vectors, rows = _random_weights(BERT4Rec(**SMALL, attention_heads=2, block="bert"))
+    layer = nn.TransformerEncoderLayer(16, 2, 64, dropout=0, activation="gelu", batch_first=True, norm_first=False)
+    names = {"self_attn.in_proj_": "projections.", "self_attn.out_proj.": "output.", "norm1.": "attention_norm."}
+    names |= {"linear1.": "inner.", "linear2.": "outer.", "norm2.": "feed_forward_norm."}
+    states = []
+    for row in rows:
+        x = (4 * vectors[row] + network.position(torch.arange(len(row), 0, -1)))[None]
+        for block in network.blocks:
+            weights = block.state_dict()
+            parts = itertools.product(names.items(), ("weight", "bias"))
+            layer.load_state_dict({theirs + part: weights[ours + part] for (theirs, ours), part in parts})
+            x = layer.train(False)(x)
+        states.append(network.norm(x[0]))
+    ours = everywhere(network, pack(sequences(rows), 6, CPU), vectors)
+    torch.testing.assert_close(ours, torch.cat(states), atol=1e-5, rtol=0)
+
+
+@given(ROWS, st.integers(1, 8))
+def test_windows_predict_every_item_but_the_first_exactly_once(rows: list[list[int]], max_length: int) -> None:
+    whole = sequences(rows)
+    cut, users = windows(whole, max_length + 1)
+    assert cut.lengths.max() <= max_length + 1
+    assert len(cut.items) <= sum(len(row) + len(row) // max_length for row in rows)
+    for user, row in enumerate(rows):
+        own = [cut.of(number).tolist() for number in np.flatnonzero(users == user)]
+        assert [item for window in own for item in window[1:]] == row[1:]
+        assert own[0][0] == row[0]
+        assert own[-1] == row[-max_length - 1 :]
+    if max(map(len, rows)) <= max_length + 1:
+        assert np.array_equal(cut.items, whole.items)
+        assert np.array_equal(cut.offsets, whole.offsets)
 
 
 def _random_weights(head: Head) -> tuple[nn.Module, Tensor, list[list[int]]]:

@@ -13,6 +13,8 @@ from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.recommender.fit import NegativeSampler, Train, TrainIds
+from reaemb_bench.recommender.heads.sasrec import SASRec
+from reaemb_bench.recommender.packing import Examples, next_items
 from reaemb_bench.recommender.score import open_ranker
 
 ITEMS = 12
@@ -172,21 +174,52 @@ def test_a_falling_learning_rate_takes_shorter_steps_from_the_second_on(tmp_path
     assert barely_falling[2] == pytest.approx(steady[2], rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("head", "read"), [("sasrec", 9), ("gru4rec", 9), ("esasrec", 9), ("hstu", 9), ("bert4rec", 9)]
-)
-def test_what_histories_are_too_long_for_is_counted(tmp_path: Path, head: str, read: int) -> None:
+@pytest.mark.parametrize("histories", ["newest", "windows"])
+@pytest.mark.parametrize("head", HEADS)
+def test_what_histories_are_too_long_for_is_trained_on_in_windows_or_counted(
+    tmp_path: Path, head: str, histories: str
+) -> None:
     corpus, validation_targets = cyclic()
     # Item 11 is only at the beginning of a long history, and user 1 has nothing else than one interaction.
     rows = [[11, *range(10), 0], [3], *([0, 1, 2] for _ in range(58))]
     corpus = replace(corpus, training=sequences(rows))
     facts: dict[str, object] = {}
-    step = TrainIds.model_validate({"head": HEADS[head], "epochs": 1})
+    step = TrainIds.model_validate({"head": HEADS[head], "epochs": 1, "histories": histories})
     step.run(corpus, validation_targets, replace(context(tmp_path), note=facts.update))
     counted = {name: facts[name] for name in facts if "not_trained_on" in name or name == "training_interactions"}
     assert counted == {
         "training_interactions": 12 + 1 + 3 * 58,
-        "interactions_not_trained_on": 12 - read + 1,
-        "items_not_trained_on": 1,
+        "interactions_not_trained_on": 1 + (12 - 9 if histories == "newest" else 0),
+        "items_not_trained_on": int(histories == "newest"),
         "users_not_trained_on": 1,
     }
+
+
+@pytest.mark.parametrize(("histories", "least_recent"), [("newest", 4), ("windows", 1)])
+def test_an_epoch_predicts_each_interaction_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, histories: str, least_recent: int
+) -> None:
+    corpus, validation_targets = cyclic(users=3)
+    corpus = replace(corpus, training=sequences([list(range(12)), [3, 4], [11] * 10]))
+    predicted: list[int] = []
+
+    def spied(self: SASRec, batch: Sequences, items: int, generator: np.random.Generator) -> Examples:
+        examples = next_items(batch, self.max_length, last_only=False)
+        predicted.extend(examples.targets.tolist())
+        return examples
+
+    monkeypatch.setattr(SASRec, "training_examples", spied)
+    step = TrainIds.model_validate({"head": HEADS["sasrec"], "epochs": 1, "histories": histories})
+    step.run(corpus, validation_targets, context(tmp_path))
+    # Training also looks at examples of an item that no catalogue has, to learn how much a head reads.
+    own = sorted(item for item in predicted if item < ITEMS)
+    assert own == sorted([*range(least_recent, 12), 4, *[11] * (8 if histories == "newest" else 9)])
+
+
+def test_histories_that_fit_give_the_same_bits_in_windows(tmp_path: Path) -> None:
+    corpus, validation_targets = cyclic()
+    rankers = []
+    for histories in ("newest", "windows"):
+        step = TrainIds.model_validate({"head": HEADS["sasrec"], "epochs": 2, "histories": histories})
+        rankers.append(step.run(corpus, validation_targets, context(tmp_path)).tensors)
+    assert all(np.array_equal(rankers[0][name], rankers[1][name]) for name in rankers[0])

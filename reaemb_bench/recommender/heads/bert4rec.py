@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
-from torch import nn
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from reaemb_bench.core.artifacts import Int64, Sequences
-from reaemb_bench.recommender.attention import AttentionSettings, Block, CountFrom, SelfAttentive
+from reaemb_bench.recommender.attention import AttentionSettings, Block, CountFrom, SelfAttentive, attend
 from reaemb_bench.recommender.packing import Examples, Packed, newest, pack
 
 
 class BERT4Rec(AttentionSettings):
     """Self-attention over the whole history; a mask appended to it asks for the next item.
 
-    Blocks and item vectors are SASRec's, so that the two heads differ in their training task and not in their layers.
+    Item vectors and the last layer norm are SASRec's; the authors have a projection with GELU and item biases there.
     """
 
     max_length: int = Field(default=50, ge=2)
     """Most recent positions that are read, the mask included."""
+    block: Literal["sasrec", "bert"] = "sasrec"
+    """`sasrec`: the block of that head, so that the two differ in their training task and not in their layers. `bert`:
+    the authors', with layer norms after the residuals, GELU and an inner layer four times as wide."""
     mask_probability: float = Field(default=0.2, gt=0, le=1)
     """Share of positions that are to be restored in training."""
     kept: float = Field(default=0.1, ge=0, le=1)
@@ -42,10 +46,20 @@ class BERT4Rec(AttentionSettings):
     """Whether attention reads the padding up to `max_length`, whose states are zero, and positions go on counting when
     the mask pushes the oldest item out (defect D12 of the paper's code)."""
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.attend_padding and self.block == "bert":
+            raise ValueError('attend_padding goes with block = "sasrec"')
+        return self
+
     def build(self, table: nn.Module) -> nn.Module:
         """The network over `table`, whose forward() returns item vectors (items, hidden)."""
         padded_to = self.max_length if self.attend_padding else None
-        block = partial(Block, self, causal=False, padded_to=padded_to)
+        block = (
+            partial(Block, self, causal=False, padded_to=padded_to)
+            if self.block == "sasrec"
+            else partial(BertBlock, self)
+        )
         return SelfAttentive(table, self, block, masks=True, count_from=self.count_from)
 
     def training_examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
@@ -84,6 +98,32 @@ class BERT4Rec(AttentionSettings):
         masked = histories.followed_by(users, np.full(len(users), items, dtype=np.int32))
         counted = self.max_length + 1 if self.attend_padding else self.max_length
         return pack(masked, self.max_length, device, counted=counted)
+
+
+class BertBlock(nn.Module):
+    """Self-attention and a feed-forward layer with a layer norm after each residual (Devlin et al., NAACL 2019)."""
+
+    def __init__(self, head: BERT4Rec) -> None:
+        super().__init__()
+        hidden = head.hidden
+        self.attention_heads = head.attention_heads
+        self.projections = nn.Linear(hidden, 3 * hidden)
+        self.output = nn.Linear(hidden, hidden)
+        self.attention_norm = nn.LayerNorm(hidden)
+        self.inner = nn.Linear(hidden, 4 * hidden)
+        self.outer = nn.Linear(4 * hidden, hidden)
+        self.feed_forward_norm = nn.LayerNorm(hidden)
+        self.dropout = nn.Dropout(head.dropout)
+
+    def forward(self, states: Tensor, packed: Packed, indices: Tensor | None = None) -> Tensor:
+        """(positions, hidden) -> the same shape, or (n, hidden) at `indices` alone."""
+        rate = self.dropout.p if self.training else 0.0
+        attended = attend(self.projections(states), packed, self.attention_heads, causal=False, dropout=rate)
+        if indices is not None:
+            states, attended = states.index_select(0, indices), attended.index_select(0, indices)
+        states = self.attention_norm(states + self.dropout(self.output(attended)))
+        output: Tensor = self.feed_forward_norm(states + self.dropout(self.outer(F.gelu(self.inner(states)))))
+        return output
 
 
 def _random_prefixes(sequences: Sequences, generator: np.random.Generator) -> tuple[Sequences, Int64]:

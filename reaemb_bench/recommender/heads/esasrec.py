@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reaemb_bench.core.artifacts import Sequences
-from reaemb_bench.recommender.attention import AttentionSettings, CountFrom, SelfAttentive
+from reaemb_bench.recommender.attention import AttentionSettings, CountFrom, SelfAttentive, attend
 from reaemb_bench.recommender.packing import Examples, Packed, next_items, pack
 
 
@@ -61,14 +61,7 @@ class LiGRBlock(nn.Module):
         """(positions, hidden) -> the same shape, or (n, hidden) at `indices` alone."""
         projected = self.projections(self.attention_norm(states))
         rate = self.dropout.p if self.training else 0.0
-        buckets = []
-        for bucket in packed.buckets:
-            # Under the causal mask no position attends to the empty slots, which come after it.
-            query, key, value = bucket.unpack(projected, self.attention_heads)
-            buckets.append(
-                bucket.pack(F.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=True))
-            )
-        attended = torch.cat(buckets)
+        attended = attend(projected, packed, self.attention_heads, causal=True, dropout=rate)
         if indices is not None:
             states, attended = states.index_select(0, indices), attended.index_select(0, indices)
         states = states + self.attention_gate(states).sigmoid() * self.dropout(self.output(attended))
