@@ -64,6 +64,14 @@ class Progressed:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """A job that is under way has noted facts. facts: all that it has noted so far."""
+
+    job: Job
+    facts: Mapping[str, float | int | str]
+
+
+@dataclass(frozen=True)
 class Finished:
     """A job's result is in the store; manifest says what it took. cached: it was there before."""
 
@@ -72,7 +80,7 @@ class Finished:
     cached: bool
 
 
-Event = Planned | Waiting | Started | Progressed | Finished
+Event = Planned | Waiting | Started | Progressed | Noted | Finished
 Watch = Callable[[Event], None]
 
 
@@ -168,7 +176,11 @@ def _compute(planned: Plan, job: Job, store: Store, machine: Machine, watch: Wat
             curve.append(json.dumps(point) + "\n")
         watch(Progressed(job, progress))
 
-    inputs, artifacts, cost = _run(job, store, machine, report, facts.update)
+    def note(new: Mapping[str, float | int | str]) -> None:
+        facts.update(new)
+        watch(Noted(job, dict(facts)))
+
+    inputs, artifacts, cost = _run(job, store, machine, report, note)
     if tuple(type(artifact) for artifact in artifacts) != job.makes:
         returned = [type(artifact).__name__ for artifact in artifacts]
         declared = [artifact.__name__ for artifact in job.makes]
@@ -180,7 +192,7 @@ def _compute(planned: Plan, job: Job, store: Store, machine: Machine, watch: Wat
                 raise ArrayError(f"it returned {vectors.items} vectors for {corpus.items} items; return one for each")
             if vectors.width == 0:
                 raise ArrayError("it returned vectors without a number, of width 0; return at least one number an item")
-            facts.update(vector_facts(vectors))
+            note(vector_facts(vectors))
     check_unchanged(planned, job)
     with store.writing(job.key) as draft:
         for artifact in artifacts:

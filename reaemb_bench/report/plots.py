@@ -57,6 +57,7 @@ _LONG_LABEL = 14
 """Characters of a bin from which on its label is small."""
 _REINFORCED = {
     "reward": "reward: mean over all rollouts of a step",
+    "neighbour_percentile": "neighbour_percentile: rank of the most frequent neighbour; 0 is first, .5 chance",
     "clean_reward": "clean_reward: of the rollouts without noise, what the thought earns as it is used later",
     "dead_groups": "dead_groups: share of groups whose rollouts all earn the same, from which nothing is learned",
     "shift": "shift: how far a step moves the thoughts, in standard deviations of the noise; far above 1, the rollouts "

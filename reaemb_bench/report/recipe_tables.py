@@ -5,8 +5,7 @@ A result means little if its rows mix data, precisions or devices, or if it is i
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,29 +15,16 @@ from reaemb_bench.core.plan import Plan
 from reaemb_bench.core.runs import Run
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.comparability import rank_signs
+from reaemb_bench.evaluation.health import stage_signs
 from reaemb_bench.report.alignment import alignment_table
 from reaemb_bench.report.expected import Expected
 from reaemb_bench.report.results import lists_table, results_table
-from reaemb_bench.report.table import Table, number
+from reaemb_bench.report.table import Table
 
 Manifest = Mapping[str, Any]
 
 NOTHING = Expected(())
 """What is expected of a recipe that nobody measured."""
-HIGHEST_COSINE = 0.9999
-"""Mean cosine above which all vectors are one. Frozen language models reach .998 and are well: what their vectors
-share, reducers take away."""
-LEAST_DIMENSIONS = 2.0
-"""Effective dimensions below which vectors of at least `LEAST_WIDTH` lie along a line."""
-LEAST_WIDTH = 16
-LEAST_OWN_FIRST = 0.5
-"""Share of rows whose largest soft target is the item itself, below which a contrastive loss teaches something else."""
-LEAST_MOVED = 0.001
-"""Share of the vectors' variance below which a stage of training has changed nothing."""
-MOST_HUBS = 0.5
-"""Share of lists that the most listed 2.5 % of the items may hold."""
-MOST_DEAD_GROUPS = 0.5
-"""Share of groups of rollouts without signal above which reinforcement learns from few items."""
 _UNREAD = ("interactions_not_trained_on", "training_interactions", "items_not_trained_on", "users_not_trained_on")
 _SHOWN = 12
 """Characters of a fingerprint in notes."""
@@ -131,7 +117,7 @@ def health_notes(plans: Sequence[Plan], store: Store) -> list[str]:
                 seen.add(job.key)
                 seed = f", seed {planned.seed}" if len(plans) > 1 and job.seed is not None else ""
                 facts = store.manifest(job.key)["facts"]
-                notes += [f"warning: {sign}" for sign in _signs(f"{job.name}{seed}", facts)]
+                notes += [f"warning: {sign}" for sign in stage_signs(f"{job.name}{seed}", facts)]
                 # What training never reads; facts may be under the name of a part: `ids: trained_parameters`.
                 by_name = {name.rpartition(": ")[2]: value for name, value in facts.items()}
                 unread, interactions, items, users = (int(by_name.get(name, 0)) for name in _UNREAD)
@@ -144,44 +130,3 @@ def health_notes(plans: Sequence[Plan], store: Store) -> list[str]:
                     )
     # What is cut off is the same for all seeds.
     return list(dict.fromkeys(notes))
-
-
-def _signs(step: str, facts: Mapping[str, Any]) -> Iterator[str]:
-    yield from (str(text) for name, text in facts.items() if name.startswith("warning: "))
-    if facts.keys() >= {"mean_cosine", "effective_dimensions", "width"}:
-        cosine, dimensions, width = facts["mean_cosine"], facts["effective_dimensions"], facts["width"]
-        if cosine > HIGHEST_COSINE or (width >= LEAST_WIDTH and dimensions < LEAST_DIMENSIONS):
-            yield (
-                f"the vectors of {step} have nearly collapsed (mean cosine {number(cosine)}, {dimensions:.1f} "
-                f"effective dimensions of {width}; limits {number(HIGHEST_COSINE)} and {LEAST_DIMENSIONS:g}): items "
-                "can hardly be told apart; train the encoder with fewer steps or a lower learning rate, or look at its "
-                "texts"
-            )
-    if facts.get("final_own_first", 1.0) < LEAST_OWN_FIRST:
-        yield (
-            f"in {100 * facts['final_own_first']:.0f} % of the rows of {step} the largest target is the item itself "
-            f"(limit {100 * LEAST_OWN_FIRST:.0f} %): its targets point elsewhere; say loss.similarity = "
-            '"centred-cosine" with initial_temperature = 0.05'
-        )
-    if facts.get("final_loss", 0.0) > facts.get("chance_loss", math.inf):
-        yield (
-            f"the loss of {step} ended at {facts['final_loss']:.2f}, and equal scores have {facts['chance_loss']:.2f}: "
-            "it learned nothing; take more steps, another similarity of the loss or a higher learning rate"
-        )
-    if facts.get("moved", 1.0) < LEAST_MOVED:
-        yield (
-            f"{step} moved the vectors by {100 * facts['moved']:.2g} % of their variance (limit "
-            f"{100 * LEAST_MOVED:g} %): what follows reads the same vectors as without it"
-        )
-    if facts.get("hubness", 0.0) > MOST_HUBS:
-        yield (
-            f"2.5 % of the items hold {100 * facts['hubness']:.0f} % of all lists of nearest items in the vectors that "
-            f"{step} measured (limit {100 * MOST_HUBS:.0f} %): a few hubs are near to everything"
-        )
-    dead = facts.get("dead_groups", 0.0)
-    if dead > MOST_DEAD_GROUPS:
-        yield (
-            f"{100 * dead:.0f} % of the groups of {step} gave no signal, because all rollouts of an item had the same "
-            f"reward (limit {100 * MOST_DEAD_GROUPS:.0f} %): raise its noise or candidates, or take a smooth reward "
-            "such as softmax-likelihood"
-        )

@@ -345,6 +345,21 @@ class Judge:
         rewards = [checkpoint(judged, start, use_reentrant=False) if again else judged(start) for start in starts]
         return torch.cat(rewards)
 
+    @torch.no_grad()
+    def percentiles(self, vectors: Tensor) -> Tensor:
+        """(g,) of the items' clean vectors (g, d): the share of strangers that score above the item's most frequent
+        neighbour, ties by half; 0 is first, .5 chance."""
+        table, percentiles = comparable(self.table, self.similarity, self.centre), []
+        vectors = comparable(vectors, self.similarity, self.centre)
+        size = max(1, _SCORES_AT_ONCE // len(table))
+        for start in range(0, len(vectors), size):
+            part = slice(start, start + size)
+            shares, scores = self.shares[part], (vectors[part] @ table.T).gather(1, self.columns[part])
+            neighbour, strangers = scores.gather(1, shares.argmax(1, keepdim=True)), shares == 0
+            above = (scores > neighbour).float() + (scores == neighbour).float() / 2
+            percentiles.append((above * strangers).sum(1) / strangers.sum(1).clamp(min=1))
+        return torch.cat(percentiles)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -352,7 +367,7 @@ class Sample:
 
     prefix: the prompts of the g items that this process rolls out. thoughts: (g, j, d), theirs, with gradient.
     advantages: (g, G). own_rewards: (g, G), with gradient if the policy wants it. rewards: (groups, G), those of all
-    processes.
+    processes. percentiles: (groups,), of the items' neighbours before the step, likewise.
     """
 
     prefix: Prefix
@@ -362,6 +377,7 @@ class Sample:
     own_rewards: Tensor
     rewards: Tensor
     advantages: Tensor
+    percentiles: Tensor
 
 
 @dataclass(frozen=True)
@@ -468,13 +484,14 @@ class Learner:
             own_rewards = judge.rewards(vectors)
         with torch.no_grad():
             rewards = of_all(own_rewards.detach(), groups)
+            percentiles = of_all(judge.percentiles(vectors[:, 0]), groups)
             # Some advantages compare with the rewards of the whole step.
             advantages = self.settings.advantage.advantage(rewards)
         noisy = torch.ones(len(noise), dtype=torch.bool, device=noise.device)
         noisy[::group] = False
         own = torch.from_numpy(own_groups(groups)).to(rewards.device)
         rollouts = Rollouts(actions.detach(), noise, self.sigma, noisy)
-        return Sample(prefix, thoughts, rollouts, judge, own_rewards, rewards, advantages[own])
+        return Sample(prefix, thoughts, rollouts, judge, own_rewards, rewards, advantages[own], percentiles)
 
     def losses(self, sample: Sample) -> Iterator[tuple[Tensor, Trial]]:
         """The policy's loss for each iteration over a sample, and what it was computed from; the caller updates the
@@ -546,6 +563,7 @@ class Learner:
         spread = rewards.amax(1) - rewards.amin(1)
         return {
             "reward": float(rewards.mean()),
+            "neighbour_percentile": float(sample.percentiles.mean()),
             "clean_reward": float(rewards[:, 0].mean()),
             "spread_within": float(rewards.std(1).mean()),
             "spread_between": float(rewards.mean(1).std(correction=0)),

@@ -12,8 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 
 from reaemb_bench.core.component import Progress
-from reaemb_bench.core.execute import Event, Finished, Planned, Progressed, Started, Waiting, Watch
+from reaemb_bench.core.execute import Event, Finished, Noted, Planned, Progressed, Started, Waiting, Watch
 from reaemb_bench.core.plan import Plan
+from reaemb_bench.evaluation.health import stage_signs
 
 _SECONDS_BETWEEN_LINES = 5.0
 _VALUES_SHOWN = 3
@@ -40,6 +41,7 @@ class Lines:
         self._names = [job.name for job in planned.jobs]
         self._write, self._clock = write, clock
         self._last, self._pace = 0.0, Pace(clock)
+        self._signs: set[str] = set()
 
     def __call__(self, event: Event) -> None:
         """Takes one event of the pipeline."""
@@ -56,6 +58,9 @@ class Lines:
             self._write(f"{step}: starts")
         elif isinstance(event, Finished):
             self._write(f"{step}: {_ended(event)}")
+        elif isinstance(event, Noted):
+            for sign in _new_signs(event, self._signs):
+                self._write(f"{step}: {sign}")
         else:
             state = _state(event.progress, self._pace)
             if self._clock() - self._last >= _SECONDS_BETWEEN_LINES:
@@ -74,6 +79,7 @@ class LiveView:
             for job in planned.jobs
         }
         self._pace = Pace()
+        self._signs: set[str] = set()
 
     def __call__(self, event: Event) -> None:
         """Takes one event of the pipeline."""
@@ -92,6 +98,9 @@ class LiveView:
             progress = event.progress
             total = max(progress.total, progress.done + 1)
             self._show(event.job.name, _RUNNING, _state(progress, self._pace), progress.done, total)
+        elif isinstance(event, Noted):
+            for sign in _new_signs(event, self._signs):
+                say(self.progress.console, f"{event.job.name}: {sign}")
         else:
             self._show(event.job.name, _DONE, _ended(event), 1)
 
@@ -124,6 +133,14 @@ def _state(progress: Progress, pace: Pace) -> str:
     done = f"{progress.done}/{progress.total}" if progress.total else f"{progress.done}"
     values = [f"{name} {value:.4g}" for name, value in list(progress.values.items())[:_VALUES_SHOWN]]
     return ", ".join(filter(None, [f"{done} {progress.unit}", *values, pace.describe(progress)]))
+
+
+def _new_signs(event: Noted, shown: set[str]) -> Iterator[str]:
+    """Warnings that what was noted gives reason for, each of them once."""
+    for sign in stage_signs(event.job.name, event.facts):
+        if sign not in shown:
+            shown.add(sign)
+            yield f"warning: {sign}"
 
 
 def _ended(event: Finished) -> str:

@@ -224,6 +224,8 @@ def test_vectors_of_any_step_that_are_not_finite_name_step_and_ids(command: Comm
 def test_a_table_warns_of_collapsed_vectors_and_dead_rewards_and_of_nothing_else(command: Command, own: Path) -> None:
     assert "warning" not in command("run", own).out
     said = " ".join(command("run", own, "--set", "embed.how=line", "--set", "seeds=[1, 2]").out.split())
-    assert said.count("warning: the vectors of embed have nearly collapsed (mean cosine ") == 1
-    assert "1.0 effective dimensions of 16; limits .9999 and 2)" in said
-    assert said.count("warning: 75 % of the groups of embed gave no signal") == 1
+    # At once, and once for both seeds below the table.
+    assert said.count("[2/4] embed: warning: the vectors of embed have nearly collapsed (mean cosine ") == 1
+    assert said.count("warning: the vectors of embed have nearly collapsed (mean cosine ") == 2
+    assert "1.0 effective dimensions of 16; limits 0.9999 and 2)" in said
+    assert said.count("warning: 75 % of the groups of embed gave no signal") == 2

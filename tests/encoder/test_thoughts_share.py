@@ -112,6 +112,7 @@ def test_a_stage_says_how_far_it_moved_and_where_its_targets_point(tmp_path):
     table = {"use": "contrast", "steps": 4, "batch_size": 10, "learning_rate": 5e-3, "loss": "soft-target-detached"}
     build("step", table).run(corpus(), base, context(tmp_path / "lrcl", ticks, facts))
     assert facts["moved"] > 0 and 0 <= facts["final_own_first"] <= 1
+    assert {"halfway_loss", "halfway_own_first"} <= facts.keys()
     assert facts["chance_loss"] == pytest.approx(math.log(10)) and facts["final_loss"] > 0
     assert all({"loss", "temperature", "own_first"} <= tick.values.keys() for tick in ticks)
     still = {}

@@ -163,6 +163,13 @@ def test_rewards_against_a_catalogue_do_not_depend_on_how_many_groups_fit(monkey
     moved = Judge(judge.reward, judge.similarity, 3 * table + 7, judge.columns, shares, 3 * table.mean(0) + 7)
     torch.testing.assert_close(moved.rewards(3 * vectors + 7), whole, rtol=1e-4, atol=1e-4)
 
+    # The share of strangers above the neighbour, counted one by one.
+    clean = vectors[:, 0]
+    cosines = torch.cosine_similarity((clean - table.mean(0)).unsqueeze(1), table[:49] - table.mean(0), dim=-1)
+    shares[:, 7] = 0.5
+    above = [sum(row[other] > row[4] for other in range(49) if other not in (4, 7)) / 47 for row in cosines.tolist()]
+    assert judge.percentiles(clean).tolist() == pytest.approx(above)
+
 
 def test_under_mean_pooling_a_warning_says_that_the_thought_has_no_lever(corpus: Corpus, tmp_path: Path) -> None:
     long = Corpus(**{**vars(corpus), "texts": tuple(f"{text}{'; note is grape' * 60}" for text in corpus.texts)})

@@ -70,7 +70,7 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     for job in planned.jobs[2:]:
         one, two = alone.progress(job.key), together.progress(job.key)
         assert len(one) == len(two) == job.step.steps  # type: ignore[attr-defined]
-        for name in ("loss", "reward", "clean_reward", "dead_groups", "shift"):
+        for name in ("loss", "reward", "clean_reward", "neighbour_percentile", "dead_groups", "shift"):
             expected = [tick[name] for tick in one]
             np.testing.assert_allclose([tick[name] for tick in two], expected, rtol=2e-3, atol=1e-5, err_msg=name)
     made, other = fetch_all(planned, alone, Encoder), fetch_all(planned, together, Encoder)
