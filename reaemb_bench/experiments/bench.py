@@ -79,8 +79,9 @@ class Suite(BaseModel):
 
     methods: one row each. set: tables merged over those of every recipe that has such a step, before the method's own.
     data: named `[prepare]` tables, which replace each recipe's. heads: named training settings for each step that has a
-    setting `head`; without any, recipes keep their own. train: training settings that all `heads` share, methods with
-    their own head included. seeds: one run each. embedder_seed: in all runs; without it each recipe says whether the
+    setting `head`, such as `[heads.BERT4Rec]` with `head = {...}` and `epochs = 300`; without any, recipes keep their
+    own. train: training settings that all `heads` share unless they set them too, methods with their own head included.
+    seeds: one run each. embedder_seed: in all runs; without it each recipe says whether the
     embedder takes part in `seeds`. data_seed: of tie order and stored candidates, so that all methods are judged by the
     same targets.
     """
@@ -109,7 +110,8 @@ class Suite(BaseModel):
 class Cell:
     """One method on one data set under one of the suite's heads, with all seeds; named after the method.
 
-    head: empty if the suite names none. takes_head: whether that head is trained, and not the recipe's own.
+    head: empty if the suite names none. takes_head: whether that head is trained, and not the recipe's own. budget: the
+    training settings that this head does not share with the suite's others, as text.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Cell:
     data: str
     head: str
     takes_head: bool
+    budget: str
     proposed: bool
 
 
@@ -222,7 +225,9 @@ def grid(suite: Suite) -> Grid:
         except RecipeError as error:
             under = f" under {head}" if takes_head else ""
             raise UserError(f"method {recipe.name} on {data}{under}: {error}") from None
-        cells.append(Cell(recipe.name, variant, data, head, takes_head, method.proposed))
+        own = {name: value for name, value in suite.heads.get(head, {}).items() if name != "head"}
+        budget = ", ".join(f"{path} = {json.dumps(value)}" for path, value in flatten(own).items())
+        cells.append(Cell(recipe.name, variant, data, head, takes_head, budget, method.proposed))
     return Grid(tuple(cells), floors)
 
 
@@ -412,6 +417,8 @@ def _table(title: str, cells: Sequence[Cell], floors_plan: Plan, store: Store, r
     notes += origin_notes({name: plan_manifests(plans, store) for name, plans in finished.items() if plans})
     notes += [_STAR_NOTE, *map(sentence, compared)] if compared else []
     notes += [_COSTS_NOTE]
+    if cells[0].budget:
+        notes.append(f"{cells[0].head} is trained with settings of its own: {cells[0].budget}")
     if own := [cell.name for cell in cells if cell.head and not cell.takes_head]:
         notes.append(f"not under {cells[0].head} but as in their recipes: {', '.join(own)}")
     if leaks := list(dict.fromkeys(step for cell in cells for step in cell.variant.plans[0].leaks)):

@@ -251,6 +251,21 @@ def test_a_suite_without_heads_leaves_the_recipes_theirs(command: Command, toys:
     assert "5 test users" in said.out
 
 
+@pytest.mark.slow
+def test_a_head_with_a_budget_of_its_own_is_trained_with_it_under_all_methods(command: Command, toys: Path) -> None:
+    text = TOY_SUITE.replace("heads.b =", "train = { rate = 0.2 }\nheads.b =").replace(
+        'head = "b"', 'head = "b", rate = 0.9'
+    )
+    toys.with_name("suite.toml").write_text(text, encoding="utf-8")
+    said = command("bench", "suite.toml", "--out", "table.json")
+    assert said.code == 0, said.err
+    # Both methods now train alike.
+    assert ran(toys) == {"embed": 1, "fit a 0.2": 2, "fit b 0.9": 2}
+    tables = json.loads(toys.with_name("table.json").read_text(encoding="utf-8"))["tables"]
+    notes = {table["title"]: [note for note in table["notes"] if "settings of its own" in note] for table in tables}
+    assert notes == {"toys, a": [], "toys, b": ["b is trained with settings of its own: rate = 0.9"]}
+
+
 def test_a_method_without_a_name_is_called_by_its_recipe_and_what_is_changed(toys: Path) -> None:
     changes = ["set = { train.rate = 0.5 }", "set.embed = { width = 3 }"]
     methods = ", ".join(f'{{ recipe = "toy.toml", {change} }}' for change in changes)
