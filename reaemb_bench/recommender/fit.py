@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -38,6 +38,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 class TrainSettings(Step):
     """The settings that all training of recommenders shares."""
 
+    version: ClassVar[int] = 2
     data_access: ClassVar[DataAccess] = "validation"
     randomness: ClassVar[Randomness] = "recommender"
 
@@ -60,6 +61,9 @@ class TrainSettings(Step):
     """Most passes over the training sequences."""
     patience: int = Field(default=10, ge=1)
     """Epochs without a better validation NDCG@10 after which training stops; the best epoch's weights are kept."""
+    trend: bool = True
+    """Whether training goes on if validation still rises over the last 3 * `patience` epochs by more than chance.
+    Otherwise one lucky epoch may end the training of a head that learns slowly."""
 
 
 class Train(TrainSettings):
@@ -93,7 +97,7 @@ def fit(
     context: Context,
     penalty: Penalty | None = None,
 ) -> Ranker:
-    """Train until validation NDCG@10 has not risen for `patience` epochs; returns the best epoch's weights.
+    """Train until validation NDCG@10 no longer rises; returns the best epoch's weights.
 
     penalty: a further term of each batch's loss; a user may be in a batch with several windows.
     """
@@ -179,15 +183,29 @@ def fit(
             return {**{name: tensor.clone() for name, tensor in network.state_dict().items()}, "vectors": table}
 
         best, best_value, best_epoch = snapshot(), -1.0, 0
+        curve: list[float] = []
         for epoch, values in training(settings.epochs, learn):
             context.report(Progress(epoch, settings.epochs, "epochs", values))
             value = values[f"validation/ndcg@{CUTOFF}"]
             if value > best_value:
                 best, best_value, best_epoch = snapshot(), value, epoch
-            if epoch - best_epoch >= settings.patience:
+            curve.append(value)
+            if epoch - best_epoch >= settings.patience and not (settings.trend and rising(curve, settings.patience)):
                 break
     context.note({"best_epoch": best_epoch, "best_validation_ndcg": best_value})
     return Ranker(head=head.spec(), tensors={name: tensor.cpu().numpy() for name, tensor in best.items()})
+
+
+def rising(curve: Sequence[float], patience: int) -> bool:
+    """Whether the last 3 * `patience` epochs of a validation curve rise by more than chance (Mann 1945, Kendall 1975).
+
+    That is, whether pairs of epochs whose later one is better outnumber the others by more than the standard error of
+    that number in a curve without a trend. One lucky epoch counts no more than any other.
+    """
+    recent = np.array(curve[-3 * patience :])
+    count = len(recent)
+    surplus = np.tril(np.sign(recent[:, None] - recent)).sum()
+    return bool(surplus > np.sqrt(count * (count - 1) * (2 * count + 5) / 18))
 
 
 def training_length(head: Head) -> int:

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reaemb_bench.core.artifacts import Corpus, Ranker, Sequences, ValidationTargets, Vectors
 from reaemb_bench.core.component import Context, Progress
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
-from reaemb_bench.recommender.fit import NegativeSampler, Train, TrainIds
+from reaemb_bench.recommender.fit import NegativeSampler, Train, TrainIds, rising
 from reaemb_bench.recommender.heads.sasrec import SASRec
 from reaemb_bench.recommender.packing import Examples, next_items
 from reaemb_bench.recommender.score import open_ranker
@@ -117,12 +117,52 @@ def test_training_twice_gives_the_same_bits(tmp_path: Path) -> None:
 def test_training_stops_early_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     corpus, validation_targets = cyclic()
     ticks: list[Progress] = []
-    step = TrainIds.model_validate({"head": {"use": "sasrec", "hidden": 16}, "epochs": 100, "patience": 3})
+    step = TrainIds.model_validate(
+        {"head": {"use": "sasrec", "hidden": 16}, "epochs": 100, "patience": 3, "trend": False}
+    )
     ranker = step.run(corpus, validation_targets, context(tmp_path, ticks=ticks))
     curve = [tick.values["validation/ndcg@10"] for tick in ticks]
     assert len(curve) < 100
     assert int(np.argmax(curve)) == len(curve) - 1 - 3
     assert "vectors" in ranker.tensors
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_noise_does_not_end_a_rise_but_a_plateau_or_a_fall_does(seed: int) -> None:
+    noise = np.random.default_rng(seed).normal(size=(60, 60))
+
+    def trained_on(slope: float, trend: bool) -> float:
+        """The share of noisy curves after whose 60 epochs training would go on."""
+        ended = 0
+        for curve in slope * np.arange(60) + noise:
+            best = 0
+            for epoch, value in enumerate(curve):
+                best = epoch if value > curve[best] else best
+                if epoch - best >= 8 and not (trend and rising(curve[: epoch + 1].tolist(), 8)):
+                    ended += 1
+                    break
+        return 1 - ended / len(noise)
+
+    # An epoch adds a fifth of the spread of the noise.
+    assert trained_on(0.2, trend=False) < 0.65 < 0.8 < trained_on(0.2, trend=True)
+    assert trained_on(0.0, trend=True) < 0.1
+    assert trained_on(-0.2, trend=True) == 0
+
+
+def test_training_goes_on_while_the_curve_rises_past_a_lucky_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, validation_targets = cyclic()
+    curve = [0.1, 0.2, 0.9, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.95, *[0.9] * 20]
+    # Of the pairs of epochs 8 to 16, 15 rise and 6 fall; their difference has a standard error of 9.6.
+    for trend, epochs in ((False, 6), (True, 16)):
+        values = iter(curve)
+        monkeypatch.setattr("reaemb_bench.recommender.fit.ndcg", lambda *ranks: np.array([next(values)]))  # noqa: B023
+        ticks: list[Progress] = []
+        step = TrainIds.model_validate({"head": HEADS["sasrec"], "patience": 3, "trend": trend})
+        step.run(corpus, validation_targets, context(tmp_path, ticks=ticks))
+        assert len(ticks) == epochs
 
 
 def test_a_saved_ranker_scores_as_before(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def step(settings: Settings, *, epochs: int) -> TrainIds:
         "learning_rate": settings.learning_rate,
         "epochs": epochs,
         "patience": settings.patience,
+        "trend": False,
     }
     return TrainIds(**options)
 
