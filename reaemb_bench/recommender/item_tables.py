@@ -141,6 +141,11 @@ class FrozenTable(nn.Module):
         adapted: Tensor = self.adapter(self.vectors)
         return adapted
 
+    def padding(self) -> Tensor:
+        """(hidden,): what the adapter makes of a vector of zeros, which stands for padding in the paper's code."""
+        adapted: Tensor = self.adapter(self.vectors.new_zeros(self.vectors.shape[1]))
+        return adapted
+
 
 class SumTable(nn.Module):
     """The sum of two tables."""

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from reaemb_bench.recommender.heads.bert4rec import BERT4Rec
 from reaemb_bench.recommender.heads.gru4rec import GRU4Rec
 from reaemb_bench.recommender.heads.sasrec import SASRec
+from reaemb_bench.recommender.item_tables import FrozenTable
 from reaemb_bench.recommender.kinds import Head
 from reaemb_bench.recommender.objectives import BinaryCrossEntropy
 from reaemb_bench.recommender.packing import pack
@@ -61,3 +62,24 @@ def test_gru4rec_that_reads_padding_and_is_asked_once() -> None:
     outputs = network(packed, vectors, packed.last)
     loss = BinaryCrossEntropy().loss(outputs, given["positive"] - 1, vectors, given["negative"] - 1)
     close(loss, given["loss"])
+
+
+def test_gru4rec_over_frozen_vectors_reads_the_adapters_output_for_zeros_as_padding() -> None:
+    vectors = torch.randn(30, 8)
+    table = FrozenTable(vectors.numpy(), 16, adapter="linear", inner=12, unit_rms=False)
+    head = GRU4Rec(hidden=16, max_length=6, dropout=0, bias=False, projected=False, targets="last", read_padding=True)
+    network = head.build(table).eval()
+    assert "padding" not in network.state_dict()
+    packed = pack(sequences([[3, 7, 2]]), 6, CPU)
+    state = network(packed, table(), packed.last)
+    # The plain way: a row of zeros in front of the vectors, read three times.
+    rows = table.adapter(torch.cat([torch.zeros(1, 8), vectors]))[[0, 0, 0, 4, 8, 3]]
+    plain = network.gru(rows)[0][-1]
+    close(state[0], plain)
+    for loss in (state, plain):
+        loss.sum().backward(retain_graph=True)
+    # Its gradient reaches the adapter's biases; both ways were added up.
+    bias = table.adapter[0].bias
+    both = bias.grad.clone()
+    (alone,) = torch.autograd.grad(plain.sum(), bias)
+    close(both, 2 * alone)

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from reaemb_bench.core.artifacts import Sequences
 from reaemb_bench.core.component import Component
+from reaemb_bench.recommender.item_tables import FrozenTable
 from reaemb_bench.recommender.packing import Examples, Packed, next_items, pack
 
 
@@ -36,14 +37,19 @@ class GRU4Rec(Component):
     targets: Literal["all", "last"] = "all"
     """Positions that are trained to predict the next item: `last` is what the paper's code does (defect D14)."""
     read_padding: bool = False
-    """Whether the network first reads padding, a trained vector, up to `max_length` (defect D12 of the paper's code).
-    The state after n of them is the same for all users and computed once. Only with one layer."""
+    """Whether the network first reads padding up to `max_length` (defect D12 of the paper's code): a trained vector, or
+    over frozen vectors the adapter's output for zeros. The state after n of them is the same for all users and computed
+    once. Only with one layer."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.read_padding and self.layers > 1:
             raise ValueError(f"read_padding goes with one layer, not layers = {self.layers}")
         return self
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What stands for padding, which once was a trained vector over every table."""
+        return {"padding": "of the table"} if self.read_padding else {}
 
     def build(self, table: nn.Module) -> nn.Module:
         """The network over `table`, whose forward() returns item vectors (items, hidden)."""
@@ -69,7 +75,8 @@ class Recurrent(nn.Module):
         self.gru = nn.GRU(hidden, hidden, head.layers, bias=head.bias, dropout=between)
         self.output = nn.Linear(hidden, hidden) if head.projected else nn.Identity()
         self.padded_to = head.max_length if head.read_padding else None
-        self.padding = nn.Parameter(torch.randn(hidden) / math.sqrt(hidden)) if head.read_padding else None
+        own = head.read_padding and not isinstance(table, FrozenTable)
+        self.padding = nn.Parameter(torch.randn(hidden) / math.sqrt(hidden)) if own else None
 
     def forward(self, packed: Packed, vectors: Tensor, indices: Tensor) -> Tensor:
         """States (n, hidden) after the items at `indices`; vectors (items, hidden), what `table()` returns."""
@@ -84,9 +91,11 @@ class Recurrent(nn.Module):
         sizes = torch.bincount(steps).cpu()
 
         start = None
-        if self.padded_to is not None and self.padding is not None:
+        if self.padded_to is not None:
+            padding = self.table.padding() if isinstance(self.table, FrozenTable) else self.padding
+            assert padding is not None
             # With one layer a state is an output: one call gives those after 1, 2, ... pads.
-            after = self._run(self.padding.expand(self.padded_to, -1), torch.ones(self.padded_to, dtype=torch.long))
+            after = self._run(padding.expand(self.padded_to, -1), torch.ones(self.padded_to, dtype=torch.long))
             padded = torch.cat([torch.zeros_like(after[:1]), after])
             start = padded.index_select(0, self.padded_to - lengths.index_select(0, users))[None]
         read = self.dropout(F.embedding(packed.items.index_select(0, order), vectors))
