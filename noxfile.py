@@ -1,4 +1,5 @@
-"""Checks of this project: `nox -s tests`, `quick`, `lint`, `types`, `quickstart`, `faults`, `security`, `ui`."""
+"""Checks of this project: `nox -s tests`, `quick`, `lint`, `types`, `quickstart`, `faults`,
+`architectures`, `security`, `ui`."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ def tests(session: nox.Session) -> None:
 def quick(session: nox.Session) -> None:
     """What a change usually breaks, in about 2.5 minutes on two cores: all tests that are not marked `slow`."""
     _install(session)
-    _pytest(session, "-m", "not slow and not faults and not ui")
+    _pytest(session, "-m", "not slow and not faults and not ui and not architectures")
 
 
 @nox.session
@@ -87,6 +88,13 @@ def faults(session: nox.Session) -> None:
     """Every fault that the tests know, not a sample of them; a summary below the tests counts them."""
     _install(session)
     session.run("python", "-m", "pytest", "-m", "faults", "tests/faults", *session.posargs)
+
+
+@nox.session
+def architectures(session: nox.Session) -> None:
+    """Every architecture of docs/models.md as a tiny random model: its vectors, alone and in batches, or one line."""
+    _install(session)
+    _pytest(session, "-m", "architectures", "tests/encoder/test_architectures.py")
 
 
 @nox.session

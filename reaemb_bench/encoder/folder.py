@@ -28,6 +28,7 @@ from reaemb_bench.core.registry import build
 from reaemb_bench.encoder.kinds import AnyBackbone, AnyPooling, AnyReasoner, Backbone, Pooling, Reasoner
 from reaemb_bench.encoder.language_model import Loaded, add_thought_token, embedding_rms
 from reaemb_bench.encoder.lora import load_adapters
+from reaemb_bench.encoder.probe import fitting_reading
 from reaemb_bench.encoder.template import PREFIX, SYSTEM_PROMPT, Template
 from reaemb_bench.encoder.thought_model import ThoughtModel
 
@@ -60,7 +61,7 @@ class LanguageModel(Step):
         """The encoder, its reasoner drawn from the step's seed."""
         template = Template(self.system_prompt, self.prefix, self.max_length, self.padding)
         parts = Parts(self.backbone, self.reasoner, self.pooling, template)
-        return make_encoder(parts, corpus, context.scratch / "encoder", context.machine, context.seed)
+        return make_encoder(parts, corpus, context)
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,9 @@ def read_parts(encoder: Encoder) -> Parts:
     )
 
 
-def make_encoder(parts: Parts, corpus: Corpus, folder: Path, machine: Machine, seed: int) -> Encoder:
-    """A new encoder in `folder`: its backbone prepared, its reasoner drawn from `seed`."""
+def make_encoder(parts: Parts, corpus: Corpus, context: Context) -> Encoder:
+    """A new encoder in the step's scratch folder: its backbone prepared, its reasoner drawn from the step's seed."""
+    folder, machine, seed = context.scratch / "encoder", context.machine, context.seed
     inside = folder / BACKBONE
     # An interrupted run may have left a part of the folder.
     shutil.rmtree(folder, ignore_errors=True)
@@ -103,6 +105,7 @@ def make_encoder(parts: Parts, corpus: Corpus, folder: Path, machine: Machine, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = assemble(parts, loaded)
+    context.note({"reading": str(model.reading)})
     return write_encoder(folder, parts, {} if model.reasoner is None else model.reasoner.state_dict())
 
 
@@ -164,12 +167,15 @@ def open_encoder(encoder: Encoder, machine: Machine, *, merge: bool | None = Non
 
 
 def assemble(parts: Parts, loaded: Loaded) -> ThoughtModel:
-    """The model over a loaded backbone, with a freshly initialised reasoner (from torch's global generator)."""
+    """The model over a loaded backbone, with a freshly initialised reasoner (from torch's global generator).
+
+    Raises UserError if no way of reading prompts is right for it.
+    """
     rms = embedding_rms(loaded)
     thoughts = parts.reasoner.thoughts
     thought_id = add_thought_token(loaded) if thoughts else None
     width = int(loaded.model.get_input_embeddings().weight.shape[1])
-    return ThoughtModel(
+    model = ThoughtModel(
         loaded.model,
         loaded.tokenizer,
         parts.reasoner.build(width, rms),
@@ -184,6 +190,8 @@ def assemble(parts: Parts, loaded: Loaded) -> ThoughtModel:
         share=getattr(parts.pooling, "share", None) if getattr(parts.pooling, "learned", False) else None,
         bidirectional=loaded.bidirectional,
     )
+    fitting_reading(model)
+    return model
 
 
 def _copy(encoder: Encoder, folder: Path) -> None:

@@ -18,7 +18,13 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from tokenizers import AddedToken
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.utils import logging as transformers_logging
@@ -69,14 +75,28 @@ def load_pretrained(
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of {source} has no end-of-sequence token; choose another model")
     if layers is not None:
-        body = model.get_decoder()
-        if layers > len(body.layers):
-            raise UserError(f"layers = {layers}, but {source} has {len(body.layers)} blocks; ask for fewer")
-        body.layers = body.layers[:layers]
-        model.config.num_hidden_layers = layers
-        if getattr(model.config, "layer_types", None):
-            model.config.layer_types = model.config.layer_types[:layers]
+        config = model.config.get_text_config()
+        lists = [part for part in body(model).named_children() if isinstance(part[1], nn.ModuleList)]
+        blocks = {name: part for name, part in lists if len(part) == config.num_hidden_layers}
+        if len(blocks) != 1:
+            raise UserError(f"layers: {source} keeps its blocks in no list of its own; leave `layers` out")
+        name, part = blocks.popitem()
+        if layers > len(part):
+            raise UserError(f"layers = {layers}, but {source} has {len(part)} blocks; ask for fewer")
+        setattr(body(model), name, part[:layers])
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:layers]
+        config.num_hidden_layers = layers
     return Loaded(model.to(machine.torch_device()).eval(), tokenizer)
+
+
+def body(model: Any) -> Any:
+    """A causal language model without its vocabulary head, which returns hidden states."""
+    decoder = model.get_decoder()
+    if isinstance(decoder, PreTrainedModel) and decoder is not model:
+        return decoder
+    # Some models call their head the decoder.
+    return next((part for part in model.children() if isinstance(part, PreTrainedModel)), decoder)
 
 
 def add_thought_token(loaded: Loaded) -> int:
@@ -89,15 +109,20 @@ def add_thought_token(loaded: Loaded) -> int:
         # The default initialisation draws at random; the mean is the same in every process.
         loaded.model.resize_token_embeddings(thought_id + 1, mean_resizing=False)
         with torch.no_grad():
-            loaded.model.get_input_embeddings().weight[thought_id:] = mean
-            loaded.model.get_output_embeddings().weight[thought_id:] = mean
+            for layer in (loaded.model.get_input_embeddings(), loaded.model.get_output_embeddings()):
+                if layer is not None:
+                    same = layer.weight.shape[1] == len(mean)
+                    layer.weight[thought_id:] = mean if same else layer.weight[:thought_id].mean(dim=0)
     return thought_id
 
 
 def embedding_rms(loaded: Loaded) -> float:
     """Root mean square of the entries of the input embeddings of the tokenizer's own tokens."""
-    table = loaded.model.get_input_embeddings().weight.detach()[: len(loaded.tokenizer)]
-    return float(table.float().square().mean().sqrt())
+    layer = loaded.model.get_input_embeddings()
+    ids = torch.arange(min(len(loaded.tokenizer), len(layer.weight)), device=layer.weight.device)
+    # The layer may do more than read its table: Gemma's multiplies by the root of the width.
+    with torch.no_grad():
+        return float(layer(ids).float().square().mean().sqrt())
 
 
 def converted_gguf(file: Path, key: str, cache: Path) -> Path:
@@ -161,6 +186,8 @@ def _explained(source: str | Path, attention: str) -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if isinstance(error, ImportError):
             raise UserError(f"attention '{attention}' cannot be used here ({reason}); say 'sdpa'") from None
+        if "attn_implementation" in str(error) and attention != "eager":
+            raise UserError(f"{source} cannot attend by '{attention}'; say attention = \"eager\"") from None
         raise UserError(
             f"the model {source} cannot be loaded ({reason}); give a folder that holds config.json, "
             "safetensors and a tokenizer, or the hub id of such a model on a machine that reaches the hub"

@@ -41,18 +41,27 @@ class Shape:
 
     @classmethod
     def of(cls, config: Any, kept: int) -> Shape:
-        """The shape in a transformers configuration."""
+        """The shape in a transformers configuration; of sizes that differ from block to block, the largest."""
         text = config.get_text_config()
-        heads = text.num_attention_heads
+
+        def size(name: str, default: int) -> int:
+            try:
+                values = getattr(text, name, None) or default
+            except RuntimeError:
+                # What transformers raises if blocks differ.
+                values = [getattr(block, name, None) or default for block in text.per_layer_config]
+            return max(values) if isinstance(values, list | tuple) else int(values)
+
+        heads = size("num_attention_heads", 1)
         return cls(
             width=text.hidden_size,
-            inner=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+            inner=size("intermediate_size", 4 * text.hidden_size),
             layers=text.num_hidden_layers,
             heads=heads,
-            key_heads=getattr(text, "num_key_value_heads", None) or heads,
-            head_size=getattr(text, "head_dim", None) or text.hidden_size // heads,
+            key_heads=size("num_key_value_heads", heads),
+            head_size=size("head_dim", text.hidden_size // heads),
             vocabulary=text.vocab_size,
-            tied=bool(text.tie_word_embeddings),
+            tied=bool(getattr(text, "tie_word_embeddings", True)),
             kept=kept,
         )
 

@@ -17,6 +17,29 @@ Cache = tuple[tuple[Tensor, Tensor], ...]
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How a language model may read prompts, so that a vector depends on its own prompt alone; see `probe`.
+
+    padded: prompts of different lengths in one batch, else of equal lengths. cached: thoughts and EOS continue the
+    prompt's keys and values, else the prompt is read again with them. shared: most tokens, thoughts and EOS counted, of
+    prompts whose shared prefix is read once for all of them; 0 for none. side_by_side: several thoughts continue a
+    prompt at once, each masked from the others.
+    """
+
+    padded: bool = True
+    cached: bool = True
+    shared: int = 0
+    side_by_side: bool = False
+
+    def __str__(self) -> str:
+        if self.shared:
+            return "shared prefixes" if self.side_by_side else "shared prefixes, one thought at a time"
+        if self.cached:
+            return "whole prompts"
+        return "whole prompts, again with each thought" + ("" if self.padded else ", those of one length together")
+
+
+@dataclass(frozen=True)
 class Tokens:
     """Prompts up to but excluding the thought, left-padded: ids (n, L) and mask (n, L), 1 at real tokens.
 

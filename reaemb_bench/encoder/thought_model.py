@@ -17,15 +17,25 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import DynamicCache
 
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.encoder.dropout import END, PROMPT, SHARED, MaskKeys
 from reaemb_bench.encoder.kinds import Pooling
-from reaemb_bench.encoder.language_model import bidirectional_mask, narrowest_window, side_by_side, takes_any_mask
+from reaemb_bench.encoder.language_model import bidirectional_mask, body, side_by_side, takes_any_mask
 from reaemb_bench.encoder.memory import Shape, by_length
 from reaemb_bench.encoder.poolings import TextAndThought
-from reaemb_bench.encoder.shared_prefix import Cache, Prefix, SharedPrefix, Tokens, coordinates, in_order, joined
+from reaemb_bench.encoder.shared_prefix import (
+    Cache,
+    Prefix,
+    Reading,
+    SharedPrefix,
+    Tokens,
+    coordinates,
+    in_order,
+    joined,
+)
 from reaemb_bench.encoder.template import Template
 
 _WORTH_SHARING = 8
@@ -40,7 +50,8 @@ class ThoughtModel(nn.Module):
     thoughts are injected, 1.0 if the reasoner does not scale them. think_template: whether the reasoner attends to the
     template too, or to the item's own text alone. share: of a pooling that learns one, its value at the start, which
     is then trained and saved as the reasoner's parameter `share`. bidirectional: each token sees the whole prompt,
-    which is therefore read at once and cannot be continued. Raises UserError if the model cannot do that.
+    which is therefore read at once and cannot be continued. Raises UserError if the model cannot do that. reading: how
+    prompts are read; all ways that are right for the model give the same numbers, and `probe` finds the quickest.
     """
 
     def __init__(
@@ -75,6 +86,9 @@ class ThoughtModel(nn.Module):
         if reasoner is not None and share is not None:
             reasoner.register_parameter("share", nn.Parameter(torch.tensor(share).logit()))
         self.bidirectional = bidirectional
+        self.reading = Reading()
+        self.width = int(self._embeddings.weight.shape[1])
+        """Numbers of a state and of a vector, d."""
         self.mask_keys = MaskKeys()
         if bidirectional and thoughts:
             raise UserError('a bidirectional backbone has no place for thoughts; say llm.reasoner = "none"')
@@ -86,11 +100,6 @@ class ThoughtModel(nn.Module):
         """Device of the language model."""
         device: torch.device = self._embeddings.weight.device
         return device
-
-    @property
-    def width(self) -> int:
-        """Hidden size d of the language model."""
-        return int(self._embeddings.weight.shape[1])
 
     @property
     def shape(self) -> Shape:
@@ -126,27 +135,28 @@ class ThoughtModel(nn.Module):
 
         shared, share: see `prefix`.
         """
-        if not self.bidirectional:
+        # Without a cache and without thoughts, one pass over prompt and EOS is all.
+        if self.thoughts or (self.reading.cached and not self.bidirectional):
             prefix = self.prefix(tokens, shared, share=share)
             return self.complete(prefix, self.think(prefix))
         eos = tokens.ids.new_full((len(tokens.ids), 1), self.eos_id)
         whole = Tokens(torch.cat([tokens.ids, eos], dim=1), _with_ones(tokens.mask, 1), tokens.numbers)
         groups = self._groups(whole)
         parts = [whole.some(group) for group in groups]
-        vectors = [self._pool(self.states(part, bidirectional=True), part.ids[:, :-1], part.mask) for part in parts]
+        vectors = [
+            self._pool(self.states(part, bidirectional=self.bidirectional), part.ids[:, :-1], part.mask)
+            for part in parts
+        ]
         return in_order(groups, torch.cat(vectors))
 
     def begin(self, rows: Sequence[Sequence[int]]) -> SharedPrefix | None:
         """Reads the tokens with which all rows begin (the template's fixed part), with gradient if the model has any.
 
-        Returns None if the shared prefix is shorter than 8 tokens, if there is only one row, or if the model's window
-        is shorter than a prompt: padding after the shared prefix would push it out of the window. Under dropout the
-        prompts that follow it share the masks of that part.
+        Returns None if the shared prefix is shorter than 8 tokens, if there is only one row, or if a prompt is longer
+        than `reading` allows: padding after the shared prefix would push it out of the model's window. Under dropout
+        the prompts that follow it share the masks of that part.
         """
-        if len(rows) < 2 or self.bidirectional:
-            return None
-        window = narrowest_window(self.causal_lm.config)
-        if window is not None and window <= max(map(len, rows)) + self.thoughts:
+        if len(rows) < 2 or max(map(len, rows)) + self.thoughts + 1 > self.reading.shared:
             return None
         # What the first and the last row in lexical order share, all rows between them share too.
         first, last = min(rows, key=list), max(rows, key=list)
@@ -159,7 +169,7 @@ class ThoughtModel(nn.Module):
             return None
         ids = torch.tensor([first[:common]], dtype=torch.long, device=self.device)
         indices = torch.arange(common, device=self.device).unsqueeze(0)
-        states, cache = self._read(ids, torch.ones_like(ids), indices, (), None, SHARED)
+        states, cache = self.read(ids, torch.ones_like(ids), indices, (), None, SHARED)
         return SharedPrefix(ids[0], states, cache)
 
     def prefix(
@@ -188,7 +198,7 @@ class ThoughtModel(nn.Module):
     def _after(self, shared: SharedPrefix | None, tokens: Tokens, part: int) -> Prefix:
         """The prompts in the order [shared prefix, padding, rest], of which the rest is read."""
         if shared is None:
-            states, cache = self._read(tokens.ids, tokens.mask, tokens.indices, (), tokens.numbers, part)
+            states, cache = self.read(tokens.ids, tokens.mask, tokens.indices, (), tokens.numbers, part)
             positions = coordinates(tokens.mask, tokens.indices, self.template.padding)
             return Prefix(states, tokens.ids, tokens.mask, positions, cache, tokens.numbers)
         count, length = tokens.ids.shape
@@ -200,7 +210,7 @@ class ThoughtModel(nn.Module):
         before = tuple(
             (keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1)) for keys, values in shared.cache
         )
-        rest, cache = self._read(tokens.ids[:, common:], mask, indices[:, common:], before, tokens.numbers, part)
+        rest, cache = self.read(tokens.ids[:, common:], mask, indices[:, common:], before, tokens.numbers, part)
         states = torch.cat([shared.states.expand(count, -1, -1), rest], dim=1)
         ids = torch.cat([shared.ids.expand(count, -1), tokens.ids[:, common:]], dim=1)
         positions = coordinates(mask, indices, self.template.padding)
@@ -216,12 +226,14 @@ class ThoughtModel(nn.Module):
 
     def complete(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
         """Pooled vectors (n * G, d) of the prompts, each followed by G `thoughts` (n * G, j, d) in turn and EOS."""
-        ends = self._continue(prefix, thoughts)
+        before, ends = self.continued(prefix, thoughts)
         times = len(ends) // len(prefix.ids)
-        before, ids, mask = prefix.states, prefix.ids, self.full_mask(prefix)
+        ids, mask = prefix.ids, self.full_mask(prefix)
         if times > 1:
-            before, ids, mask = (part.repeat_interleave(times, dim=0) for part in (before, ids, mask))
-        return self._pool(torch.cat([before, ends], dim=1), ids, mask)
+            ids, mask = ids.repeat_interleave(times, dim=0), mask.repeat_interleave(times, dim=0)
+        return self._pool(
+            torch.cat([before.repeat_interleave(len(ends) // len(before), dim=0), ends], dim=1), ids, mask
+        )
 
     def tail_logprobs(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
         """(n * G, j + 1): log-softmax of the LM head at the thoughts (n * G, j, d) and EOS, each read at its own token.
@@ -229,7 +241,7 @@ class ThoughtModel(nn.Module):
         There is no shift by one: this is the quantity that the paper's code calls the policy. Its values at the
         prompt's own tokens do not depend on the thought.
         """
-        ends = self._continue(prefix, thoughts)
+        _, ends = self.continued(prefix, thoughts)
         ids = ends.new_tensor([*[self.thought_id or 0] * self.thoughts, self.eos_id], dtype=torch.long)
         # One position at a time: logits over the whole vocabulary are many numbers.
         head = self.causal_lm.get_output_embeddings()
@@ -239,13 +251,7 @@ class ThoughtModel(nn.Module):
 
     def states(self, tokens: Tokens, *, bidirectional: bool) -> Tensor:
         """Last hidden states (n, L, d) of sequences read as they are; bidirectional: each token sees all real ones."""
-        mask = bidirectional_mask(tokens.mask, self._embeddings.weight.dtype) if bidirectional else tokens.mask
-        indices = tokens.indices
-        outputs = self._forward(
-            tokens.numbers, PROMPT, input_ids=tokens.ids, attention_mask=mask, position_ids=indices, use_cache=False
-        )
-        states: Tensor = outputs.last_hidden_state
-        return states
+        return self.read_whole(tokens.numbers, PROMPT, tokens.mask, bidirectional=bidirectional, input_ids=tokens.ids)
 
     def full_mask(self, prefix: Prefix) -> Tensor:
         """(n, L + j + 1), 1 at real tokens, thoughts and EOS."""
@@ -258,12 +264,45 @@ class ThoughtModel(nn.Module):
     def _forward(self, numbers: Tensor | None, part: int, **inputs: Any) -> Any:
         """The outputs of the blocks; numbers and part decide masks of dropout."""
         self.mask_keys.current, self.mask_keys.part = numbers, part
-        return self.causal_lm.get_decoder()(**inputs)
+        return body(self.causal_lm)(**inputs)
 
-    def _read(
+    def read_whole(
+        self, numbers: Tensor | None, part: int, mask: Tensor, *, bidirectional: bool = False, **inputs: Tensor
+    ) -> Tensor:
+        """Last hidden states (n, L, d) of left-padded sequences that are read without a cache.
+
+        inputs: `input_ids` (n, L) or `inputs_embeds` (n, L, d).
+        """
+        dtype = self._embeddings.weight.dtype
+        if self.reading.padded:
+            attended = bidirectional_mask(mask, dtype) if bidirectional else mask
+            indices = (mask.cumsum(dim=1) - 1).clamp(min=0)
+            outputs = self._forward(
+                numbers, part, **inputs, attention_mask=attended, position_ids=indices, use_cache=False
+            )
+            states: Tensor = outputs.last_hidden_state
+            return states
+        # Without padding the model masks and counts as it was made to.
+        lengths = mask.sum(dim=1)
+        groups, parts = [], []
+        for length in sorted(set(lengths.tolist())):
+            rows = (lengths == length).nonzero()[:, 0]
+            seen = {"attention_mask": bidirectional_mask(mask[rows, -length:], dtype)} if bidirectional else {}
+            some = {name: tensor[rows, -length:] for name, tensor in inputs.items()}
+            outputs = self._forward(rows if numbers is None else numbers[rows], part, **some, **seen, use_cache=False)
+            groups.append(rows)
+            parts.append(functional.pad(outputs.last_hidden_state, (0, 0, mask.shape[1] - length, 0)))
+        return in_order(groups, torch.cat(parts))
+
+    def read(
         self, ids: Tensor, mask: Tensor, indices: Tensor, before: Cache, numbers: Tensor | None, part: int
     ) -> tuple[Tensor, Cache]:
-        """Last hidden states and the key/value cache of tokens that follow the cache `before`."""
+        """Last hidden states and the key/value cache of tokens that follow the cache `before`.
+
+        ids, indices: (n, L). mask: (n, tokens in the cache + L).
+        """
+        if not self.reading.cached:
+            return self.read_whole(numbers, part, mask, input_ids=ids), ()
         outputs = self._forward(
             numbers,
             part,
@@ -275,14 +314,21 @@ class ThoughtModel(nn.Module):
         )
         return outputs.last_hidden_state, tuple((layer.keys, layer.values) for layer in outputs.past_key_values.layers)
 
-    def _continue(self, prefix: Prefix, thoughts: Tensor) -> Tensor:
-        """Last hidden states (n * G, j + 1, d) at the thoughts (n * G, j, d) and EOS."""
+    def continued(self, prefix: Prefix, thoughts: Tensor) -> tuple[Tensor, Tensor]:
+        """Last hidden states of the prompts (n, L, d), or (n * G, L, d) if they had to be read again, and
+        (n * G, j + 1, d) of the thoughts (n * G, j, d) and EOS that follow each.
+        """
         count, times = len(prefix.ids), len(thoughts) // len(prefix.ids)
-        if times > 1 and not takes_any_mask(self.causal_lm.config):
-            return self._continue(prefix.repeat(times), thoughts)
+        if times > 1 and not self.reading.side_by_side:
+            return self.continued(prefix.repeat(times), thoughts)
         eos = self._embeddings(prefix.ids.new_full((len(thoughts), 1), self.eos_id))
         inputs = torch.cat([thoughts.to(eos.dtype), eos], dim=1)
         size = inputs.shape[1]
+        if not self.reading.cached:
+            # The prompt's states may depend on what follows it.
+            whole = torch.cat([self._embeddings(prefix.ids), inputs], dim=1)
+            states = self.read_whole(prefix.numbers, PROMPT, self.full_mask(prefix), inputs_embeds=whole)
+            return states[:, :-size], states[:, -size:]
         # The thoughts of a prompt follow it side by side, each masked from the others.
         mask = self.full_mask(prefix) if times == 1 else side_by_side(prefix.mask, size, times, inputs.dtype)
         indices = prefix.mask.sum(dim=1, keepdim=True) + torch.arange(size, device=inputs.device)
@@ -295,8 +341,7 @@ class ThoughtModel(nn.Module):
             use_cache=True,
             past_key_values=DynamicCache(prefix.cache),
         )
-        states: Tensor = outputs.last_hidden_state
-        return states.view(len(thoughts), size, -1)
+        return prefix.states, outputs.last_hidden_state.view(len(thoughts), size, -1)
 
     def text_mask(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(n, L), 1 at the tokens of the items' own texts, of prompts with these ids and mask (n, L).

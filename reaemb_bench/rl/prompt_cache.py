@@ -64,7 +64,8 @@ class Prompts:
         """Prompts that passed through the language model so far."""
 
         first = self._prefix(0)
-        self._heads = (first.cache[0][0].shape[1], first.cache[0][0].shape[3])
+        # Blocks may differ in their heads, and there are none if the model reads prompts again with each thought.
+        self._heads = [(part.shape[1], part.shape[3]) for block in first.cache for part in block]
         tails = self._tails(first)
         zeros = tails.new_zeros(1, tails.shape[1])
         # Row 0 stands at padding, the rows after it are the tokens with which all prompts begin.
@@ -112,7 +113,10 @@ class Prompts:
         tokens = Tokens(_tensor(ids).to(model.device), _tensor(real).long().to(model.device))
         rows = self._gather(items, positions).to(model.device).view(*positions.shape, -1)
         width = model.width
-        keys_and_values = rows[..., width:].view(*positions.shape, -1, *self._heads).permute(2, 0, 3, 1, 4)
+        parts = torch.split(rows[..., width:], [heads * size for heads, size in self._heads], dim=2)
+        keys_and_values = [
+            part.view(*positions.shape, *heads).transpose(1, 2) for part, heads in zip(parts, self._heads, strict=True)
+        ]
         cache = tuple(zip(keys_and_values[::2], keys_and_values[1::2], strict=True))
         # As `ThoughtModel.prefix` counts them: right padding would leave a prompt's first token at 0.
         padding = 0 if model.template.padding == "right" else (1 - tokens.mask).sum(dim=1, keepdim=True)
