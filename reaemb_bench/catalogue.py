@@ -20,6 +20,8 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
             "`reinforce` as the authors' code has it: co-occurrence is counted on whole histories."),
         "encode": ("reaemb_bench.encoder.embed:Encode",
             "Embed every item's full text, without dropout."),
+        "sentence-encoder": ("reaemb_bench.encoder.sentence_encoder:SentenceEncoder",
+            "Embed every item's text with a model of sentence-transformers, or with an encoder and a pooling."),
         "reduce": ("reaemb_bench.encoder.reducers:Reduce",
             "Map item vectors through a reducer fit on all items' texts; no interaction is read."),
         "align-linear": ("reaemb_bench.encoder.align_linear:AlignLinear",

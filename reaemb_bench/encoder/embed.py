@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -64,22 +64,42 @@ class Encode(Step):
 def embed_texts(
     model: ThoughtModel, texts: Sequence[str], context: Context, *, before: str = "", max_length: int | None = None
 ) -> Vectors:
-    """Vectors (texts, d) of item texts in their order, in files of the step's scratch folder.
+    """Vectors (texts, d) of item texts in their order, in files as `in_files` writes them.
 
-    An interrupted run resumes after its last whole file. Several processes share each chunk of texts, and the first
-    of them writes. before: what is put before each text. max_length: most tokens of a prompt; None takes the model's.
-    Raises NotFiniteError if a vector is not finite.
+    before: what is put before each text. max_length: most tokens of a prompt; None takes the model's. Raises
+    NotFiniteError if a vector is not finite.
     """
-    starts = range(0, len(texts), SHARD)
+
+    def embed(first: int, chunk: Sequence[str]) -> tuple[Float32, int]:
+        rows = model.tokenize([f"{before}{text}" for text in chunk], max_length)
+        return embed_all(model, rows, context, first, len(texts)), sum(len(row) + model.thoughts + 1 for row in rows)
+
+    return in_files(texts, context, embed)
+
+
+def in_files(
+    texts: Sequence[str],
+    context: Context,
+    embed: Callable[[int, Sequence[str]], tuple[Float32, int]],
+    size: int | None = None,
+) -> Vectors:
+    """Vectors (texts, d) in files of the step's scratch folder, `size` rows each; an interrupted run resumes after its
+    last whole file.
+
+    embed: gets the number of a text and a chunk of texts from there on; returns their vectors and how many tokens it
+    read. Several processes share each chunk, and the first of them writes. size: None takes SHARD.
+    """
+    size = SHARD if size is None else size
+    starts = range(0, len(texts), size)
     files = [context.scratch / name for name in shard_names(len(starts))]
     whole = broadcast(next((number for number, file in enumerate(files) if not _is_whole(file)), len(files)))[0]
     for start, file in list(zip(starts, files, strict=True))[whole:]:
         parts, tokens = [], 0
-        for first in range(start, min(start + SHARD, len(texts)), _CHUNK):
-            chunk = texts[first : min(first + _CHUNK, start + SHARD)]
-            rows = model.tokenize([f"{before}{text}" for text in chunk], max_length)
-            parts.append(embed_all(model, rows, context, first, len(texts)))
-            tokens += sum(len(row) + model.thoughts + 1 for row in rows)
+        stop = min(start + size, len(texts))
+        for first in range(start, stop, _CHUNK):
+            part, read = embed(first, texts[first : min(first + _CHUNK, stop)])
+            parts.append(part)
+            tokens += read
         if is_first():
             values = np.concatenate(parts)
             write_shard(file, values, {"tokens": str(tokens), "sha256": _sum(values, str(tokens))})

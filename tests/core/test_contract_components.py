@@ -26,6 +26,7 @@ REQUIRED = {
     ("source", "table"): {"interactions": "i.csv", "items": "t.csv"},
     ("step", "llm"): {"backbone": "tiny"},
     ("step", "prepare"): {"source": "simulated"},
+    ("step", "sentence-encoder"): {"model": "./no/such/folder"},
 }
 
 

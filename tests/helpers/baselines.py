@@ -45,8 +45,11 @@ def tiny(file: Path, models: Path, *more: str) -> Recipe:
         sets.append(f"reduce.reducer.dimensions={WIDTH}")
     if method in ("random_table", "tfidf_svd"):
         sets.append(f"embed.dimensions={WIDTH}")
-    if method in ("wordllama", "minilm"):
+    if method == "wordllama":
         sets.append(f'embed.folder="{models / method}"')
+    if method == "minilm":
+        # The step to which MiniLM gives the folder that it downloads.
+        sets.append(f'embed={{use = "sentence-encoder", model = "{models / method}", pooling = "mean"}}')
     return load(file, [*sets, *more])
 
 
