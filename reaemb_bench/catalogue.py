@@ -22,6 +22,8 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
             "Embed every item's full text, without dropout."),
         "sentence-encoder": ("reaemb_bench.encoder.sentence_encoder:SentenceEncoder",
             "Embed every item's text with a model of sentence-transformers, or with an encoder and a pooling."),
+        "vectors": ("reaemb_bench.data.vectors:ReadVectors",
+            "Read item vectors of any embedder from files, matched to the items by id."),
         "reduce": ("reaemb_bench.encoder.reducers:Reduce",
             "Map item vectors through a reducer fit on all items' texts; no interaction is read."),
         "align-linear": ("reaemb_bench.encoder.align_linear:AlignLinear",

@@ -34,6 +34,9 @@ _FACTS = {
 def check(
     paths: Annotated[list[Path], Argument(help="Interactions and items, their folder, or a recipe with a `table`.")],
     columns: Annotated[Words, Option("--column", metavar="ROLE=NAME", help="Column of user, item, title, ...")] = None,
+    vectors: Annotated[
+        Path | None, Option(help="Also check vectors of these items: a file or exported folder.")
+    ] = None,
 ) -> None:
     """Check files of interactions and items: columns, order, duplicates, ids, texts, sizes; nothing is written.
 
@@ -42,6 +45,7 @@ def check(
     Examples:
     reaemb-bench data check ratings.csv movies.csv
     reaemb-bench data check my_folder --column user=customer
+    reaemb-bench data check my_folder --vectors emb.parquet
     """
     import polars
     import tomli_w
@@ -60,7 +64,7 @@ def check(
         fitting = (name for name, kind in numeric.items() if not text.cast(kind, strict=False).null_count())
         return next(fitting, "text"), short(present[0])
 
-    files = open_files(paths, named_columns(columns or ()))
+    files = open_files(paths, named_columns(columns or ()), vectors)
     headings = ("file", "column", "taken as", "holds")
     table = plain_table(*headings, "example", no_wrap=headings)
     for sheet, roles in (
@@ -93,6 +97,8 @@ def check(
         say(f"A recipe also needs a file of {missing}; name both to see its settings.")
     else:
         say(f"For a recipe:\n\n{tomli_w.dumps({'prepare': {'source': source_table(files)}})}")
+    if vectors is not None:
+        say(f"Without a recipe: reaemb-bench run --vectors {vectors} --data {' --data '.join(map(str, paths))}")
 
 
 @machine_options("store", "cache")

@@ -13,21 +13,12 @@ import polars
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.recipe import load
 from reaemb_bench.core.registry import nearest
+from reaemb_bench.data.columns import ROLES, guess, letters
 from reaemb_bench.data.prepare import Prepare
 from reaemb_bench.data.sources.table import SUFFIXES, Table, TableFile, keys, read_table, require_column
 from reaemb_bench.data.text import as_text, attribute_text
 from reaemb_bench.data.times import whole_times
-
-ROLES = {
-    "user": "user userid uid reviewerid customer customerid visitorid sessionid who",
-    "item": "item itemid iid parentasin asin product productid sku businessid gmapid "
-    "movie movieid book bookid track trackid article articleid gameid",
-    "timestamp": "timestamp time unixreviewtime datetime date createdat reviewtime when eventtime position",
-    "rating": "rating ratings overall stars score",
-    "title": "title name producttitle productname itemname movietitle",
-}
-ROLES["item_key"] = f"{ROLES['item']} id key code"
-"""Role -> names that columns of that role usually have, letters and digits alone, likeliest first."""
+from reaemb_bench.data.vectors import ReadVectors
 
 _ROLES_OF = {"interactions": ("user", "item", "timestamp", "rating"), "items": ("item_key", "title")}
 _FUTURE = (
@@ -39,39 +30,30 @@ _ALWAYS = ("use", "interactions", "items", "user", "item", "timestamp", "item_ke
 """Settings that a recipe spells out, even if they are defaults."""
 
 
-def guess(columns: Iterable[str], role: str) -> str:
-    """Returns the likeliest column of a role (`item_key` is that of the items' own file), or nothing."""
-    by_letters = {_letters(column): column for column in reversed(list(columns))}
-    return next((by_letters[name] for name in ROLES[role].split() if name in by_letters), "")
-
-
 def worth_a_prompt(columns: Iterable[str], known: Iterable[str]) -> list[str]:
     """Returns columns of items that may say something in a prompt: no keys or pictures, nothing of the future."""
     return [
         column
         for column in columns
-        if column not in known and _letters(column) not in _FUTURE and not _NO_TEXT.search(column.lower())
+        if column not in known and letters(column) not in _FUTURE and not _NO_TEXT.search(column.lower())
     ]
-
-
-def _letters(column: str) -> str:
-    """`User ID:token` becomes `userid`: some formats write a type after the name."""
-    return re.sub(r"[^a-z0-9]", "", column.partition(":")[0].lower())
 
 
 @dataclass(frozen=True)
 class Files:
-    """What is checked: a file of interactions, one of items, or both. settings: as `[prepare.source]` has them."""
+    """What is checked: interactions, items, or both, and vectors. settings: as `[prepare.source]` has them."""
 
     settings: Mapping[str, Any]
     interactions: TableFile | None = None
     items: TableFile | None = None
+    vectors: ReadVectors | None = None
 
 
-def open_files(paths: Sequence[Path], columns: Mapping[str, str]) -> Files:
+def open_files(paths: Sequence[Path], columns: Mapping[str, str], vectors: Path | None = None) -> Files:
     """Reads the files of a recipe, of a folder, or as named, in either order.
 
-    columns: setting -> column, for what the names do not tell. Raises UserError if a file cannot be read or nothing
+    columns: setting -> column, for what the names do not tell. vectors: their file or exported folder; it may lie among
+    the others, and a recipe names its own. Raises UserError if a file cannot be read or nothing
     tells what is in it.
     """
     for role in columns:
@@ -79,10 +61,13 @@ def open_files(paths: Sequence[Path], columns: Mapping[str, str]) -> Files:
             hint = nearest(role, ROLES)
             raise UserError(f"--column {role}=...: no column has this role.{hint} Roles: {', '.join(ROLES)}")
     tables: dict[str, TableFile] = {}
+    step = None if vectors is None else ReadVectors(path=vectors)
     if len(paths) == 1 and paths[0].suffix == ".toml":
         if columns:
             raise UserError(f"--column goes with files; {paths[0]} names the columns itself, in [prepare.source]")
-        source = next((step.source for step in load(paths[0]).steps.values() if isinstance(step, Prepare)), None)
+        steps = load(paths[0]).steps.values()
+        step = step or next((step for step in steps if isinstance(step, ReadVectors)), None)
+        source = next((step.source for step in steps if isinstance(step, Prepare)), None)
         if not isinstance(source, Table):
             raise UserError(f"{paths[0]}: the source is not `table`, so there are no files of yours to check")
         spec = source.spec()
@@ -91,10 +76,14 @@ def open_files(paths: Sequence[Path], columns: Mapping[str, str]) -> Files:
             for role in filter(spec.get, roles):
                 require_column(table.file, table.columns, spec[role], f"source.{role}")
             tables[what] = table
-        return Files(spec, **tables)
+        return Files(spec, **tables, vectors=step)
     files: list[Path] = []
+    of_vectors = [] if step is None else [file.resolve() for file in step.files() if file is not None]
     for path in paths:
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            inside = [file for file in inside if file.resolve() not in of_vectors]
         if not inside:
             raise UserError(f"{path} holds no file with one of the suffixes {', '.join(SUFFIXES)}")
         files += inside
@@ -122,7 +111,7 @@ def open_files(paths: Sequence[Path], columns: Mapping[str, str]) -> Files:
         settings |= {what: str(file), **named}
         if what == "items":
             settings["attributes"] = worth_a_prompt(table.columns, named.values())
-    return Files(settings, **tables)
+    return Files(settings, **tables, vectors=step)
 
 
 def named_columns(texts: Sequence[str]) -> dict[str, str]:
@@ -214,6 +203,23 @@ def check_files(files: Files) -> list[Finding]:
         findings.add("ids", f"items with interactions and without a text ({lost:,} rows)", without_text, len(bought))
         what = "items with a text and without interactions, which are left out"
         findings.add("ids", what, unused, len(described), warns=False)
+    if files.vectors is not None:
+        parts, width = [], 0
+        for ids, block in files.vectors.blocks():
+            parts.append(ids)
+            width = block.shape[1]
+        owners = polars.concat(parts)
+        findings.add("size", "vectors", len(owners), warns=False)
+        findings.add("size", "numbers of each vector", width, warns=False)
+        listed = item_keys if rows is None else rows["item"]
+        if listed is not None:
+            catalogue = listed.drop_nulls().unique(maintain_order=True)
+            without = catalogue.filter(~catalogue.is_in(owners.implode()))
+            findings.add(
+                "ids", "items without a vector; the setting `missing` says what they get", without, len(catalogue)
+            )
+            surplus = owners.filter(~owners.is_in(catalogue.implode()))
+            findings.add("ids", "vectors of no item, which are left out", surplus, len(owners), warns=False)
     return sorted(findings, key=lambda finding: SUBJECTS.index(finding.subject))
 
 
@@ -329,7 +335,7 @@ def _check_items(findings: _Findings, settings: Mapping[str, Any], table: TableF
     what = "characters of the longest text; prompt.value_length cuts each value"
     example = f"{short(item_keys[longest])}: {short(whole[longest])}"
     add("texts", what, len(whole[longest]), warns=False, examples=[example])
-    late = polars.Series([column for column in table.columns if _letters(column) in _FUTURE], dtype=polars.String)
+    late = polars.Series([column for column in table.columns if letters(column) in _FUTURE], dtype=polars.String)
     what = "columns that only the future knew, to be kept out of prompts"
     add("texts", what, late, len(table.columns), warns=bool({*late} & {*settings["attributes"]}))
     return item_keys

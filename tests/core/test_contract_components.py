@@ -27,6 +27,7 @@ REQUIRED = {
     ("step", "llm"): {"backbone": "tiny"},
     ("step", "prepare"): {"source": "simulated"},
     ("step", "sentence-encoder"): {"model": "./no/such/folder"},
+    ("step", "vectors"): {"path": "v.npy"},
 }
 
 
