@@ -72,14 +72,15 @@ class Recipe:
         return tomli_w.dumps({**header, **_without_none(tables)})
 
 
-def load(recipe: str | Path, sets: Sequence[str] = (), drops: Sequence[str] = ()) -> Recipe:
+def load(recipe: str | Path, sets: Sequence[str] = (), drops: Sequence[str] = (), above: Raw | None = None) -> Recipe:
     """Read a recipe, apply `--set` and `--drop` edits, validate everything.
 
-    recipe: a TOML file, or the name of a shipped recipe (`reaemb_full`, `recipes/reaemb_full.toml`).
+    recipe: a TOML file, or the name of a shipped recipe (`reaemb_full`, `recipes/reaemb_full.toml`). above: tables that
+    are laid over those of the file before the edits.
     Raises UserError with one line that names the place of the mistake and its cure.
     """
     file = locate(recipe)
-    raw = read_toml(file)
+    raw = merge(read_toml(file), above or {})
     for text in sets:
         raw = merge(raw, parse_set(text, [*_step_names(raw), *_Header.model_fields], "step"))
     for path in drops:
