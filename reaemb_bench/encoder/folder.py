@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -41,6 +42,7 @@ class LanguageModel(Step):
     """A language model with a freshly initialised reasoner, the encoder that all later steps train or use."""
 
     randomness: ClassVar[Randomness] = "embedder"
+    version: ClassVar[int] = 2
 
     backbone: AnyBackbone
     """The language model."""
@@ -105,7 +107,16 @@ def make_encoder(parts: Parts, corpus: Corpus, context: Context) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = assemble(parts, loaded)
-    context.note({"reading": str(model.reading)})
+    around = "\0".join(parts.template.around_text(loaded.tokenizer))
+    context.note({"reading": str(model.reading), "template": sha256(around.encode()).hexdigest()[:16]})
+    trained = model.trained_length
+    if trained is not None and parts.template.max_length > trained:
+        # Raises if positions are learned, before anything is computed.
+        longest = max(map(len, model.tokenize(corpus.texts))) + model.thoughts + 1
+        if longest > trained:
+            name = type(loaded.model).__name__
+            text = f"the longest prompt has {longest} tokens, and {name} was trained on at most {trained}"
+            context.note({"warning: length": f"{text}; say llm.max_length = {trained}"})
     return write_encoder(folder, parts, {} if model.reasoner is None else model.reasoner.state_dict())
 
 
@@ -158,7 +169,8 @@ def open_encoder(encoder: Encoder, machine: Machine, *, merge: bool | None = Non
     parts = read_parts(encoder)
     loaded = parts.backbone.load(encoder.folder / BACKBONE, machine)
     model = assemble(parts, loaded)
-    merge = machine.torch_dtype() == torch.float32 if merge is None else merge
+    if merge is None:
+        merge = loaded.model.dtype == torch.float32 and not getattr(loaded.model, "is_quantized", False)
     load_adapters(model, [encoder.folder / name for name in parts.adapters], merge=merge)
     if model.reasoner is not None:
         model.reasoner.load_state_dict(load_file(encoder.folder / REASONER))

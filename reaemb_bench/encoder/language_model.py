@@ -247,6 +247,22 @@ def narrowest_window(config: Any) -> int | None:
     return min((window for window in windows if window), default=None)
 
 
+def trained_length(config: Any) -> int | None:
+    """Most tokens of the sequences that such a model was trained on; None if its configuration does not say."""
+    text = config.get_text_config()
+    names = ("max_position_embeddings", "max_target_positions")
+    most: int | None = next((getattr(text, name) for name in names if getattr(text, name, None)), None)
+    rope = getattr(text, "rope_parameters", None) or {}
+    # Beyond this length such models take other frequencies, for all tokens of a batch.
+    return rope.get("original_max_position_embeddings", most) if rope.get("rope_type") == "longrope" else most
+
+
+def extends_positions(config: Any) -> bool:
+    """Whether such a model computes a position's number, so that there is one for every length."""
+    text = config.get_text_config()
+    return bool(getattr(text, "rope_parameters", None) or getattr(text, "alibi", False))
+
+
 def bidirectional_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """(n, 1, L, L): every token sees all real ones, before and after it; `mask` (n, L) is 1 at real tokens."""
     count, length = mask.shape

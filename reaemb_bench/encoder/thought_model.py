@@ -23,7 +23,14 @@ from transformers import DynamicCache
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.encoder.dropout import END, PROMPT, SHARED, MaskKeys
 from reaemb_bench.encoder.kinds import Pooling
-from reaemb_bench.encoder.language_model import bidirectional_mask, body, side_by_side, takes_any_mask
+from reaemb_bench.encoder.language_model import (
+    bidirectional_mask,
+    body,
+    extends_positions,
+    side_by_side,
+    takes_any_mask,
+    trained_length,
+)
 from reaemb_bench.encoder.memory import Shape, by_length
 from reaemb_bench.encoder.poolings import TextAndThought
 from reaemb_bench.encoder.shared_prefix import (
@@ -107,6 +114,11 @@ class ThoughtModel(nn.Module):
         return Shape.of(self.causal_lm.config, self._embeddings.weight.element_size())
 
     @property
+    def trained_length(self) -> int | None:
+        """Most tokens of the sequences that the language model was trained on; None if that is not known."""
+        return trained_length(self.causal_lm.config)
+
+    @property
     def start(self) -> int:
         """What starting one more pass over prompts costs, in tokens; see `memory.by_length`."""
         return self.shape.start(self.device.type)
@@ -116,8 +128,18 @@ class ThoughtModel(nn.Module):
         return self.causal_lm.get_input_embeddings()
 
     def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
-        """Token ids of the prompts of item texts, short enough for the thoughts and EOS that follow them."""
-        return self.template.rows(self.tokenizer, texts, self.thoughts + 1, max_length)
+        """Token ids of the prompts of item texts, short enough for the thoughts and EOS that follow them.
+
+        Raises UserError if one is longer than the model has positions.
+        """
+        rows = self.template.rows(self.tokenizer, texts, self.thoughts + 1, max_length)
+        longest, trained = max(map(len, rows), default=0) + self.thoughts + 1, self.trained_length
+        if trained is not None and longest > trained and not extends_positions(self.causal_lm.config):
+            raise UserError(
+                f"a prompt has {longest} tokens, and {type(self.causal_lm).__name__} has only {trained} positions; say "
+                f"max_length = {trained}"
+            )
+        return rows
 
     def tokens(self, rows: Sequence[Sequence[int]]) -> Tokens:
         """Rows of token ids as one left-padded batch on the model's device."""
