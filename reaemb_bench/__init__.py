@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from reaemb_bench.core.machine import Machine
     from reaemb_bench.core.registry import Pick
     from reaemb_bench.data.interactions import About, Interactions, SplitInteractions
+    from reaemb_bench.experiments.evaluate import Evaluation, evaluate
     from reaemb_bench.report.vectors import load_vectors
 
 __version__ = "0.1.0"
@@ -37,6 +38,7 @@ _MODULES = (
     "core.artifacts",
     "data.interactions",
     "report.vectors",
+    "experiments.evaluate",
 )
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "Corpus",
     "DataAccess",
     "Encoder",
+    "Evaluation",
     "Float32",
     "Floors",
     "Interactions",
@@ -64,6 +67,7 @@ __all__ = [
     "ValidationTargets",
     "Vectors",
     "__version__",
+    "evaluate",
     "load_vectors",
 ]
 

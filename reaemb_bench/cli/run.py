@@ -17,7 +17,7 @@ from reaemb_bench.cli.screen import KEY_CHARACTERS, component_name, console, pla
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import cached_sha256
 from reaemb_bench.core.machine import Machine
-from reaemb_bench.core.recipe import Recipe, load, locate
+from reaemb_bench.core.recipe import load, locate
 from reaemb_bench.core.settings_only import placeholders
 from reaemb_bench.core.store import MANIFEST, Store
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from reaemb_bench.core.plan import Job
 
 _CHANGES_SHOWN = 3
-_VECTORS_RECIPE = "recipes/vectors.toml"
-_MOST_DIMENSIONS = 256
 
 
 @compute_options("mlflow", "log_models")
@@ -79,7 +77,9 @@ def run(
                 "--vectors, --data and --column go together and without a recipe; in a recipe, write "
                 '[vectors] path = "..." and [prepare.source]'
             )
-        recipe, loaded = _VECTORS_RECIPE, _recipe_of_vectors(vectors, data, columns or [], sets or [], drops or [])
+        from reaemb_bench.experiments.evaluate import VECTORS_RECIPE, recipe_of_vectors
+
+        recipe, loaded = VECTORS_RECIPE, recipe_of_vectors(vectors, data, columns or (), sets or (), drops or ())
     else:
         loaded = load(recipe, sets or (), drops or ())
     if name is not None:
@@ -102,36 +102,6 @@ def run(
         say(counts.in_words(time.monotonic() - start))
         verb = f"report {tracking.run.id}" if plans[0].job_of(Ranks) is not None else "store ls"
         say(f"run {tracking.run.id} ({loaded.name}) is in {local.store}; next: reaemb-bench {verb}")
-
-
-def _recipe_of_vectors(vectors: Path, data: list[Path], columns: Words, sets: Words, drops: Words) -> Recipe:
-    """The recipe that judges vectors on files, named after the vectors. Raises UserError."""
-    from reaemb_bench.data.check import named_columns, open_files, source_table
-    from reaemb_bench.data.vectors import ReadVectors
-
-    files = open_files(data, named_columns(columns or ()), vectors)
-    if files.interactions is None:
-        raise UserError(
-            f"--data: {', '.join(map(str, data))} holds no interactions; name a file with a column of users"
-        )
-    source = source_table(files)
-    if files.items is None:
-        # No step here reads texts, and each item is called by its key.
-        source |= {"items": source["interactions"], "item_key": source["item"], "title": source["item"]}
-    # What is remembered of the run may be run again from any folder.
-    source |= {role: str(Path(source[role]).resolve()) for role in ("interactions", "items")}
-    name = vectors.resolve().name if vectors.is_dir() else vectors.resolve().stem
-    above = {
-        "title": f"{name} on {Path(source['interactions']).parent.name}",
-        "prepare": {"source": source},
-        "vectors": {"path": str(vectors.resolve())},
-    }
-    step = load(_VECTORS_RECIPE, sets or (), drops or (), above).steps.get("vectors")
-    if isinstance(step, ReadVectors):
-        _, first = next(step.blocks())
-        above["reduce"] = {"reducer": {"dimensions": min(_MOST_DIMENSIONS, first.shape[1])}}
-    loaded = load(_VECTORS_RECIPE, sets or (), drops or (), above)
-    return replace(loaded, name=loaded.name.replace("vectors", name, 1))
 
 
 @machine_options("precision", "micro_batch", "store")

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from html import escape as escape_html
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.markup import escape
@@ -291,6 +291,12 @@ def page(title: str, blocks: Sequence[Block]) -> str:
     """The page as HTML. All texts are plain; only the pictures of plots are taken as markup."""
     named = [(type(block).__name__.lower(), block) for block in blocks]
     return template("page.html.j2").render(title=title, blocks=named, leak=LEAK)
+
+
+def fragment(tables: Sequence[Table]) -> str:
+    """Tables as HTML without a page around them, for a notebook."""
+    parts: Any = template("page.html.j2").make_module({"title": "", "blocks": [], "leak": LEAK})
+    return "".join(str(parts.table(table)) for table in tables)
 
 
 @cache
