@@ -24,6 +24,8 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
             "Embed every item's text with a model of sentence-transformers, or with an encoder and a pooling."),
         "vectors": ("reaemb_bench.data.vectors:ReadVectors",
             "Read item vectors of any embedder from files, matched to the items by id."),
+        "api-embedder": ("reaemb_bench.encoder.api_embedder:ApiEmbedder",
+            "Embed every item's text by a server with OpenAI's API for embeddings."),
         "reduce": ("reaemb_bench.encoder.reducers:Reduce",
             "Map item vectors through a reducer fit on all items' texts; no interaction is read."),
         "align-linear": ("reaemb_bench.encoder.align_linear:AlignLinear",

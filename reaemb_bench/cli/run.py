@@ -104,7 +104,7 @@ def run(
         say(f"run {tracking.run.id} ({loaded.name}) is in {local.store}; next: reaemb-bench {verb}")
 
 
-@machine_options("precision", "micro_batch", "store")
+@machine_options("precision", "micro_batch", "store", "cache")
 def plan(machine: Machine, recipe: RecipeName = DEFAULT_RECIPE, sets: Sets = None, drops: Drops = None) -> None:
     """Show which steps would run, which are cached, and why; and how much memory the language model takes.
 
@@ -112,7 +112,8 @@ def plan(machine: Machine, recipe: RecipeName = DEFAULT_RECIPE, sets: Sets = Non
     reaemb-bench plan quickstart
     reaemb-bench plan quickstart --set train.head.dropout=0.4
     """
-    from reaemb_bench.core.execute import other_code
+    from reaemb_bench.core.artifacts import Corpus
+    from reaemb_bench.core.execute import fetch, other_code
     from reaemb_bench.core.plan import flatten, needed_jobs
     from reaemb_bench.core.plan import plan as plan_recipe
     from reaemb_bench.tracking.terminal import in_words
@@ -159,6 +160,11 @@ def plan(machine: Machine, recipe: RecipeName = DEFAULT_RECIPE, sets: Sets = Non
         say(f"runs code of {plugin} (sha256 {cached_sha256(Path(plugin))[:KEY_CHARACTERS]}…)")
     for line in memory_lines(plans[0], store, machine):
         say(line)
+    prepared = plans[0].job_of(Corpus)
+    corpus = fetch(plans[0], store, Corpus) if prepared is not None and store.has(prepared.key) else None
+    for job in plans[0].jobs:
+        if job.key in needed_jobs(plans[0], store) and hasattr(job.step, "forecast"):
+            say(f"{job.name}: {job.step.forecast(corpus, machine)}")
 
 
 def _why_needed(

@@ -25,6 +25,7 @@ REQUIRED = {
     ("source", "yelp"): {"reviews": "r.json", "metadata": "b.json"},
     ("source", "table"): {"interactions": "i.csv", "items": "t.csv"},
     ("step", "llm"): {"backbone": "tiny"},
+    ("step", "api-embedder"): {"model": "text-embedding-3-small"},
     ("step", "prepare"): {"source": "simulated"},
     ("step", "sentence-encoder"): {"model": "./no/such/folder"},
     ("step", "vectors"): {"path": "v.npy"},
