@@ -1,4 +1,4 @@
-"""Item vectors from a server with OpenAI's API for embeddings; no answer is paid for twice."""
+"""Item vectors from a server with OpenAI's API for embeddings; answers are kept, so none is paid for again."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class ApiEmbedder(Step):
     """Embed every item's text by a server with OpenAI's API for embeddings. OpenAI itself, vLLM and Ollama are some.
 
     Needs the extra `api`. The cache keeps all answers by address, model, dimensions and text, so that a run that was
-    interrupted, or another one, pays only for new texts; `plan` says how many there are and what they cost.
+    interrupted, or another one, pays only for new texts; `plan` says how many there are and what they cost. A process
+    that is killed loses the answers to requests under way.
     """
 
     model: str
