@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from transformers import (
     AttentionMaskInterface,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -51,24 +53,46 @@ class Loaded:
 
 
 def load_pretrained(
-    source: str | Path, machine: Machine, *, layers: int | None, attention: str, revision: str | None = None
+    source: str | Path,
+    machine: Machine,
+    *,
+    layers: int | None,
+    attention: str,
+    revision: str | None = None,
+    dtype: str | None = None,
+    quantised: str | None = None,
 ) -> Loaded:
     """The model and tokenizer of a hub id or a folder, in safetensors.
 
     layers: how many of the model's blocks to keep, from the input on; None keeps all. attention: transformers' name
-    of the implementation. Raises UserError if the model cannot be loaded.
+    of the implementation. dtype: torch's name of the type of its numbers; None takes the machine's. quantised: `8bit`
+    or `4bit`, by bitsandbytes. Raises UserError if the model cannot be loaded.
     """
+    device = machine.torch_device()
+    options: dict[str, Any] = {}
+    if quantised is not None:
+        if device.type != "cuda":
+            raise UserError(
+                f"quantised = '{quantised}' needs an NVIDIA GPU, and this machine computes on {device}; leave it out"
+            )
+        if find_spec("bitsandbytes") is None:
+            raise UserError("quantised needs bitsandbytes; pip install 'reaemb-bench[quantised]'")
+        options = {
+            "quantization_config": BitsAndBytesConfig(**{f"load_in_{quantised}": True}),
+            "device_map": {"": str(device)},
+        }
     with quiet(), _explained(source, attention):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             source,
             revision=revision,
-            dtype=machine.torch_dtype(),
+            dtype=dtype or machine.torch_dtype(),
             attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
             # A file that is cut while it is mapped would kill the process without a line.
             disable_mmap=True,
+            **options,
         )
         if attention == "sdpa":
             pack(model)
@@ -87,7 +111,7 @@ def load_pretrained(
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:layers]
         config.num_hidden_layers = layers
-    return Loaded(model.to(machine.torch_device()).eval(), tokenizer)
+    return Loaded((model if quantised else model.to(device)).eval(), tokenizer)
 
 
 def body(model: Any) -> Any:
@@ -186,6 +210,9 @@ def _explained(source: str | Path, attention: str) -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if isinstance(error, ImportError):
             raise UserError(f"attention '{attention}' cannot be used here ({reason}); say 'sdpa'") from None
+        if "gated repo" in str(error):
+            cure = f"accept its terms on https://huggingface.co/{source}, then log in with `hf auth login`"
+            raise UserError(f"{source} is gated: {cure}") from None
         if "attn_implementation" in str(error) and attention != "eager":
             raise UserError(f"{source} cannot attend by '{attention}'; say attention = \"eager\"") from None
         raise UserError(

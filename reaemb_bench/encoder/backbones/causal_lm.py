@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
 from pydantic import Field
 
 from reaemb_bench.core.artifacts import Corpus
@@ -15,6 +21,8 @@ from reaemb_bench.core.machine import Machine
 from reaemb_bench.encoder.language_model import Loaded, converted_gguf, load_pretrained
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
+_COMMIT = "commit"
+"""File in the encoder's folder that names the commit of a hub model."""
 
 
 class CausalLM(Component):
@@ -23,25 +31,38 @@ class CausalLM(Component):
     model: str
     """Hub id, or a local folder with config.json, weights and tokenizer."""
     revision: str | None = None
-    """Commit, tag or branch on the hub; a commit makes results repeatable."""
+    """Commit, tag or branch on the hub; None takes `main`. It stands for the commit that it is now."""
     gguf_file: str | None = None
     """A GGUF file inside a local `model` folder, converted once to float32 safetensors in the cache."""
     layers: int | None = Field(default=None, ge=1)
     """How many blocks to keep, from the input on; None keeps all."""
     attention: Attention = "sdpa"
     """Implementation of attention."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Type of the model's numbers; None takes the machine's --precision."""
+    quantised: Literal["8bit", "4bit"] | None = None
+    """Bits of a weight, quantised by bitsandbytes (extra `quantised`) while loading; needs an NVIDIA GPU."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """sha256 of a local folder's files; a hub model is identified by its id and revision."""
+        """sha256 of a local folder's files, or the commit of a hub model."""
         folder = Path(self.model).expanduser()
         if not folder.is_dir():
-            return {"missing": self.model} if self._looks_local() else {}
+            if self._looks_local():
+                return {"missing": self.model}
+            return {"commit": commit_of(self.model, self.revision or "main")}
         relative = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
         visible = [file for file in relative if not any(part.startswith(".") for part in file.parts)]
         return {"files": {str(file): cached_sha256(folder / file) for file in visible}}
 
     def prepare(self, corpus: Corpus, folder: Path, machine: Machine, seed: int) -> None:
-        """Writes nothing: the weights stay in their folder."""
+        """Writes the commit of a hub model, so that all later steps load the same; the weights stay where they are."""
+        if not Path(self.model).expanduser().is_dir() and not self._looks_local():
+            commit = commit_of(self.model, self.revision or "main")
+            if commit is not None:
+                (folder / _COMMIT).write_text(commit, encoding="ascii")
+            # Notes the revision's commit in the hub's cache, where it is found offline; `load` says what is wrong.
+            with suppress(HTTPError, OSError):
+                hf_hub_download(self.model, "config.json", revision=self.revision or "main")
 
     def load(self, folder: Path, machine: Machine) -> Loaded:
         """The model and its tokenizer, ready on the machine's device. Raises UserError if it cannot be loaded."""
@@ -54,9 +75,30 @@ class CausalLM(Component):
             if not file.is_file():
                 raise UserError(f"backbone.gguf_file: {file} is not a file; give the folder that holds it as model")
             source = converted_gguf(file, sha256_of(file), machine.cache)
-        revision = self.revision if isinstance(source, str) else None
-        return load_pretrained(source, machine, layers=self.layers, attention=self.attention, revision=revision)
+        commit = folder / _COMMIT
+        revision = commit.read_text(encoding="ascii") if commit.is_file() else self.revision
+        return load_pretrained(
+            source,
+            machine,
+            layers=self.layers,
+            attention=self.attention,
+            revision=revision if isinstance(source, str) else None,
+            dtype=self.dtype,
+            quantised=self.quantised,
+        )
 
     def _looks_local(self) -> bool:
         # Hub ids are `owner/name`, without a leading dot, slash or tilde.
         return self.model.startswith((".", "/", "~")) or self.model.count("/") > 1
+
+
+@cache
+def commit_of(model: str, revision: str) -> str | None:
+    """The commit that a revision of a hub model is, from the hub or else from its cache; None if neither knows it."""
+    if re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    try:
+        return HfApi().model_info(model, revision=revision, timeout=5).sha
+    except (HTTPError, HFValidationError, OSError):
+        known = Path(HF_HUB_CACHE) / f"models--{model.replace('/', '--')}" / "refs" / revision
+        return known.read_text(encoding="ascii").strip() if known.is_file() else None
