@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,11 +14,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.core.registry import build
 from reaemb_bench.encoder.folder import open_encoder
 from reaemb_bench.encoder.language_model import body, save_pretrained
 from reaemb_bench.encoder.shared_prefix import coordinates
 from reaemb_bench.encoder.thought_model import ThoughtModel
-from tests.helpers.encoders import corpus, encoder
+from reaemb_bench.rl.prompt_cache import Prompts
+from tests.helpers.encoders import context, corpus, encoder
 
 CPU = Machine(device="cpu")
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -120,3 +123,36 @@ def test_a_vector_depends_on_its_own_prompt_alone(tmp_path: Path, name: str, var
     one_by_one = torch.cat([model.embed(model.tokens([row])) for row in rows])
     for vectors in (one_by_one, model.embed(tokens, share=False), model.embed(tokens, model.begin(rows))):
         assert float((vectors - expected).abs().max() / expected.abs().mean()) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt_neo", "bart"])
+@torch.no_grad()
+def test_cached_prompts_and_several_thoughts_give_the_same_vectors(tmp_path: Path, name: str) -> None:
+    attention = TABLE[name, ""][0]
+    backbone = {"use": "causal-lm", "model": str(made(tmp_path, name, "")), "attention": attention}
+    model = open_encoder(encoder(tmp_path / "llm", backbone=backbone, max_length=200), CPU)
+    rows, items = model.tokenize(corpus().texts[:5]), np.arange(5)
+    prefix = Prompts(model, rows, items, tmp_path, 1e9)(items)
+    thoughts = model.think(prefix)
+    torch.testing.assert_close(model.complete(prefix, thoughts), model.embed(model.tokens(rows)), atol=1e-5, rtol=1e-5)
+    twice = torch.stack([thoughts, thoughts.flip(dims=[0])], dim=1).flatten(0, 1)
+    torch.testing.assert_close(
+        model.complete(prefix, twice)[1::2], model.complete(prefix, thoughts.flip(dims=[0])), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_model_whose_attention_is_not_causal_is_trained_and_a_step_notes_how_it_is_read(tmp_path: Path) -> None:
+    noted: dict[str, Any] = {}
+    folder = str(made(tmp_path, "bert", ""))
+    step: Any = build("step", {"use": "llm", "backbone": {"use": "causal-lm", "model": folder}, "max_length": 200})
+    first = step.run(corpus(), context(tmp_path / "llm", facts=noted))
+    assert noted["reading"] == "whole prompts, again with each thought"
+    train: Any = build("step", {"use": "contrast", "steps": 2, "batch_size": 8, "lora_targets": ["query", "value"]})
+    vectors = [
+        open_encoder(train.run(corpus(), first, context(tmp_path / str(size), micro_batch=size)), CPU)
+        for size in (3, 8)
+    ]
+    one, other = (model.embed(model.tokens(model.tokenize(corpus().texts[:4]))) for model in vectors)
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+    before = open_encoder(first, CPU)
+    assert (one - before.embed(before.tokens(before.tokenize(corpus().texts[:4])))).abs().max() > 1e-3
