@@ -38,7 +38,7 @@ _TRUST = "Data, machine, trust"
 _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "Compute": (run.run, experiments.ablate, experiments.sweep, experiments.bench, run.plan),
     "Read results": (
-        *(results.history, results.compare, results.report, results.diff),
+        *(results.history, results.compare, results.report, results.diff, experiments.leaderboard),
         *(results.export, results.neighbors, mlflow.ui, mlflow.push),
     ),
     "Recipes and components": (components.init, components.new, components.list_, components.describe),

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from reaemb_bench.cli.options import DEFAULT_RECIPE, Drops, RecipeName, Sets, TablesFile, Words, compute_options
+from reaemb_bench.cli.options import (
+    DEFAULT_RECIPE,
+    Drops,
+    RecipeName,
+    Sets,
+    TablesFile,
+    Words,
+    compute_options,
+    machine_options,
+)
 from reaemb_bench.cli.screen import console, say, show, show_tables, write_file
 from reaemb_bench.core.errors import RecipeError, UserError, reason_of
 from reaemb_bench.core.machine import Machine
@@ -124,6 +133,30 @@ def bench(
     show_tables(loaded.title, tables, out)
     if reasons:
         raise typer.Exit(1)
+
+
+@machine_options("store")
+def leaderboard(
+    machine: Machine,
+    suite: Annotated[str, Argument(metavar="SUITE", help="A TOML file, or the name of a shipped suite.")],
+    sets: Annotated[Words, Option("--set", metavar="PART.SETTING=VALUE", help="Change the suite.")] = None,
+    out: TablesFile = None,
+) -> None:
+    """Show the embedders of a suite from best to worst, from what `bench` has computed, with what they cost.
+
+    Embedders that a paired test does not tell apart share a group. `--out` writes one page, whose columns sort, or
+    Markdown.
+
+    Examples:
+    reaemb-bench leaderboard suites/embedders --out leaderboard.html
+    reaemb-bench leaderboard my_suite.toml --out leaderboard.md
+    """
+    from reaemb_bench.experiments.bench import grid, read_suite
+    from reaemb_bench.experiments.leaderboard import leaderboard as tables_of_suite
+
+    loaded = read_suite(suite, sets or ())
+    show_tables(loaded.title, tables_of_suite(loaded.title, grid(loaded), Store(machine.store)), out)
+    say(f"to add yours: a line in `methods` of {locate(suite)}, then reaemb-bench bench {suite}")
 
 
 @compute_options("mlflow")

@@ -57,6 +57,7 @@ class Encode(Step):
         """One vector an item, (items, hidden size)."""
         model = open_encoder(encoder, context.machine)
         model.template = replace(model.template, padding=self.padding or model.template.padding, cut=self.cut)
+        context.note({"parameters": sum(parameter.numel() for parameter in model.parameters())})
         before = f"{corpus.instruction}\n" if self.with_instruction else ""
         return embed_texts(model, corpus.texts, context, before=before, max_length=self.max_length)
 

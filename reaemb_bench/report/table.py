@@ -85,13 +85,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """What every format renders: rows of numbers, and notes below them. rows_are: heading of the first column."""
+    """What every format renders: rows of numbers, and notes below them.
+
+    rows_are: heading of the first column. sortable: a page lets its reader sort the rows by any column.
+    """
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     rows_are: str = "method"
+    sortable: bool = False
 
     def printable(self) -> Table:
         """The same table with texts from outside as every format may show them."""
@@ -101,7 +105,7 @@ class Table:
             cells = tuple(replace(cell, verdict=printable(cell.verdict)) for cell in row.cells)
             rows.append(replace(row, name=printable(row.name), cells=cells))
         notes = tuple(map(printable, self.notes))
-        return Table(printable(self.title), tuple(columns), tuple(rows), notes, printable(self.rows_are))
+        return Table(printable(self.title), tuple(columns), tuple(rows), notes, printable(self.rows_are), self.sortable)
 
 
 @dataclass(frozen=True)
