@@ -30,6 +30,7 @@ class Settings:
     dropout: float
     learning_rate: float
     seed: int
+    vectors: Path | None
     out: Path | None
 
 
@@ -49,6 +50,9 @@ def arguments(description: str, *, batch_size: int, heads: int, dropout: float) 
     parser.add_argument("--dropout", type=float, default=dropout)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument(
+        "--vectors", type=Path, help="npz of vectors and ids, which stay as item vectors (RecBole alone)"
+    )
     parser.add_argument("--out", type=Path, help="also write the result to this file")
     return Settings(**vars(parser.parse_args()))
 

@@ -10,6 +10,7 @@ import copy
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ def main() -> None:
     settings = arguments(__doc__.splitlines()[0], batch_size=2048, heads=2, dropout=0.5)
     limit_threads(settings.threads)
     out = settings.out and settings.out.absolute()
+    if settings.vectors is not None:
+        settings = replace(settings, vectors=settings.vectors.absolute())
     with tempfile.TemporaryDirectory() as folder:
         write_atomic_file(settings.interactions, Path(folder))
         # RecBole writes logs to the working folder.
@@ -104,6 +107,8 @@ def measure(settings: Settings, folder: Path) -> dict[str, Any]:
     init_seed(config["seed"], config["reproducibility"])
     train, valid, test = data_preparation(config, create_dataset(config))
     model = SASRec(config, train.dataset)
+    if settings.vectors is not None:
+        hold(model, train.dataset, settings.vectors)
     trainer = Trainer(config, model)
     loader = train if settings.max_steps is None else FirstBatches(train, settings.max_steps)
     epochs, best = timed_epochs(trainer), Best()
@@ -135,6 +140,27 @@ def measure(settings: Settings, folder: Path) -> dict[str, Any]:
             "hr@10 of RecBole, seen items not excluded": float(theirs["hit@10"]),
         },
     )
+
+
+def hold(model: Any, dataset: Any, file: Path) -> None:
+    """Fixes the item vectors at the principal components of those in a file, for RecBole's SASRec reads no others.
+
+    Centred, and with the root mean square that RecBole's own start has.
+    """
+    import numpy as np
+    import torch
+
+    given = np.load(file)
+    by_id = dict(zip(given["ids"].tolist(), given["vectors"], strict=True))
+    tokens = dataset.field2id_token["item_id"][1:]
+    vectors = np.stack([by_id[token] for token in tokens])
+    left, singular, _ = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
+    width = model.item_embedding.weight.shape[1]
+    components = left[:, :width] * singular[:width]
+    components *= model.initializer_range / np.sqrt(np.square(components).mean())
+    with torch.no_grad():
+        model.item_embedding.weight[1:] = torch.from_numpy(components)
+    model.item_embedding.weight.requires_grad_(False)
 
 
 def timed_epochs(trainer: Any) -> list[Spent]:

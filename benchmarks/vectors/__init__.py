@@ -1,0 +1,1 @@
+"""Vectors of a file, judged without a recipe."""
