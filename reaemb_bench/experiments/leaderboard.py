@@ -116,7 +116,16 @@ def _of_data(title: str, cells: Sequence[SuiteCell], floors_plan: Plan, store: S
         if planned not in finished[cell.name]
     ]
     notes += [f"not computed yet, `reaemb-bench bench` does it: {', '.join(missing)}"] if missing else []
-    return Table(title, _COLUMNS, tuple(marked), (*notes, *_NOTES), "embedder", sortable=True)
+    notes += [*_NOTES, 'to add yours: a line in the suite\'s `methods`, such as { recipe = "mine.toml" }']
+    # Prices, for example, are known of few embedders.
+    kept = [
+        number
+        for number, cells_of in enumerate(zip(*(row.cells for row in marked), strict=True))
+        if number <= len(_METRICS) + 1 or not all(cell.missing for cell in cells_of)
+    ]
+    columns = tuple(_COLUMNS[number] for number in kept)
+    narrow = tuple(replace(row, cells=tuple(row.cells[number] for number in kept)) for row in marked)
+    return Table(title, columns, narrow, tuple(notes), "embedder", sortable=True)
 
 
 def _groups(values: Sequence[MethodValues]) -> tuple[dict[str, int], dict[str, Comparison]]:

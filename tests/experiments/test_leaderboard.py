@@ -73,6 +73,7 @@ def test_embedders_stand_in_order_with_alignment_costs_and_what_is_missing(
     assert values == sorted(values, reverse=True)
     assert all(row[width] == "8" and float(row[seconds]) > 0 for row in methods)
     assert 0 < float(methods[0][headings[1].index("percentile unseen")].split()[0]) < 1
+    assert "price per 1,000" not in headings[1]
     html = page.read_text(encoding="utf-8")
     assert "random &lt;b&gt;" in html and "random <b>" not in html and "https://" not in html
 
