@@ -169,11 +169,11 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
     },
     "item-table": {
         "ids": ("reaemb_bench.recommender.item_tables:Ids",
-            "One trainable vector per item, drawn from N(0, 1/hidden)."),
+            "One trainable vector per item, drawn from a normal distribution."),
         "frozen": ("reaemb_bench.recommender.item_tables:Frozen",
             "Frozen item vectors, mapped to the head's width by a trained adapter."),
         "initialised": ("reaemb_bench.recommender.item_tables:Initialised",
-            "Trainable vectors that start from given ones, centred and scaled to the spread of `ids`."),
+            "Trainable vectors that start from given ones, centred and scaled to entries of spread 1/sqrt(hidden)."),
         "ids-and-frozen": ("reaemb_bench.recommender.item_tables:IdsAndFrozen",
             "The sum of a trainable id vector and the adapted frozen vector of each item."),
     },

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,12 +15,13 @@ from torch.nn import functional as F
 
 from reaemb_bench.core.artifacts import Corpus, Float32, Int64, Ranker, Sequences, ValidationTargets, Vectors
 from reaemb_bench.core.component import Component, Context
-from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.registry import build
 from reaemb_bench.encoder.reducers import PCA
+from reaemb_bench.recommender.attention import attend
 from reaemb_bench.recommender.fit import Penalty, TrainSettings, fit
 from reaemb_bench.recommender.item_tables import FrozenTable, IdTable, given_vectors
 from reaemb_bench.recommender.kinds import AnyHead, AnyItemTable, Head
-from reaemb_bench.recommender.packing import Bucket, Examples, Packed
+from reaemb_bench.recommender.packing import Examples, Packed
 
 _BLOCK = 1024
 _TEACHERS_AT_ONCE = 256
@@ -27,8 +30,12 @@ _TEACHERS_AT_ONCE = 256
 class TrainDistilled(TrainSettings):
     """Train a head while each user's state is drawn to the states of users with similar item texts."""
 
+    version: ClassVar[int] = 3
+
     items: AnyItemTable
-    """Where its item vectors come from."""
+    """Where its item vectors come from, those of both views joined."""
+    attention_heads: int = Field(default=2, ge=1)
+    """Heads of the attention between views; must divide the width of `head`, which is that of a view."""
     neighbours: int = Field(default=10, ge=1)
     """Similar users whose mean state teaches; fewer if the data have fewer."""
     weight: float = Field(default=0.1, ge=0)
@@ -37,9 +44,12 @@ class TrainDistilled(TrainSettings):
     """Steps after which the teachers' states are computed again; 1 is the paper's way, at many times the cost."""
 
     def run(self, corpus: Corpus, validation_targets: ValidationTargets, vectors: Vectors, context: Context) -> Ranker:
-        """The recommender at its best epoch."""
+        """The recommender at its best epoch: `head` reads each view, so states and item vectors are twice as wide."""
+        use = f"{Path(__file__).resolve()}:DualView"
+        dual = build("head", {"use": use, "view": self.head, "attention_heads": self.attention_heads})
         penalty = self.distillation(corpus, similar_users(corpus, vectors, self.neighbours)) if self.weight else None
-        return fit(corpus, validation_targets, vectors.values, self.items, self, context, penalty)
+        settings = self.model_copy(update={"head": dual})
+        return fit(corpus, validation_targets, vectors.values, self.items, settings, context, penalty)
 
     def distillation(self, corpus: Corpus, similar: Int64) -> Penalty:
         """What training adds to the loss; similar: (users, neighbours), whose states teach each user."""
@@ -114,7 +124,7 @@ class DualView(Component):
     """One encoder reads both views of a history, after each has attended to the other."""
 
     view: AnyHead
-    """The encoder of a view, shared by both: a head that reads no masks."""
+    """The encoder of a view, shared by both."""
     attention_heads: int = Field(default=2, ge=1)
     """Heads of the attention between views; must divide the width of a view."""
 
@@ -129,11 +139,10 @@ class DualView(Component):
         return self.view.max_length
 
     def build(self, table: nn.Module) -> nn.Module:
-        """The network over a table of joined views (items, hidden). Raises UserError if the encoder reads masks."""
+        """The network over a table of joined views (items, hidden). Heads that read masks attend in both directions."""
         one_item = Sequences(np.zeros(1, dtype=np.int32), np.array([0, 1]))
-        if len(self.view.scoring_input(one_item, 1, torch.device("cpu")).items) > 1:
-            raise UserError("train.head.view: a mask has no two views; choose a head without masks, such as sasrec")
-        return DualNetwork(self.view, table, self.attention_heads)
+        masks = len(self.view.scoring_input(one_item, 1, torch.device("cpu")).items) > 1
+        return DualNetwork(self.view, table, self.attention_heads, masks)
 
     def training_examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
         """Those of the encoder."""
@@ -147,37 +156,41 @@ class DualView(Component):
 class DualNetwork(nn.Module):
     """Cross-attention between the views of a history, then the encoder that reads either."""
 
-    def __init__(self, view: Head, table: nn.Module, attention_heads: int) -> None:
+    def __init__(self, view: Head, table: nn.Module, attention_heads: int, masks: bool) -> None:
         super().__init__()
         self.table = table
         self.scale = math.sqrt(view.hidden)
-        self.position = nn.Embedding(view.max_length + 1, view.hidden)
-        self.to_semantic = CrossAttention(view.hidden, attention_heads)
-        self.to_collaborative = CrossAttention(view.hidden, attention_heads)
+        # Positions count from 1, and a mask may come after the last.
+        self.position = nn.Embedding(view.max_length + 2, view.hidden)
+        self.masks = nn.Parameter(torch.randn(2, view.hidden) / self.scale) if masks else None
+        self.to_semantic = CrossAttention(view.hidden, attention_heads, causal=not masks)
+        self.to_collaborative = CrossAttention(view.hidden, attention_heads, causal=not masks)
         self.encoder = view.build(nn.Identity())
         nn.init.normal_(self.position.weight, std=1 / self.scale)
 
     def forward(self, packed: Packed, vectors: Tensor, indices: Tensor) -> Tensor:
-        """Joined states (n, hidden); vectors (items, hidden)."""
+        """Joined states (n, hidden); vectors (items, hidden); item number `items` is the mask."""
+        views = list(vectors.chunk(2, dim=1))
+        if self.masks is not None:
+            views = [torch.cat([view, mask[None]]) for view, mask in zip(views, self.masks, strict=True)]
         positions = self.position(packed.positions)
-        semantic, collaborative = (
-            F.embedding(packed.items, view) * self.scale + positions for view in vectors.chunk(2, dim=1)
-        )
+        semantic, collaborative = (F.embedding(packed.items, view) * self.scale + positions for view in views)
         attended = (
             self.to_semantic(collaborative, semantic, packed),
             self.to_collaborative(semantic, collaborative, packed),
         )
-        # The encoder looks vectors up by number, so each position becomes an item of its own.
+        # The encoder looks vectors up by number, so each position, masks included, becomes an item of its own.
         numbered = replace(packed, items=torch.arange(len(packed.items), device=vectors.device))
         return torch.cat([self.encoder(numbered, states / self.scale, indices) for states in attended], dim=1)
 
 
 class CrossAttention(nn.Module):
-    """Queries of one view attend to the other view, at the same and earlier positions."""
+    """Queries of one view attend to the other view: causal, at the same and earlier positions."""
 
-    def __init__(self, width: int, attention_heads: int) -> None:
+    def __init__(self, width: int, attention_heads: int, *, causal: bool) -> None:
         super().__init__()
         self.attention_heads = attention_heads
+        self.causal = causal
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
@@ -185,10 +198,5 @@ class CrossAttention(nn.Module):
     def forward(self, queries: Tensor, values: Tensor, packed: Packed) -> Tensor:
         """(positions, width) of each view -> (positions, width)."""
         projected = torch.cat([self.query(queries), self.key_value(values)], dim=1)
-        output: Tensor = self.output(torch.cat([self._attend(projected, bucket) for bucket in packed.buckets]))
+        output: Tensor = self.output(attend(projected, packed, self.attention_heads, causal=self.causal, dropout=0.0))
         return output
-
-    def _attend(self, projected: Tensor, bucket: Bucket) -> Tensor:
-        query, key, value = bucket.unpack(projected, self.attention_heads)
-        # No position attends to the empty slots, which come after it.
-        return bucket.pack(F.scaled_dot_product_attention(query, key, value, is_causal=True))

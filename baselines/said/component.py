@@ -1,9 +1,10 @@
-"""SAID: one learned vector per item, from which a frozen language model writes the item's text."""
+"""SAID: one learned vector per item, from which a language model writes the item's text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -12,9 +13,10 @@ from torch.nn import functional as F
 
 from reaemb_bench.core.artifacts import Corpus, Encoder, Vectors
 from reaemb_bench.core.component import Context
+from reaemb_bench.encoder.dropout import enable_dropout
 from reaemb_bench.encoder.finetune import Task, seeded, tune
 from reaemb_bench.encoder.folder import open_encoder
-from reaemb_bench.encoder.lora import TuneSettings
+from reaemb_bench.encoder.lora import LoraSettings, add_lora
 from reaemb_bench.encoder.lrcl import batches
 from reaemb_bench.encoder.thought_model import ThoughtModel
 
@@ -51,21 +53,27 @@ class Table:
         return self.start + self.rows[list(items)] @ self.projector * self.scale
 
 
-class Regenerate(TuneSettings):
+class Regenerate(LoraSettings):
     """Learn a vector per item that, read as the first token, makes the language model write the item's text.
 
-    All vectors pass through one learned projector, whose outputs are the item vectors. The language model is frozen and
-    reads nothing else: no template, no title. All items start from the same vector, the mean of the token embeddings,
-    so their differences are learned.
+    All vectors pass through one learned projector, whose outputs are the item vectors. The language model reads
+    nothing else: no template, no title. All items start from the same vector, the mean of the token embeddings, so
+    their differences are learned.
     Source: Hu et al., Enhancing Sequential Recommendation via LLM-based Semantic Embedding Learning (WWW 2024).
     """
+
+    version: ClassVar[int] = 3
 
     batch_size: int = Field(default=64, ge=1)
     """Items per step; at most as many as there are."""
     width: int = Field(default=256, ge=1)
     """Width of an item's vector before the projector."""
-    learning_rate: float = Field(default=0.05, gt=0)
-    """AdamW's learning rate at the first step; it falls linearly to 0."""
+    lora: bool = True
+    """Whether LoRA in the language model learns too, at `learning_rate`; it is not kept. False freezes the model."""
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on LoRA's inputs."""
+    vector_learning_rate: float = Field(default=0.2, gt=0)
+    """AdamW's learning rate of vectors and projector at the first step; it falls linearly to 0."""
 
     def run(self, corpus: Corpus, encoder: Encoder, context: Context) -> Vectors:
         """One projected vector per item, (items, hidden size)."""
@@ -82,8 +90,13 @@ class Regenerate(TuneSettings):
             def loss(texts: Sequence[Text]) -> Tensor:
                 return text_loss(model, table.vectors([text.item for text in texts]), texts)
 
+            if self.lora:
+                add_lora(model, self)
+                enable_dropout(model)
+            adapters = [parameter for parameter in model.parameters() if parameter.requires_grad]
             learned = (table.rows, table.projector, table.start)
-            tune(model, Task(self._texts(model, corpus, context.seed), loss, learned), self, context)
+            texts = self._texts(model, corpus, context.seed)
+            tune(model, Task(texts, loss, adapters, learned, self.vector_learning_rate), self, context)
             with torch.no_grad():
                 return Vectors(table.vectors(range(corpus.items)).cpu().numpy())
 
@@ -109,6 +122,7 @@ def text_loss(model: ThoughtModel, vectors: Tensor, texts: Sequence[Text]) -> Te
     for row, text in enumerate(texts):
         ids[row, : len(text.ids)] = torch.tensor(text.ids, device=model.device)
         targets[row, : len(text.ids)] = ids[row, : len(text.ids)]
+    model.mask_keys.current, model.mask_keys.rows = model.mask_keys.rows, None
     read = embeddings(ids[:, :-1])
     inputs = torch.cat([vectors.to(read.dtype).unsqueeze(1), read], dim=1)
     # Padding is on the right, where causal attention never reads it.

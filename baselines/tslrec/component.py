@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -40,6 +41,8 @@ class LatentCategories(LoraSettings):
     is the Kullback-Leibler divergence from the true shares to the predicted ones; the classifier is not kept.
     Source: TSLRec, arXiv 2406.00333, information reconstruction.
     """
+
+    version: ClassVar[int] = 3
 
     batch_size: int = Field(default=32, ge=1)
     """Histories per step, each of another user; at most as many as there are users with training interactions."""
@@ -86,13 +89,14 @@ class LatentCategories(LoraSettings):
 
 
 def latent_categories(vectors: Float32, count: int, seed: int) -> Int64:
-    """The cluster of each item, (items,), by k-means on the directions of its vector (items, hidden).
+    """The cluster of each item, (items,), by k-means on the directions of its centred vector (items, hidden).
 
     Raises UserError if there are not more items than clusters.
     """
     if len(vectors) <= count:
         raise UserError(f"categories = {count}, but there are {len(vectors)} items; ask for fewer")
-    directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    centred = vectors - vectors.mean(axis=0)
+    directions = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     clusters: Int64 = KMeans(count, n_init=10, random_state=seed).fit_predict(directions).astype(np.int64)
     return clusters
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ _LEAST_NOISE = 0.01
 class Experts(Component):
     """Parametric whitening by several experts, mixed by a noisy gate (Hou et al., KDD 2022)."""
 
+    version: ClassVar[int] = 2
+
     experts: int = Field(default=8, ge=1)
     """Number of experts."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
@@ -32,7 +36,7 @@ class Experts(Component):
         # The gate reads the vectors too, so they are centred and scaled first.
         given = centred_unit_rms(torch.from_numpy(given_vectors(items, vectors)))
         mixed = ExpertTable(given, hidden, experts=self.experts, dropout=self.dropout, noise=self.noise)
-        return SumTable(IdTable(items, hidden), mixed) if self.with_ids else mixed
+        return SumTable(IdTable(items, hidden, spread=_SPREAD), mixed) if self.with_ids else mixed
 
 
 class ExpertTable(nn.Module):

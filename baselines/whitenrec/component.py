@@ -23,8 +23,9 @@ class Whitened(Component):
     is full whitening; more groups are more relaxed and keep the correlations between groups."""
     inner: int = Field(default=256, ge=1)
     """Width between the projection head's two layers; all whitenings share the head."""
-    epsilon: float = Field(default=1e-8, gt=0)
-    """Directions whose variance is below this share of their group's largest become zero."""
+    epsilon: float = Field(default=1e-8, ge=0)
+    """Directions whose variance is at most this share of their group's largest become zero; 0 keeps all that vary, as
+    in the authors' code."""
 
     def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
         """forward() -> (items, hidden). Raises UserError if vectors are missing."""

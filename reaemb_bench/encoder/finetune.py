@@ -56,11 +56,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Task(Generic[E]):
-    """What a tuning learns: endless batches, the sum of the losses of some examples, and what is trained."""
+    """What a tuning learns: endless batches, the sum of the losses of some examples, and what is trained.
+
+    parameters learn at the learning rate of the settings, and faster at `fast_rate`.
+    """
 
     batches: Iterator[Sequence[E]]
     loss: Callable[[Sequence[E]], Tensor]
     parameters: Sequence[nn.Parameter]
+    faster: Sequence[nn.Parameter] = ()
+    fast_rate: float = 0.0
 
 
 def tuned(
@@ -97,7 +102,11 @@ def tune(model: ThoughtModel, task: Task[E], settings: TuneSettings, context: Co
     The loss of a step is the mean over the terms of its examples, however many of them pass through the model at
     once. Raises NotFiniteError if loss, gradient or what was learned is not finite.
     """
-    optimiser = torch.optim.AdamW(task.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    groups = [(task.parameters, settings.learning_rate), (task.faster, task.fast_rate)]
+    groups = [(parameters, rate) for parameters, rate in groups if parameters]
+    optimiser = torch.optim.AdamW(
+        [{"params": list(parameters), "lr": rate} for parameters, rate in groups], weight_decay=settings.weight_decay
+    )
     checkpoints = Checkpoints(context.scratch, optimiser)
     drawn = islice(task.batches, len(checkpoints.curve), None)
 
@@ -114,14 +123,14 @@ def tune(model: ThoughtModel, task: Task[E], settings: TuneSettings, context: Co
             loss = task.loss([examples[row] for row in group.tolist()]) / terms
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-        rate = settings.learning_rate * (1 - (step - 1) / settings.steps)
+        rates = [rate * (1 - (step - 1) / settings.steps) for _, rate in groups]
         total = torch.stack(losses).sum()
-        value = update(optimiser, total, f"step {step}", clip_norm=settings.clip_norm, learning_rate=rate)
+        value = update(optimiser, total, f"step {step}", clip_norm=settings.clip_norm, learning_rate=rates)
         return {"loss": value, "tokens": sum(lengths)}
 
     for step, values in training(settings.steps, learn, checkpoints):
         context.report(Progress(step, settings.steps, "steps", {"loss": values["loss"]}))
-    trained = sum(parameter.numel() for parameter in task.parameters)
+    trained = sum(parameter.numel() for parameters, _ in groups for parameter in parameters)
     tokens = sum(values["tokens"] for values in checkpoints.curve)
     context.note({"trained_parameters": trained, "tokens": int(tokens)})
 

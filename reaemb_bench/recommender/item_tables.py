@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,15 +20,22 @@ _ROUNDING = 1e-9
 
 
 class Ids(Component):
-    """One trainable vector per item, drawn from N(0, 1/hidden)."""
+    """One trainable vector per item, drawn from a normal distribution."""
+
+    spread: Annotated[float, Field(gt=0)] | Literal["1/sqrt(hidden)"] = "1/sqrt(hidden)"
+    """Standard deviation of the start. 1/sqrt(hidden) is that of `initialised`, and suits positions and masks of spread
+    1 (`bert4rec`); 0.02 is that of most published code."""
+    common: bool = False
+    """Whether all items start at one random vector, with entries of spread 1/sqrt(hidden), and differ from it by
+    `spread`: a control for vectors that share a mean, and read no text."""
 
     def build(self, items: int, hidden: int, vectors: Float32 | None) -> nn.Module:
         """Returns a module whose forward() gives (items, hidden)."""
-        return IdTable(items, hidden)
+        return IdTable(items, hidden, spread=None if isinstance(self.spread, str) else self.spread, common=self.common)
 
 
 class Initialised(Component):
-    """Trainable vectors that start from given ones, centred and scaled to the spread of `ids`.
+    """Trainable vectors that start from given ones, centred and scaled to entries of spread 1/sqrt(hidden).
 
     Source: LLM2X (Harte et al., RecSys 2023).
     """
@@ -102,13 +109,27 @@ def _checked(items: int, hidden: int, vectors: Float32 | None, adapter: Adapter)
 
 
 class IdTable(nn.Module):
-    """Trainable item vectors, random or started from given ones, with entries of root mean square 1/sqrt(hidden)."""
+    """Trainable item vectors, random or started from given ones.
 
-    def __init__(self, items: int, hidden: int, start: Float32 | None = None) -> None:
+    spread: root mean square of their entries; None is 1/sqrt(hidden). common: see `Ids`.
+    """
+
+    def __init__(
+        self,
+        items: int,
+        hidden: int,
+        start: Float32 | None = None,
+        *,
+        spread: float | None = None,
+        common: bool = False,
+    ) -> None:
         super().__init__()
         initial = torch.randn(items, hidden) if start is None else centred_unit_rms(torch.from_numpy(start))
-        # Self-attentive heads multiply by sqrt(hidden), which brings these to unit variance.
-        self.weight = nn.Parameter(initial / math.sqrt(hidden))
+        # Self-attentive heads multiply by sqrt(hidden), which brings a spread of 1/sqrt(hidden) to 1.
+        initial = initial / math.sqrt(hidden) if spread is None else initial * spread
+        if common:
+            initial = initial + torch.randn(hidden) / math.sqrt(hidden)
+        self.weight = nn.Parameter(initial)
 
     def forward(self) -> Tensor:
         """(items, hidden)."""

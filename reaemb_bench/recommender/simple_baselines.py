@@ -78,11 +78,12 @@ class ItemKNN(Component):
     on neighbours.
     """
 
+    version: ClassVar[int] = 2
     last_only: ClassVar[bool] = False
     """Whether only the last item of a history is compared."""
-    counts: Counts = "all"
+    counts: Counts = "binary"
     """Entries of the user-item matrix and of the scored history: `binary`, whether a user has an item, is the field's
-    usual choice and stronger on data with repeated interactions; `all` counts every interaction."""
+    usual choice and the stronger one where interactions are repeated; `all` counts every interaction."""
 
     def fit(self, corpus: Corpus) -> ScoreFunction:
         """Count co-occurrences in the training sequences.
@@ -119,7 +120,7 @@ class LastItemKNN(ItemKNN):
     last_only: ClassVar[bool] = True
 
 
-def cosines(corpus: Corpus, counts: Counts = "all") -> csr_array:
+def cosines(corpus: Corpus, counts: Counts = "binary") -> csr_array:
     """Cosines (items, items), symmetric, float32, of the columns of the user-item matrix; the diagonal is empty."""
     training = distinct(corpus.training) if counts == "binary" else corpus.training
     pairs = cooccurrence(training, corpus.items).astype(np.float64).tocoo()

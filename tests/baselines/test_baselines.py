@@ -57,11 +57,8 @@ def test_titles_tell_the_recipes_apart() -> None:
 
 
 def recommender(recipe: Recipe) -> dict[str, Any]:
-    """The settings of a recipe's training but for its item table, a head of two views written as one of their width."""
-    train = dict(recipe.raw["train"])
-    view = train["head"].get("view")
-    head = train["head"] if view is None else {**view, "hidden": 2 * view["hidden"]}
-    return {**{name: value for name, value in train.items() if name != "items"}, "head": head}
+    """The settings of a recipe's training but for its item table."""
+    return {name: value for name, value in recipe.raw["train"].items() if name != "items"}
 
 
 @pytest.mark.parametrize("method", UNTUNED)

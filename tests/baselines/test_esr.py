@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from reaemb_bench.core.artifacts import Corpus, Sequences, Vectors
-from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.registry import build
 from reaemb_bench.encoder.reducers import PCA
 from tests.helpers.baselines import BASELINES, mixed, part
@@ -77,10 +76,37 @@ def test_batch_mates_change_nothing() -> None:
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_an_encoder_that_reads_masks_is_refused() -> None:
+def test_a_view_that_reads_masks_reads_in_both_directions_and_no_other_item_than_the_mask_asks() -> None:
     head: Any = build("head", {**HEAD, "view": {**VIEW, "use": "bert4rec"}})
-    with pytest.raises(UserError, match=r"train\.head\.view: a mask has no two views; choose a head without masks"):
-        head.build(nn.Identity())
+    torch.manual_seed(0)
+    network, vectors = head.build(nn.Identity()).eval(), torch.randn(ITEMS, 2 * WIDTH)
+    first, second = (states(network, head, vectors, row) for row in ([3, 5, 7, 9], [3, 5, 7, 2]))
+    assert len(first) == 5, "the mask is a position of its own"
+    for view in (slice(0, WIDTH), slice(WIDTH, None)):
+        assert (second[:, view] - first[:, view]).abs().amax(dim=1).min() > 1e-4
+    # Padding to the length of a batch mate changes nothing.
+    rows = [[1], [2, 3, 4]]
+    asked = head.scoring_input(sequences(rows), ITEMS, CPU)
+    with torch.no_grad():
+        together = network(asked, vectors, asked.last)
+    alone = torch.stack([states(network, head, vectors, row)[-1] for row in rows])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "bert4rec", "esasrec", "hstu"])
+def test_it_trains_and_scores_under_each_head_with_views_as_wide_as_the_head(name: str, tmp_path: Path) -> None:
+    from reaemb_bench.core.artifacts import ValidationTargets
+    from reaemb_bench.core.machine import Machine
+    from reaemb_bench.recommender.score import open_ranker
+
+    held, kinds = shoppers()
+    users = np.arange(5)
+    targets = ValidationTargets(users, np.zeros(5, dtype=np.int32), np.zeros((5, 0), dtype=np.int32))
+    wide = Vectors(np.hstack([kinds.values, np.random.default_rng(0).normal(size=(20, 7)).astype(np.float32)]))
+    ranker = step(head={**VIEW, "use": name}, epochs=2).run(held, targets, wide, context(tmp_path))
+    assert ranker.tensors["vectors"].shape == (20, 2 * WIDTH)
+    scores = open_ranker(ranker, Machine(device="cpu")).scores(held.training)
+    assert scores.shape == (6, 20) and scores[:5].std(axis=1).min() > 0
 
 
 def shoppers() -> tuple[Corpus, Vectors]:
@@ -111,7 +137,7 @@ def test_nobody_is_similar_to_themselves_nor_to_a_user_without_items() -> None:
 def step(**settings: Any) -> Any:
     table = {"use": f"{BASELINES}/llm_esr/component.py:DualTable"}
     use = f"{BASELINES}/llm_esr/component.py:TrainDistilled"
-    return build("step", {"use": use, "head": HEAD, "items": table, **settings})
+    return build("step", {"use": use, "head": VIEW, "items": table, **settings})
 
 
 def test_the_distillation_is_the_distance_to_the_mean_of_the_similar_users_states() -> None:

@@ -1,5 +1,6 @@
 """What makes each way of joining text vectors and interactions what it is."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from reaemb_bench.core.store import Store
 from reaemb_bench.encoder.reducers import PCA
 from reaemb_bench.recommender.score import open_ranker
 from tests.helpers.baselines import BASELINES, WIDTH, mixed, part, tiny
+from tests.helpers.encoders import corpus
+from tests.helpers.heads import sequences
 
 MACHINE = Machine(device="cpu", mlflow="")
 
@@ -60,21 +63,34 @@ def scaled(items: int = 50) -> tuple[Vectors, Float32]:
 
 
 def selected(choice: str, vectors: Vectors, dimensions: int, **settings: Any) -> Float32:
-    step = part("reducer", "llminit", "SelectedDimensions", choice=choice, dimensions=dimensions, **settings)
-    made: Float32 = step.reduce(vectors).values
+    """Item 0 was bought most often, then item 1, and so on."""
+    step = part("step", "llminit", "SelectDimensions", choice=choice, dimensions=dimensions, **settings)
+    bought = [list(range(last)) for last in range(1, vectors.items + 1)]
+    made: Float32 = step.run(replace(corpus(vectors.items), training=sequences(bought)), vectors).values
     return made
 
 
 def test_llminit_takes_the_dimensions_of_highest_variance_as_they_are() -> None:
     vectors, spread = scaled()
-    made = selected("variance", vectors, 3)
+    made = selected("variance", vectors, 3, popular=1.0)
     assert np.array_equal(made, vectors.values[:, [2, 4, 6]])
     assert sorted(spread[[2, 4, 6]]) == sorted(spread)[-3:]
+
+
+def test_llminits_variance_is_that_of_the_fifth_of_items_that_is_bought_most() -> None:
+    vectors, _ = scaled()
+    # Among the others dimension 1 varies most, among the ten most popular items it does not vary.
+    values = vectors.values.copy()
+    values[10:, 1] *= 100
+    values[:10, 1] = 0
+    assert np.array_equal(selected("variance", Vectors(values), 1), values[:, [2]])
+    assert np.array_equal(selected("variance", Vectors(values), 1, popular=1.0), values[:, [1]])
 
 
 def test_llminit_takes_evenly_spaced_dimensions_or_random_ones() -> None:
     vectors, _ = scaled()
     assert np.array_equal(selected("uniform", vectors, 4), vectors.values[:, [0, 2, 4, 6]])
+    assert np.array_equal(selected("uniform", vectors, 3), vectors.values[:, [0, 2, 4]])
     drawn = [selected("random", vectors, 4, seed=seed) for seed in (0, 0, 1)]
     assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
     columns = {column.tobytes() for column in vectors.values.T}
@@ -134,7 +150,9 @@ def experts(**settings: Any) -> Any:
 SHARED_MEAN = {
     "frozen": ("item-table", None, "frozen", {"adapter": "none"}),
     "initialised": ("item-table", None, "initialised", {}),
+    "ids-and-frozen": ("item-table", None, "ids-and-frozen", {"adapter": "none"}),
     "unisrec": ("item-table", "unisrec", "Experts", {}),
+    "whitenrec": ("item-table", "whitenrec", "Whitened", {"groups": [1, 4]}),
     "llm_esr": ("item-table", "llm_esr", "DualTable", {}),
 }
 
@@ -150,10 +168,18 @@ def test_what_all_vectors_share_changes_nothing(name: str) -> None:
             part(kind, method, component, **settings) if method else build(kind, {"use": component, **settings})
         )
         torch.manual_seed(0)
-        width = 24 if name in ("frozen", "initialised") else 8
+        width = 8 if method else 24
         tables.append(table.build(200, width, differences + np.float32(mean)).eval()().detach().numpy())
     np.testing.assert_allclose(tables[1], tables[0], atol=2e-3 * np.abs(tables[0]).max())
     assert tables[0].std(axis=0).min() > 0
+
+
+@pytest.mark.parametrize("use", ["pca", "whitening"])
+def test_reducers_leave_out_what_all_vectors_share(use: str) -> None:
+    differences = mixed().values - mixed().values.mean(axis=0)
+    reducer: Any = build("reducer", {"use": use, "dimensions": 8})
+    small, large = (reducer.reduce(Vectors(differences + np.float32(mean))).values for mean in (0.0, 100.0))
+    np.testing.assert_allclose(large, small, atol=2e-3 * np.abs(small).max())
 
 
 def test_unisrecs_gates_sum_to_one_and_are_noisy_in_training_alone() -> None:

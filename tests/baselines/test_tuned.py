@@ -85,6 +85,35 @@ def test_llmemb_pulls_the_adapted_vectors_towards_the_trained_id_table(
     assert held < free - 0.02
 
 
+def test_llmembs_own_loss_multiplies_its_targets_by_the_temperature_and_trains_them() -> None:
+    authors = build("loss", {"use": f"{BASELINES / 'llmemb' / 'component.py'}:AuthorsLoss"})
+    soft_target = build("loss", {"use": "soft-target"})
+    first, second = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0)).double()
+    similarities = (first @ first.T + second @ second.T) / 2
+    targets = (similarities * 3).softmax(dim=1)
+    logits = first @ second.T / 3
+    wanted = -(targets * logits.log_softmax(dim=1) + targets.T * logits.T.log_softmax(dim=1)).sum(dim=1).mean() / 2
+    three, one = torch.tensor(3.0, dtype=torch.double, requires_grad=True), torch.tensor(1.0, dtype=torch.double)
+    loss = authors.loss(first, second, three)  # type: ignore[attr-defined]
+    torch.testing.assert_close(loss, wanted)
+    losses = [each.loss(first, second, one) for each in (authors, soft_target)]  # type: ignore[attr-defined]
+    torch.testing.assert_close(*losses)
+    loss.backward()
+    held = torch.tensor(3.0, dtype=torch.double, requires_grad=True)
+    logits = first @ second.T / held
+    fixed = -(targets * logits.log_softmax(dim=1) + targets.T * logits.T.log_softmax(dim=1)).sum(dim=1).mean() / 2
+    fixed.backward()
+    assert three.grad is not None and held.grad is not None and not torch.isclose(three.grad, held.grad)
+
+
+def test_llmembs_alignment_is_the_loss_that_it_is_given(
+    trained_ids: tuple[Corpus, ValidationTargets, Ranker], tmp_path: Path
+) -> None:
+    authors = {"use": f"{BASELINES / 'llmemb' / 'component.py'}:AuthorsLoss"}
+    rankers = [aligned(trained_ids, tmp_path, weight=0.1, loss=loss) for loss in (authors, "info-nce")]
+    assert np.abs(rankers[0].tensors["vectors"] - rankers[1].tensors["vectors"]).max() > 1e-3
+
+
 def test_llmemb_without_weight_is_plain_training(
     trained_ids: tuple[Corpus, ValidationTargets, Ranker], tmp_path: Path
 ) -> None:
@@ -298,7 +327,7 @@ def speaking(folder: Path) -> Encoder:
 @pytest.mark.slow
 def test_said_writes_an_items_text_from_its_own_vector(tmp_path: Path) -> None:
     made = speaking(tmp_path)
-    settings = {"steps": 60, "batch_size": 20, "width": 16, "learning_rate": 0.2}
+    settings = {"steps": 60, "batch_size": 20, "width": 16}
     vectors, losses = tuned("said", "Regenerate", made, tmp_path / "said", **settings)
     assert losses[-1] < losses[0] - 0.15
     said = module("said", "Regenerate")
@@ -315,11 +344,31 @@ def test_said_writes_an_items_text_from_its_own_vector(tmp_path: Path) -> None:
     assert (vectors.items, vectors.width) == (20, model.width)
 
 
-def test_said_trains_no_weight_of_the_language_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lora", [False, True])
+def test_said_trains_vectors_projector_and_adapters_on_all_projections(tmp_path: Path, lora: bool) -> None:
     made = encoder(tmp_path / "llm", reasoner="none")
+    model = open_encoder(made, CPU)
+    linear = [module for name, module in model.causal_lm.named_modules() if name.endswith("_proj")]
+    assert len(linear) % 7 == 0
+    adapters = 8 * sum(module.in_features + module.out_features for module in linear)
     facts: dict[str, Any] = {}
-    step("said", "Regenerate", steps=1, width=16).run(corpus(), made, context(tmp_path / "said", facts=facts))
-    assert facts["trained_parameters"] == 20 * 16 + 16 * 64 + 64
+    settings = {"steps": 3, "width": 16, "lora": lora}
+    step("said", "Regenerate", **settings).run(corpus(), made, context(tmp_path / "said", facts=facts))
+    assert facts["trained_parameters"] == 20 * 16 + 16 * 64 + 64 + (adapters if lora else 0)
+
+
+def test_saids_adapters_learn_at_a_rate_of_their_own(tmp_path: Path) -> None:
+    made = encoder(tmp_path / "llm", reasoner="none")
+    vectors = [
+        tuned("said", "Regenerate", made, tmp_path / str(number), steps=4, width=16, clip_norm=None, **rates)[0].values
+        for number, rates in enumerate(
+            ({"learning_rate": 1e-9}, {"lora": False}, {"learning_rate": 1e-2}, {"vector_learning_rate": 1e-9})
+        )
+    ]
+    # Adapters that hardly learn are as good as none; others change what the vectors learn, at any rate of their own.
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-4)
+    assert np.abs(vectors[2] - vectors[1]).max() > 1e-3
+    assert np.ptp(vectors[3], axis=0).max() < 1e-6 < np.ptp(vectors[1], axis=0).max()
 
 
 def planted(users: int = 60) -> tuple[Corpus, Ranker]:
@@ -348,6 +397,8 @@ def test_tslrec_reads_the_planted_shares_out_of_titles(tmp_path: Path) -> None:
     planted_corpus, ranker = planted()
     tslrec = module("tslrec", "LatentCategories")
     found = tslrec.latent_categories(ranker.tensors["vectors"], 2, 0)
+    # What all vectors share does not hide their differences.
+    assert np.array_equal(tslrec.latent_categories(ranker.tensors["vectors"] + 50, 2, 0), found)
     assert len(set(zip(found.tolist(), (np.arange(20) % 2).tolist(), strict=True))) == 2
     table = {"use": "llm", "backbone": {"use": "tiny", "vocabulary": 400}, "reasoner": "none"}
     made = build("step", table).run(planted_corpus, context(tmp_path / "llm"))  # type: ignore[attr-defined]

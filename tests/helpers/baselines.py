@@ -32,17 +32,18 @@ def mixed(items: int = 200, width: int = 24) -> Vectors:
 def tiny(file: Path, models: Path, *more: str) -> Recipe:
     """A baseline's recipe at a size that runs in a second, with the tiny models of `write_models`."""
     method, given = file.parent.name, load(file)
-    head = "train.head.view" if method == "llm_esr" else "train.head"
     sets = [
         'prepare.source={use = "simulated", users = 40, items = 60}',
-        f"{head}.hidden={WIDTH}",
-        f"{head}.max_length=10",
+        f"train.head.hidden={WIDTH}",
+        "train.head.max_length=10",
         "train.epochs=1",
     ]
     if "llm" in given.steps:
         sets.append("llm.backbone=tiny")
-    if "reduce" in given.steps and "dimensions" in given.steps["reduce"].spec()["reducer"]:
-        sets.append(f"reduce.reducer.dimensions={WIDTH}")
+    if "reduce" in given.steps:
+        spec = given.steps["reduce"].spec()
+        path, sizes = ("reduce.reducer", spec["reducer"]) if "reducer" in spec else ("reduce", spec)
+        sets += [f"{path}.dimensions={WIDTH}"] if "dimensions" in sizes else []
     if method in ("random_table", "tfidf_svd"):
         sets.append(f"embed.dimensions={WIDTH}")
     if method == "wordllama":
