@@ -96,7 +96,7 @@ def test_llmembs_own_loss_multiplies_its_targets_by_the_temperature_and_trains_t
     three, one = torch.tensor(3.0, dtype=torch.double, requires_grad=True), torch.tensor(1.0, dtype=torch.double)
     loss = authors.loss(first, second, three)  # type: ignore[attr-defined]
     torch.testing.assert_close(loss, wanted)
-    losses = [each.loss(first, second, one) for each in (authors, soft_target)]  # type: ignore[attr-defined]
+    losses = [kind.loss(first, second, one) for kind in (authors, soft_target)]  # type: ignore[attr-defined]
     torch.testing.assert_close(*losses)
     loss.backward()
     held = torch.tensor(3.0, dtype=torch.double, requires_grad=True)
