@@ -36,7 +36,8 @@ class AttentionSettings(Component):
 class SelfAttentive(nn.Module):
     """Attention blocks over item vectors scaled by sqrt(hidden) plus learned positions; a layer norm ends them.
 
-    block: makes a module whose forward(states, packed, indices) is that of `Block`.
+    block: makes a module whose forward(states, packed, indices) is that of `Block`. scaled: without it, item vectors
+    are added as they are, and no layer norm follows.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class SelfAttentive(nn.Module):
         *,
         masks: bool,
         count_from: CountFrom,
+        scaled: bool = True,
     ) -> None:
         super().__init__()
         self.table = table
@@ -55,7 +57,8 @@ class SelfAttentive(nn.Module):
         self.position = nn.Embedding(sizes.max_length + 2, sizes.hidden)
         self.dropout = nn.Dropout(sizes.dropout)
         self.blocks = nn.ModuleList(block() for _ in range(sizes.blocks))
-        self.norm = nn.LayerNorm(sizes.hidden, eps=LAYER_NORM_EPSILON)
+        self.scale = math.sqrt(sizes.hidden) if scaled else 1.0
+        self.norm = nn.LayerNorm(sizes.hidden, eps=LAYER_NORM_EPSILON) if scaled else nn.Identity()
         self.mask = nn.Parameter(torch.randn(sizes.hidden) / math.sqrt(sizes.hidden)) if masks else None
         # Scaled item vectors have entries of spread 1. Masks differ by their position alone, so positions must weigh as
         # much; positions of items may weigh less.
@@ -72,7 +75,7 @@ class SelfAttentive(nn.Module):
         positions = packed.positions
         if self.count_from == "newest":
             positions = packed.lengths.repeat_interleave(packed.lengths) + 1 - positions
-        states = self.dropout(read * math.sqrt(vectors.shape[1]) + self.position(positions))
+        states = self.dropout(read * self.scale + self.position(positions))
         for block in self.blocks[:-1]:
             states = block(states, packed)
         # After the last attention only the wanted positions are computed.

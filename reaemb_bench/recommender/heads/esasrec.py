@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,9 +19,10 @@ from reaemb_bench.recommender.packing import Examples, Packed, next_items, pack
 class ESASRec(AttentionSettings):
     """SASRec with LiGR blocks, whose residuals are gated; its authors' loss is `sampled-softmax` without `corrected`.
 
-    Item vectors, their scale and the last layer norm are those of `sasrec`, so that the two heads differ in their
-    blocks; the authors' code, RecTools, neither scales nor normalises there.
+    As in RecTools, the authors' code, item vectors are not scaled, and no layer norm follows the last block.
     """
+
+    version: ClassVar[int] = 2
 
     expansion: int = Field(default=4, ge=1)
     """Inner width of the feed-forward layers, in multiples of `hidden`."""
@@ -29,7 +31,8 @@ class ESASRec(AttentionSettings):
 
     def build(self, table: nn.Module) -> nn.Module:
         """The network over `table`, whose forward() returns item vectors (items, hidden)."""
-        return SelfAttentive(table, self, partial(LiGRBlock, self), masks=False, count_from=self.count_from)
+        block = partial(LiGRBlock, self)
+        return SelfAttentive(table, self, block, masks=False, count_from=self.count_from, scaled=False)
 
     def training_examples(self, sequences: Sequences, items: int, generator: np.random.Generator) -> Examples:
         """Every position predicts the next item."""
