@@ -9,11 +9,13 @@ from reaemb_bench.core.recipe import SHIPPED, Recipe, load
 
 FOLDER = SHIPPED / "baselines" / "reaemb"
 OF_RECIPE = {
-    "recipe_without_lrcl": {"lrcl.steps": 0},
-    "recipe_batch_advantage": {"crrl.advantage.use": "batch-baseline-paper"},
-    "recipe_two_thoughts": {"llm.reasoner.thoughts": 2},
-    "recipe_three_positives": {"crrl.positives": 3},
+    "recipe_without_lrcl": ("recipe", {"lrcl.steps": 0}),
+    "recipe_two_thoughts": ("recipe", {"llm.reasoner.thoughts": 2}),
+    "recipe_sampled_candidates": ("recipe", {"crrl.candidates_from": "sampled"}),
+    "recipe_three_positives": ("recipe_sampled_candidates", {"crrl.positives": 3}),
+    "recipe_batch_advantage": ("recipe_score_function", {"crrl.advantage.use": "batch-baseline-paper"}),
 }
+"""Recipe -> its parent, and the settings in which it differs from that."""
 
 
 def read(name: str) -> Recipe:
@@ -34,9 +36,19 @@ def all_settings(recipe: Recipe) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", OF_RECIPE)
 def test_an_ablation_changes_the_one_setting_that_it_names(name: str) -> None:
-    parent, child = all_settings(read("recipe")), all_settings(read(name))
-    assert list(read(name).steps) == list(read("recipe").steps)
-    assert {key: value for key, value in child.items() if parent.get(key) != value} == OF_RECIPE[name]
+    of, changed = OF_RECIPE[name]
+    parent, child = all_settings(read(of)), all_settings(read(name))
+    assert list(read(name).steps) == list(read(of).steps)
+    assert {key: value for key, value in child.items() if parent.get(key) != value} == changed
+
+
+def test_the_method_is_that_of_reaemb_full() -> None:
+    ours, full = all_settings(read("recipe")), all_settings(load("reaemb_full"))
+    own = {"lrcl.steps"}
+    for step in ("llm.reasoner", "llm.pooling", "lrcl", "crrl"):
+        assert {key: value for key, value in ours.items() if key.startswith(f"{step}.") and key not in own} == {
+            key: value for key, value in full.items() if key.startswith(f"{step}.") and key not in own
+        }
 
 
 def test_without_the_second_stage_nothing_else_is_missing() -> None:
