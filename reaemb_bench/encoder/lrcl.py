@@ -129,17 +129,18 @@ class Contrast(LoraSettings):
             own_first = {} if learner.own_first is None else {"own_first": learner.own_first}
             return {"loss": loss, "temperature": learner.temperature.item(), **own_first, "tokens": learner.tokens}
 
-        def note_health(when: str) -> None:
+        def note_health(when: str, steps: int) -> None:
             # A single step says little: the health of a stage is read over a quarter of its steps.
+            curve = checkpoints.curve[:steps][-max(1, self.steps // 4) :]
             for name in ("loss", "own_first"):
-                last = [values[name] for values in checkpoints.curve[-max(1, self.steps // 4) :] if name in values]
+                last = [values[name] for values in curve if name in values]
                 context.note({f"{when}_{name}": sum(last) / len(last)} if last else {})
 
         context.note({"chance_loss": math.log(size)})
         for step, values in training(self.steps, learn, checkpoints):
             context.report(Progress(step, self.steps, "steps", {k: v for k, v in values.items() if k != "tokens"}))
             if step == self.steps // 2:
-                note_health("halfway")
+                note_health("halfway", step)
         model.eval()
         moved = movement.share()
         if not is_first():
@@ -147,7 +148,9 @@ class Contrast(LoraSettings):
         trained = sum(parameter.numel() for parameter in learner.parameters)
         facts = {"trained_parameters": trained, "tokens": learner.tokens, "pairs_per_step": size}
         context.note({**facts, "micro_batch": learner.micro_batch, "moved": moved})
-        note_health("final")
+        # Again, for a run that was interrupted after it.
+        note_health("halfway", self.steps // 2)
+        note_health("final", self.steps)
         folder, temperature = context.scratch / "encoder", learner.temperature.item()
         if learner.adapter is None:
             return with_reasoner(encoder, folder, {} if model.reasoner is None else model.reasoner.state_dict())

@@ -231,11 +231,11 @@ def interrupted(folder, made, step):
 @pytest.mark.parametrize("step", [1, 3])
 def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch, step):
     monkeypatch.setattr("reaemb_bench.core.training.SECONDS", 0.0)
-    made = encoder(tmp_path / "llm")
-    whole, losses = train(tmp_path / "whole", made)
+    made, facts, facts_again = encoder(tmp_path / "llm"), {}, {}
+    whole, losses = train(tmp_path / "whole", made, facts=facts)
     interrupted(tmp_path / "broken", made, step)
-    resumed, again = train(tmp_path / "broken", made)
-    assert again == losses
+    resumed, again = train(tmp_path / "broken", made, facts=facts_again)
+    assert (again, facts_again) == (losses, facts)
     assert same_files(whole, resumed)
 
 
