@@ -48,6 +48,10 @@ def tiny(file: Path, models: Path, *more: str) -> Recipe:
         sets.append(f"embed.dimensions={WIDTH}")
     if method == "wordllama":
         sets.append(f'embed.folder="{models / method}"')
+    if method == "sentence_encoders":
+        sets += [f'embed.model="{models / "minilm"}"', "embed.pooling=mean"]
+    if method == "alpharec":
+        sets += [f"alpharec.dimensions={WIDTH}", "alpharec.epochs=1", "alpharec.negatives=8"]
     if method == "minilm":
         # The step to which MiniLM gives the folder that it downloads.
         sets.append(f'embed={{use = "sentence-encoder", model = "{models / method}", pooling = "mean"}}')
