@@ -76,7 +76,7 @@ class AlphaRec(Step):
                     others = sampler.draw(users[batch], self.negatives, draw)
                     candidates = torch.from_numpy(np.hstack([items[batch, None], others])).to(device)
                     of_users, of_items = directions()
-                    cosines = torch.einsum("nd,nkd->nk", of_users[users[batch]], of_items[candidates])
+                    cosines = (of_users[users[batch], None] * of_items[candidates]).sum(dim=2)
                     first = torch.zeros(len(batch), dtype=torch.long, device=device)
                     loss = F.cross_entropy(cosines / self.temperature, first)
                     optimiser.zero_grad(set_to_none=True)

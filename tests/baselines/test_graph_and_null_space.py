@@ -40,7 +40,7 @@ def test_alphafuse_is_one_table_whose_first_directions_are_standardised_text_and
 
 
 def test_alphafuses_ids_move_no_item_along_the_directions_of_the_text() -> None:
-    """Whatever the ids are, the text's directions hold the same numbers as without them."""
+    """With any ids, the text's directions hold the same numbers as without them."""
     table = null_space(null=0.5)
     with torch.no_grad():
         table.ids.normal_(std=100)
