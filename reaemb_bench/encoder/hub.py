@@ -25,7 +25,7 @@ def contents_of_model(model: str, revision: str | None) -> dict[str, Any]:
     folder = _local(model)
     if folder is not None:
         return contents_of(folder)
-    return {"id": model, "commit": _commit(model, revision) or f"unknown commit of {revision}"}
+    return {"id": model, "commit": commit_of(model, revision) or f"unknown commit of {revision}"}
 
 
 def folder_of_model(model: str, revision: str | None) -> Path:
@@ -35,7 +35,7 @@ def folder_of_model(model: str, revision: str | None) -> Path:
     """
     folder = _local(model)
     if folder is None:
-        commit = _commit(model, revision)
+        commit = commit_of(model, revision)
         from huggingface_hub import snapshot_download
 
         if commit is not None:
@@ -53,7 +53,7 @@ def _local(model: str) -> Path | None:
     return path if path.is_dir() or model.startswith((".", "/", "~")) or model.count("/") > 1 else None
 
 
-def _commit(model: str, revision: str | None) -> str | None:
+def commit_of(model: str, revision: str | None) -> str | None:
     """The commit that a revision stands for now; None if the hub cannot be reached and none is known."""
     if re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         return revision
@@ -62,7 +62,8 @@ def _commit(model: str, revision: str | None) -> str | None:
 
     try:
         with _explained(model, revision):
-            return str(resolve_revision(model, revision=revision))
+            # As text, what this returns is the revision that it was asked for.
+            return resolve_revision(model, revision=revision).resolved
     except RevisionResolutionError:
         return None
 

@@ -95,7 +95,7 @@ def test_a_revision_is_a_commit_in_the_key_and_in_all_later_steps(hub: str, tmp_
 def test_a_gated_model_names_the_page_of_its_terms(hub: str, tmp_path: Path) -> None:
     line = said(hub, tmp_path, "some/gated", "")
     assert isinstance(line, str) and "\n" not in line
-    assert line.startswith("some/gated is gated: accept its terms on https://huggingface.co/some/gated")
+    assert line.startswith("model: some/gated is gated; accept its terms at https://huggingface.co/some/gated")
 
 
 def test_quantised_weights_need_a_gpu_and_a_type_of_numbers_does_not(tmp_path: Path) -> None:

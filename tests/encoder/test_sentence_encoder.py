@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.hf_api import ResolvedRevision
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
@@ -200,7 +201,9 @@ def test_the_key_follows_the_files_and_not_their_place(plain: Path, tmp_path: Pa
 
 def test_the_key_of_a_hub_model_has_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     commits = {None: "a" * 40, "v1": "b" * 40}
-    monkeypatch.setattr("huggingface_hub.resolve_revision", lambda model, revision: commits[revision])
+    monkeypatch.setattr(
+        "huggingface_hub.resolve_revision", lambda model, revision: ResolvedRevision(commits[revision], revision)
+    )
     newest, tagged = key(model="some/model"), key(model="some/model", revision="v1")
     assert newest["model"] == {"id": "some/model", "commit": "a" * 40}
     assert key(model="some/model", revision="b" * 40) == tagged != newest
@@ -215,7 +218,9 @@ def test_a_hub_model_is_read_at_its_commit(own: Path, tmp_path: Path, monkeypatc
         asked.append((model, revision))
         return str(own)
 
-    monkeypatch.setattr("huggingface_hub.resolve_revision", lambda model, revision: "a" * 40)
+    monkeypatch.setattr(
+        "huggingface_hub.resolve_revision", lambda model, revision: ResolvedRevision("a" * 40, revision)
+    )
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     computed = vectors(Path("some/model"), tmp_path / "hub")
     assert asked == [("some/model", "a" * 40)]

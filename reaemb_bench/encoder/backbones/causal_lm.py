@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.constants import HF_HUB_CACHE
-from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
 from pydantic import Field
 
 from reaemb_bench.core.artifacts import Corpus
@@ -18,6 +12,7 @@ from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import cached_sha256, sha256_of
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.encoder.hub import commit_of
 from reaemb_bench.encoder.language_model import Loaded, converted_gguf, load_pretrained
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
@@ -60,9 +55,6 @@ class CausalLM(Component):
             commit = commit_of(self.model, self.revision or "main")
             if commit is not None:
                 (folder / _COMMIT).write_text(commit, encoding="ascii")
-            # Notes the revision's commit in the hub's cache, where it is found offline; `load` says what is wrong.
-            with suppress(HTTPError, OSError):
-                hf_hub_download(self.model, "config.json", revision=self.revision or "main")
 
     def load(self, folder: Path, machine: Machine) -> Loaded:
         """The model and its tokenizer, ready on the machine's device. Raises UserError if it cannot be loaded."""
@@ -90,15 +82,3 @@ class CausalLM(Component):
     def _looks_local(self) -> bool:
         # Hub ids are `owner/name`, without a leading dot, slash or tilde.
         return self.model.startswith((".", "/", "~")) or self.model.count("/") > 1
-
-
-@cache
-def commit_of(model: str, revision: str) -> str | None:
-    """The commit that a revision of a hub model is, from the hub or else from its cache; None if neither knows it."""
-    if re.fullmatch("[0-9a-f]{40}", revision):
-        return revision
-    try:
-        return HfApi().model_info(model, revision=revision, timeout=5).sha
-    except (HTTPError, HFValidationError, OSError):
-        known = Path(HF_HUB_CACHE) / f"models--{model.replace('/', '--')}" / "refs" / revision
-        return known.read_text(encoding="ascii").strip() if known.is_file() else None
