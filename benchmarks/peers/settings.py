@@ -132,7 +132,8 @@ def answer(
     test: dict[str, float],
 ) -> dict[str, Any]:
     """The result file. Test metrics are left out where epochs were cut short, for the model is not trained then."""
-    options = asdict(settings) | {"interactions": settings.interactions.name}
+    vectors = settings.vectors and settings.vectors.name
+    options = asdict(settings) | {"interactions": settings.interactions.name, "vectors": vectors}
     del options["out"]
     return {
         "peer": peer,
