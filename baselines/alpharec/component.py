@@ -28,7 +28,7 @@ class AlphaRec(Step):
     Source: Sheng et al., "Language Representations Can be What Recommenders Need", ICLR 2025, arXiv 2407.05441.
     """
 
-    randomness: ClassVar[Randomness] = "embedder"
+    randomness: ClassVar[Randomness] = "recommender"
 
     dimensions: int = Field(default=128, ge=1)
     """Width of the item vectors."""

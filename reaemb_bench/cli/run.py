@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ from reaemb_bench.cli.screen import KEY_CHARACTERS, component_name, console, pla
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import cached_sha256
 from reaemb_bench.core.machine import Machine
-from reaemb_bench.core.recipe import load, locate
+from reaemb_bench.core.recipe import load, locate, read_toml
 from reaemb_bench.core.settings_only import placeholders
 from reaemb_bench.core.store import MANIFEST, Store
 
@@ -108,10 +109,16 @@ def run(
 def plan(machine: Machine, recipe: RecipeName = DEFAULT_RECIPE, sets: Sets = None, drops: Drops = None) -> None:
     """Show which steps would run, which are cached, and why; and how much memory the language model takes.
 
+    Of a suite, it shows which cells `bench` would compute, and how often each step would run.
+
     Examples:
     reaemb-bench plan quickstart
     reaemb-bench plan quickstart --set train.head.dropout=0.4
+    reaemb-bench plan suites/quick
     """
+    if "methods" in read_toml(locate(recipe)):
+        _plan_suite(machine, recipe, sets or (), drops or ())
+        return
     from reaemb_bench.core.artifacts import Corpus
     from reaemb_bench.core.execute import fetch, other_code
     from reaemb_bench.core.plan import flatten, needed_jobs
@@ -165,6 +172,40 @@ def plan(machine: Machine, recipe: RecipeName = DEFAULT_RECIPE, sets: Sets = Non
     for job in plans[0].jobs:
         if job.key in needed_jobs(plans[0], store) and hasattr(job.step, "forecast"):
             say(f"{job.name}: {job.step.forecast(corpus, machine)}")
+
+
+def _plan_suite(machine: Machine, suite: str, sets: Sequence[str], drops: Sequence[str]) -> None:
+    """Says which cells of a suite the store has, and which steps the others need, each result counted once."""
+    if drops:
+        raise UserError("--drop leaves out steps of a recipe; a method of a suite has `drop` for it")
+    with placeholders():
+        from reaemb_bench.core.plan import needed_jobs
+        from reaemb_bench.experiments.bench import grid, read_suite
+        from reaemb_bench.experiments.variants import judge
+
+    loaded, store = read_suite(suite, sets), Store(machine.store)
+    cells = grid(loaded)
+    table = plain_table("data", "recommender", "method", "seeds cached", "steps to run", right=("seeds cached",))
+    steps: dict[str, str] = {}
+    for cell in cells.cells:
+        needed = {
+            job.key: job.name
+            for planned in cell.variant.plans
+            for wanted in [needed_jobs(planned, store)]
+            for job in planned.jobs
+            if job.key in wanted
+        }
+        steps |= needed
+        cached = sum(store.has(judge(planned).key) for planned in cell.variant.plans)
+        counts = ", ".join(f"{count} {name}" for name, count in Counter(needed.values()).items())
+        head = cell.head if cell.takes_head or not cell.head else f"{cell.head} (its own)"
+        row = (cell.data, head, cell.name, f"{cached} of {len(cell.variant.plans)}", counts or "none")
+        table.add_row(*map(escape, row))
+    missing = sum(not store.has(judge(planned).key) for _, planned in cells.tasks())
+    say(f"{loaded.title}: {missing} of {len(cells.tasks())} cells would be computed", style="bold")
+    show(table, "")
+    total = ", ".join(f"{count} {name}" for name, count in Counter(steps.values()).items())
+    say(f"steps to run, each result once: {total or 'none'}")
 
 
 def _why_needed(

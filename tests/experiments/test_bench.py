@@ -329,14 +329,37 @@ def test_an_ending_without_a_format_is_refused_before_anything_runs(command: Com
     assert not toys.exists()
 
 
-@pytest.mark.parametrize("name", ["suites/quick", "suites/reaemb_table"])
+@pytest.mark.parametrize("name", ["quick", "small_texts", "beauty", "reaemb_table"])
 def test_shipped_suites_plan(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    suite = read_suite(name)
+    suite = read_suite(f"suites/{name}")
     cells = grid(suite)
     assert len(cells.cells) == len(suite.methods) * len(suite.data) * len(suite.heads)
-    assert len(suite.heads) == len(suite.seeds) == 3
+    assert len(suite.heads) == (5 if name == "beauty" else 3) and len(suite.seeds) == 3
     assert any(cell.proposed for cell in cells.cells)
+    assert all(cell.takes_head for cell in cells.cells), "a method has no place in the other recommenders' tables"
+    # A tuned language model takes part in the seeds, one that is not tuned does not.
+    vectors = {
+        cell.name: {
+            job.key for planned in cell.variant.plans for job in planned.jobs if job.name in ("encode", "embed")
+        }
+        for cell in cells.cells
+    }
+    for method, tuned in (("frozen_llm_mean", False), ("llm2x", False), ("llmemb", True), ("reaemb", True)):
+        if method in vectors and name != "reaemb_table":
+            assert len(vectors[method]) == (3 if tuned else 1)
+
+
+def test_plan_says_what_a_suite_would_compute(command: Command, toys: Path) -> None:
+    said = command("plan", "suite.toml")
+    assert said.code == 0, said.err
+    before = said.out
+    assert command("bench", "suite.toml").code == 0
+    after = command("plan", "suite.toml").out
+    assert "cells would be computed" in before and ": 0 of " not in before.splitlines()[0]
+    assert ": 0 of " in after.splitlines()[0] and "steps to run, each result once: none" in after
+    said = command("plan", "suite.toml", "--drop", "train")
+    assert said.code == 2 and "a method of a suite has `drop`" in said.err
 
 
 @pytest.mark.slow
