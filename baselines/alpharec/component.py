@@ -106,7 +106,8 @@ class Graph:
 
     def mean_over_items(self, vectors: Tensor) -> Tensor:
         """The mean vector (users, width) of each user's items; zeros for a user without any."""
-        return torch.sparse.mm(self.mean, vectors)
+        means: Tensor = torch.sparse.mm(self.mean, vectors)
+        return means
 
     def mixed(self, users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
         """The mean over 0 to `layers` steps along the edges, each weighted by both ends' degrees (LightGCN)."""

@@ -52,7 +52,7 @@ class TrainAligned(TrainSettings):
 
     items: AnyItemTable = "frozen"  # type: ignore[assignment]
     """Where its item vectors come from."""
-    loss: AnyLoss = InfoNCE(similarity="centred-cosine")
+    loss: AnyLoss = InfoNCE(similarity="centred-cosine")  # type: ignore[assignment]
     """The contrastive loss between an item's two vectors."""
     weight: float = Field(default=0.01, ge=0)
     """Weight of the alignment in the loss."""
