@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
-    *(f"docs/{name}.md" for name in ("concepts", "components", "python", "reproducing", "trusting")),
+    *(f"docs/{name}.md" for name in ("concepts", "components", "embedders", "python", "reproducing", "trusting")),
 )
 
 SUITE = """
