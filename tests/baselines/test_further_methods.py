@@ -1,4 +1,4 @@
-"""What makes AlphaFuse, RecXplore's adaptation and AlphaRec what they are."""
+"""What makes AlphaFuse, RecXplore's adaptation, AlphaRec and semantic ids what they are."""
 
 import sys
 from dataclasses import replace
@@ -129,6 +129,49 @@ def test_alpharecs_graph_is_the_symmetrically_normalised_one() -> None:
 def test_alpharec_needs_an_interaction(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no training interaction"):
         alpharec([[], []], TWINS, tmp_path)
+
+
+def codes_of(values: Float32, **settings: Any) -> Any:
+    torch.manual_seed(0)
+    return part("item-table", "semantic_ids", "SemanticIds", **settings).build(len(values), 8, values)
+
+
+def test_semantic_ids_share_the_first_code_among_similar_texts() -> None:
+    generator = np.random.default_rng(0)
+    kinds = np.repeat(np.eye(4, 6, dtype=np.float32) * 9, 10, axis=0)
+    table = codes_of(kinds + generator.normal(size=(40, 6)).astype(np.float32) * 0.1 + 50, codes=4, levels=2)
+    first = table.codes[:, 0].reshape(4, 10)
+    assert (first == first[:, :1]).all() and len(first[:, 0].unique()) == 4
+    # A step that moves one item moves those that share its codes, and no other.
+    before = table().detach().clone()
+    table()[0].sum().backward()
+    with torch.no_grad():
+        table.weight -= table.weight.grad
+    moved = (table() - before).abs().amax(dim=1) > 0
+    assert moved[:10].all()
+    shares = (table.codes == table.codes[0]).any(dim=1)
+    assert torch.equal(moved, shares) and not moved.all()
+
+
+def test_semantic_ids_tell_items_of_equal_codes_apart_by_one_more_code() -> None:
+    values = np.repeat(mixed(5, 6).values, 3, axis=0)
+    alike, apart = codes_of(values, codes=4, unique=False), codes_of(values, codes=4)
+    assert len(alike().detach().unique(dim=0)) <= 5
+    assert len(apart().detach().unique(dim=0)) == len(apart.codes.unique(dim=0)) == 15
+
+
+def test_each_level_of_codes_describes_what_the_one_before_left_over() -> None:
+    component = part("item-table", "semantic_ids", "SemanticIds")
+    plugin = sys.modules[type(component).__module__]
+    values = mixed(200, 6).values
+    codes = plugin.residual_codes(values, 3, 8, 0)
+    left, errors = values.astype(np.float64), [values.var()]
+    for level in range(3):
+        centres = np.stack([left[codes[:, level] == code].mean(axis=0) for code in range(8)])
+        left = left - centres[codes[:, level]]
+        errors.append(left.var())
+    assert errors[1] < 0.8 * errors[0] and errors[2] < 0.8 * errors[1] and errors[3] < 0.8 * errors[2]
+    assert np.array_equal(plugin.residual_codes(values, 3, 8, 0), codes)
 
 
 PROMPTS = {"recipe": "", "recipe_embeddinggemma": "title: none | text: ", "recipe_e5": "query: "}
