@@ -41,10 +41,10 @@ def stage_signs(step: str, facts: Mapping[str, Any]) -> Iterator[str]:
             '"centred-cosine" with initial_temperature = 0.05'
         )
     if (loss := facts.get(f"{when}_loss", 0.0)) > facts.get("chance_loss", math.inf):
+        state, learned = ("ended at", "it") if when == "final" else ("after half of its steps is", "so far it has")
         yield (
-            f"the loss of {step} {'ended' if when == 'final' else 'is'} at {loss:.2f}, and equal scores have "
-            f"{facts['chance_loss']:.2f}: it learned nothing; take more steps, another similarity of the loss or a "
-            "higher learning rate"
+            f"the loss of {step} {state} {loss:.2f}, and equal scores have {facts['chance_loss']:.2f}: {learned} "
+            "learned nothing; take more steps, another similarity of the loss or a higher learning rate"
         )
     if facts.get("moved", 1.0) < LEAST_MOVED:
         yield (
