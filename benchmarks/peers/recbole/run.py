@@ -150,7 +150,7 @@ def hold(model: Any, dataset: Any, file: Path) -> None:
     import numpy as np
     import torch
 
-    given = np.load(file)
+    given = np.load(file, allow_pickle=False)
     by_id = dict(zip(given["ids"].tolist(), given["vectors"], strict=True))
     tokens = dataset.field2id_token["item_id"][1:]
     vectors = np.stack([by_id[token] for token in tokens])
