@@ -45,6 +45,7 @@ def test_histories_have_the_size_asked_for() -> None:
     assert made.items.max() == 79
 
 
+@pytest.mark.slow
 def test_it_measures_both_sizes_and_writes_them_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

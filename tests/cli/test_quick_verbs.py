@@ -68,6 +68,7 @@ def test_looking_around_is_quick(tmp_path: Path) -> None:
     run_in_a_new_process(commands, tmp_path)
 
 
+@pytest.mark.slow
 def test_looking_at_runs_is_quick(command: Command, tmp_path: Path) -> None:
     store = run_all(command, tmp_path)
     key = next(folder.name for folder in (store.root / "results").iterdir())

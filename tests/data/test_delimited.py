@@ -51,6 +51,7 @@ good = st.tuples(
 line = st.one_of(good, good, st.lists(cells | odd, max_size=6))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     lines=st.lists(line, max_size=12),

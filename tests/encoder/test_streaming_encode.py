@@ -169,6 +169,7 @@ def peak_of(work) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_neither_token_ids_nor_vectors_are_held(made, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "SHARD", 200)
     monkeypatch.setattr(export, "_CHUNK", 50)

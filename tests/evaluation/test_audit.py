@@ -75,6 +75,7 @@ def test_a_leak_is_told_with_code_1_and_leaves_no_results_behind(command: Comman
     assert not list(Path(".reaemb-bench/store").iterdir())
 
 
+@pytest.mark.slow
 def test_a_leak_in_a_co_occurrence_component_is_found_where_it_enters(command: Command) -> None:
     edits = [SMALL_SHOP, f"prepare.split={LEAKY}:Careless", f"crrl.cooccurrence={LEAKY}:KnowsTheTest"]
     said = command("audit", "quickstart", *(word for edit in edits for word in ("--set", edit)), "--drop", "lrcl")

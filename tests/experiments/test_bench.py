@@ -20,6 +20,8 @@ from filelock import FileLock
 from reaemb_bench.experiments.bench import grid, read_suite
 from tests.conftest import TOYS, Said
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., Said]
 
 PARTS = Path(__file__).parents[1] / "helpers" / "bench_steps.py"
@@ -96,7 +98,6 @@ heads.GRU4Rec.head = { use = "gru4rec", hidden = 8, max_length = 8 }
 """
 
 
-@pytest.mark.slow
 def test_a_method_in_a_file_of_ones_own_stands_beside_ids_under_every_head(command: Command, tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "component.py").write_text(THEIR_COMPONENT, encoding="utf-8")
@@ -120,7 +121,6 @@ def test_a_method_in_a_file_of_ones_own_stands_beside_ids_under_every_head(comma
     assert cells["shop, SASRec", "ids"]["NDCG@10"] != cells["shop, GRU4Rec", "ids"]["NDCG@10"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_what_cells_share_is_computed_once_whatever_the_number_of_processes(
     command: Command, toys: Path, jobs: int
@@ -134,7 +134,6 @@ def test_what_cells_share_is_computed_once_whatever_the_number_of_processes(
     assert ran(toys) == ONCE_EACH
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_or_interrupted_suite_goes_on_where_it_was(
     command: Command, toys: Path, number: signal.Signals
@@ -157,7 +156,6 @@ def test_a_killed_or_interrupted_suite_goes_on_where_it_was(
     assert ran(toys) == {**ONCE_EACH, "fit b 0.1": 3}
 
 
-@pytest.mark.slow
 def test_a_cell_that_fails_is_missing_and_the_others_go_on(command: Command, toys: Path, tmp_path: Path) -> None:
     order = toys.with_name("fit-b")
     order.write_text("fail", encoding="utf-8")
@@ -186,7 +184,6 @@ def test_a_step_that_failed_is_not_tried_again_for_each_cell_that_needs_it(comma
     assert missing(toys.with_name("table.json")) == [line, line]
 
 
-@pytest.mark.slow
 def test_a_cell_whose_process_dies_is_tried_once_more(command: Command, toys: Path) -> None:
     toys.with_name("fit-a").write_text("die once", encoding="utf-8")
     toys.with_name("fit-b").write_text("die", encoding="utf-8")
@@ -198,7 +195,6 @@ def test_a_cell_whose_process_dies_is_tried_once_more(command: Command, toys: Pa
     assert ran(toys) == {"embed": 1, "fit a 0.1": 2, "fit a 0.5": 1, "fit b 0.1": 2, "fit b 0.5": 2}
 
 
-@pytest.mark.slow
 def test_a_method_that_keeps_its_head_is_computed_once_and_says_so(command: Command, toys: Path) -> None:
     text = TOY_SUITE.replace('name = "slow"', 'name = "slow", own_head = true')
     toys.with_name("suite.toml").write_text(text, encoding="utf-8")
@@ -219,7 +215,6 @@ def test_costs_are_those_of_all_steps_between_data_and_judge(command: Command, t
     assert 0.01 < cells["GB peak"]["value"] < 10
 
 
-@pytest.mark.slow
 def test_costs_that_a_step_does_not_note_are_unknown_and_those_of_parts_are_summed(
     command: Command, toys: Path
 ) -> None:
@@ -241,7 +236,6 @@ def test_costs_that_a_step_does_not_note_are_unknown_and_those_of_parts_are_summ
     assert by_method["silent"]["tokens"]["value"] == 0
 
 
-@pytest.mark.slow
 def test_a_suite_without_heads_leaves_the_recipes_theirs(command: Command, toys: Path) -> None:
     text = "\n".join(line for line in TOY_SUITE.splitlines() if not line.startswith("heads"))
     toys.with_name("suite.toml").write_text(text, encoding="utf-8")
@@ -251,7 +245,6 @@ def test_a_suite_without_heads_leaves_the_recipes_theirs(command: Command, toys:
     assert "5 test users" in said.out
 
 
-@pytest.mark.slow
 def test_a_head_with_a_budget_of_its_own_is_trained_with_it_under_all_methods(command: Command, toys: Path) -> None:
     text = TOY_SUITE.replace("heads.b =", "train = { rate = 0.2 }\nheads.b =").replace(
         'head = "b"', 'head = "b", rate = 0.9'
@@ -362,7 +355,6 @@ def test_plan_says_what_a_suite_would_compute(command: Command, toys: Path) -> N
     assert said.code == 2 and "a method of a suite has `drop`" in said.err
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 def test_on_ray_a_suite_gives_the_same_and_a_dying_process_is_survived(command: Command, toys: Path) -> None:
     toys.with_name("fit-a").write_text("die once", encoding="utf-8")

@@ -19,6 +19,8 @@ from reaemb_bench.report.render import as_csv, as_json, as_markdown, write_table
 from reaemb_bench.report.results import against_best
 from reaemb_bench.report.table import Cell, Column, Row, Table, mark_best, mark_second, quantity
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = (Column("HR@10"), Column("NDCG@10", "tail"), Column("params", "trained", cost=True))
 
 
@@ -159,7 +161,6 @@ def test_where_nothing_is_proposed_the_best_meets_the_next_floors_included() -> 
     assert against_best({"a": [geometric(4, users=1)], "b": [geometric(9, users=1)]}, {}, [], k=10) == ()
 
 
-@pytest.mark.slow
 def test_peak_memory_is_that_of_one_step() -> None:
     held = np.ones(40_000_000)
     before = environment.peak_memory()

@@ -12,6 +12,8 @@ from reaemb_bench.evaluation.significance import MethodValues
 from reaemb_bench.experiments.leaderboard import _groups
 from tests.conftest import Said
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
 title = "Embedders of a shop"
 seeds = [1, 2]

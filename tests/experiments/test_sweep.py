@@ -31,6 +31,8 @@ from reaemb_bench.core.store import Store
 from reaemb_bench.experiments.sweep import objectives, validation
 from tests.conftest import TOYS, Said
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., Said]
 
 PARTS = Path(__file__).parents[1] / "helpers" / "sweep_steps.py"
@@ -180,7 +182,6 @@ def test_no_job_of_a_trial_sees_test_targets_and_nobody_opens_them(
         assert all(wanted is not TestTargets for job in planned.jobs for wanted, _ in job.inputs.values())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_killed_workers_trial_is_tried_again(command: Command, toys: Path, jobs: int) -> None:
     toys.with_name("order").write_text("die once", encoding="utf-8")
@@ -200,7 +201,6 @@ def test_a_killed_workers_trial_is_tried_again(command: Command, toys: Path, job
     assert len(lines(toys, "done")) == 6
 
 
-@pytest.mark.slow
 def test_two_commands_share_one_study(command: Command, toys: Path) -> None:
     words = [sys.executable, "-m", "reaemb_bench", "sweep", "toys.toml", "--storage", "shared.journal"]
     other = subprocess.Popen(words, stdout=subprocess.DEVNULL)
@@ -334,7 +334,6 @@ def test_objectives_rank_validation_targets_as_training_does(tmp_path: Path) -> 
     assert asked[2] == pytest.approx(sum(store.manifest(job.key)["seconds"] for job in planned.jobs) / 60)
 
 
-@pytest.mark.slow
 def test_workers_leave_with_their_owner(command: Command, toys: Path) -> None:
     toys.with_name("order").write_text("wait", encoding="utf-8")
     words = [sys.executable, "-m", "reaemb_bench", "sweep", "toys.toml", "--jobs", "2"]

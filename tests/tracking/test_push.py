@@ -17,6 +17,7 @@ from tests.helpers.mlflow_runs import children, runs_in
 Command = Callable[..., Said]
 
 
+@pytest.mark.slow
 def test_what_mlflow_missed_is_pushed_once(
     command: Command, toy_recipe: Path, tmp_path: Path, empty_database: bytes
 ) -> None:
