@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,12 @@ def _local(model: str) -> Path | None:
     return path if path.is_dir() or model.startswith((".", "/", "~")) or model.count("/") > 1 else None
 
 
+@cache
 def commit_of(model: str, revision: str | None) -> str | None:
-    """The commit that a revision stands for now; None if the hub cannot be reached and none is known."""
+    """The commit that a revision stands for; None if the hub cannot be reached and none is known.
+
+    Asked for once in a process, so that what is loaded is what the key says, even if the branch moves meanwhile.
+    """
     if re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         return revision
     from huggingface_hub import resolve_revision

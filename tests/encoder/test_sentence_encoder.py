@@ -27,6 +27,7 @@ from reaemb_bench.core.recipe import load
 from reaemb_bench.core.registry import build
 from reaemb_bench.core.store import Store
 from reaemb_bench.encoder import sentence_encoder
+from reaemb_bench.encoder.hub import commit_of
 from reaemb_bench.encoder.language_model import quiet
 from tests.helpers.encoders import context, corpus
 
@@ -199,6 +200,11 @@ def test_the_key_follows_the_files_and_not_their_place(plain: Path, tmp_path: Pa
     assert key(model=str(plain), dtype="float16") != before
 
 
+@pytest.fixture(autouse=True)
+def _nothing_known_of_the_hub() -> None:
+    commit_of.cache_clear()
+
+
 def test_the_key_of_a_hub_model_has_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     commits = {None: "a" * 40, "v1": "b" * 40}
     monkeypatch.setattr(
@@ -207,7 +213,10 @@ def test_the_key_of_a_hub_model_has_the_commit(monkeypatch: pytest.MonkeyPatch) 
     newest, tagged = key(model="some/model"), key(model="some/model", revision="v1")
     assert newest["model"] == {"id": "some/model", "commit": "a" * 40}
     assert key(model="some/model", revision="b" * 40) == tagged != newest
+    # A process keeps to the commit that it planned with; the next one asks again.
     commits["v1"] = "c" * 40
+    assert key(model="some/model", revision="v1") == tagged
+    commit_of.cache_clear()
     assert key(model="some/model", revision="v1") != tagged
 
 
