@@ -322,13 +322,15 @@ def test_an_ending_without_a_format_is_refused_before_anything_runs(command: Com
     assert not toys.exists()
 
 
-@pytest.mark.parametrize("name", ["quick", "small_texts", "beauty", "reaemb_table"])
-def test_shipped_suites_plan(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "heads"), [("quick", 1), ("small_texts", 1), ("recommenders", 3), ("beauty", 5), ("reaemb_table", 3)]
+)
+def test_shipped_suites_plan(name: str, heads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     suite = read_suite(f"suites/{name}")
     cells = grid(suite)
     assert len(cells.cells) == len(suite.methods) * len(suite.data) * len(suite.heads)
-    assert len(suite.heads) == (5 if name == "beauty" else 3) and len(suite.seeds) == 3
+    assert len(suite.heads) == heads and len(suite.seeds) == 3
     assert any(cell.proposed for cell in cells.cells)
     assert all(cell.takes_head for cell in cells.cells), "a method has no place in the other recommenders' tables"
     # A tuned language model takes part in the seeds, one that is not tuned does not.
