@@ -74,11 +74,10 @@ def ablate(
     plans = [planned for variant in (ablation.base, *variants) for planned in variant.plans]
     steps = {job.key for planned in plans for job in planned.jobs}
     needed = {key for planned in plans for key in needed_jobs(planned, store)}
-    words = f"{count} variant{'s' if count != 1 else ''}"
+    words, group = f"{count} variant{'s' if count != 1 else ''}", Group("ablation", ablation.base.name)
     say(f"{ablation.base.name} and {words}: {len(needed)} of {len(steps)} steps to compute")
 
     def run(variant: Variant) -> Run:
-        group = Group("ablation", ablation.base.name)
         with executed(variant.plans, machine, console(), counts, group) as tracking:
             if machine.mlflow:
                 tracking.show(tables_of(variant.plans, store))
@@ -97,7 +96,7 @@ def ablate(
     reasons |= unlike(ablation, store, [variant for variant in variants if variant.name not in reasons])
     tables = ablation_tables(ablation, store, reasons)
     show_tables(ablation.title, tables, out)
-    group_results(runs, tables, machine, console())
+    group_results(group, runs, tables, machine, console())
     say(counts.in_words(time.monotonic() - start))
     if reasons:
         raise typer.Exit(1)

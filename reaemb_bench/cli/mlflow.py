@@ -67,7 +67,7 @@ def _push(run: Run, machine: Machine, store: Store) -> tuple[bool, str]:
     """Whether MLflow has the run now, and a line about it. Raises UserError if MLflow cannot be reached at all."""
     from reaemb_bench.core.plan import needed_jobs, plan
     from reaemb_bench.core.plugins import only_stored_code
-    from reaemb_bench.core.runs import Group, identities_of
+    from reaemb_bench.core.runs import ALONE, identities_of
     from reaemb_bench.experiments.running import executed
     from reaemb_bench.report.recipe_tables import tables_of
     from reaemb_bench.tracking.mlflow import is_away
@@ -87,7 +87,7 @@ def _push(run: Run, machine: Machine, store: Store) -> tuple[bool, str]:
                 raise UserError(f"step '{step}' would have another result now: its code or data changed; run it again")
             if needed_jobs(planned, store):
                 raise UserError("its results are no longer in the store; run it again")
-        group = Group(run.kind, run.group) if run.group else None
+        group = next((group for group in run.groups if group != ALONE), None)
         with executed(plans, machine, say, lambda event: None, group, record=run) as tracking:
             if any(tracker.outcome == "tracked" for tracker in tracking.trackers):
                 tracking.show(tables_of(plans, store))

@@ -25,7 +25,7 @@ from reaemb_bench.core.store import Store
 from reaemb_bench.core.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from reaemb_bench.core.runs import Run
 
@@ -36,6 +36,7 @@ Format = Literal["safetensors", "parquet", "npy"]
 
 _K = 10
 _GIT_CHARACTERS = 8
+_SETTINGS_SHOWN = 12
 
 Bins = Annotated[By | None, Option(help="Show the metric for groups of users.")]
 Metric = Annotated[MetricName, Option(help="What verdicts, differences and bins are about.")]
@@ -95,12 +96,15 @@ def history(
     """
     from reaemb_bench.core import runs
 
-    store, wanted = existing_store(machine), {"data": data, "name": name, "group": group}
-    wanted = {field: value for field, value in wanted.items() if value is not None}
-    matching = [run for run in runs.history(store) if all(getattr(run, field) == wanted[field] for field in wanted)]
+    store = existing_store(machine)
+    matching = [
+        run
+        for run in runs.history(store)
+        if data in (None, run.data) and name in (None, run.name) and group in (None, *(of.name for of in run.groups))
+    ]
     shown = [(run, *_means(run, store)) for run in matching[:limit]]
     if as_json:
-        fields = ("id", "finished", "name", "title", "kind", "group", "data", "seeds", "leaks", "git")
+        fields = ("id", "finished", "name", "title", "part_of", "data", "seeds", "leaks", "git")
         rows = [
             {**{field: getattr(run, field) for field in fields}, f"ndcg@{_K}": overall, f"ndcg@{_K}/tail": tail}
             for run, overall, tail in shown
@@ -141,7 +145,7 @@ def _history_table(rows: Sequence[tuple[Run, float | None, float | None]]) -> Ta
     for run, *means in rows:
         revision, dash, changed = run.git.partition("-")
         when = f"{datetime.fromisoformat(run.finished):%Y-%m-%d %H:%M}"
-        words = (run.name, f"{run.kind} {run.group}".strip(), run.data, ", ".join(map(str, run.seeds)))
+        words = (run.name, run.part_of, run.data, ", ".join(map(str, run.seeds)))
         numbers = [MISSING if mean is None else number(mean) for mean in means]
         leaks = f"{LEAK} {', '.join(run.leaks)}" if run.leaks else ""
         git = f"{revision[:_GIT_CHARACTERS]}{dash}{changed}"
@@ -150,6 +154,21 @@ def _history_table(rows: Sequence[tuple[Run, float | None, float | None]]) -> Ta
         table.caption = f"{LEAK} looks at held-out data on purpose: no fair comparison"
         table.caption_justify = "left"
     return table
+
+
+def _show_what_differs(named: Mapping[str, Run]) -> None:
+    """The settings in which the runs of a table differ; of very many, the first."""
+    from reaemb_bench.report.page import what_differs
+
+    differing = what_differs(named)
+    if differing.rows:
+        say(differing.heading, style="bold")
+        table = plain_table("setting", *map(escape, differing.columns))
+        for path, values in differing.rows[:_SETTINGS_SHOWN]:
+            table.add_row(*map(escape, (path, *values)))
+        show(table)
+    if (more := len(differing.rows) - _SETTINGS_SHOWN) > 0:
+        say(f"and {more} more; `reaemb-bench diff A B` shows all")
 
 
 @machine_options("store")
@@ -178,6 +197,7 @@ def compare(
         raise UserError("compare takes two different runs or more; `history` lists those that the store remembers")
     reference = None if against is None else chosen[-1]
     content = page.report(chosen, store, reference, by, metric, k, lists=False)
+    _show_what_differs(content.compared.runs)
     show_tables(content.title, content.tables, out)
 
 
@@ -206,6 +226,7 @@ def report(
     chosen = [run_from(store, wanted) for wanted in runs]
     reference = None if against is None else run_from(store, against)
     content = page.report(chosen, store, reference, by, metric, k)
+    _show_what_differs(content.compared.runs)
     show_tables(content.title, content.tables, out)
     say("")
     for line in page.in_words(content, store):
@@ -242,11 +263,7 @@ def diff(
 
     say("\nSettings", style="bold")
     table = plain_table("setting", "A", "B")
-    steps = [[result.step for result in run.results[0]] for run in both]
-    if steps[0] != steps[1]:
-        own = [[step for step in mine if step not in other] for mine, other in (steps, steps[::-1])]
-        table.add_row("steps", *(escape(", ".join(names) or "—") for names in (own if any(own) else steps)))
-    for path, values in runs.changed_settings(before, after).items():
+    for path, values in runs.changed_settings(both).items():
         table.add_row(*(escape(str(value)) for value in (path, *values)))
     show(table if table.row_count else "none differs")
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -33,10 +33,16 @@ Pair = tuple[str | None, str | None]
 
 @dataclass(frozen=True)
 class Group:
-    """What a run is part of: an ablation, a sweep or a suite, and its name."""
+    """What a run is part of: an ablation, a sweep or a suite, and its name; a run alone is of kind `run`, nameless."""
 
     kind: Kind
     name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}".strip()
+
+
+ALONE = Group("run", "")
 
 
 @dataclass(frozen=True)
@@ -52,17 +58,16 @@ class Result:
 class Run:
     """One recipe that was run, with all its seeds.
 
-    id: decided by name and results, so running the same again is the same run. data: name of the data set. recipe: as
-    TOML, everything written out. leaks: steps that look at held-out data on purpose. finished: UTC, ISO 8601. git:
-    revision of the working folder, followed by `-dirty` if it had changes; empty outside of git. results: one tuple a
-    seed.
+    id: decided by name and results, so running the same again is the same run, also as a part of an ablation. groups:
+    all that it was run as, the first first. data: name of the data set. recipe: as TOML, everything written out. leaks:
+    steps that look at held-out data on purpose. finished: UTC, ISO 8601. git: revision of the working folder, followed
+    by `-dirty` if it had changes; empty outside of git. results: one tuple a seed.
     """
 
     id: str
     name: str
     title: str
-    kind: Kind
-    group: str
+    groups: tuple[Group, ...]
     data: str
     recipe: str
     seeds: tuple[int, ...]
@@ -70,6 +75,11 @@ class Run:
     finished: str
     git: str
     results: tuple[tuple[Result, ...], ...]
+
+    @property
+    def part_of(self) -> str:
+        """All that it was run as, in words: `run, ablation quickstart`."""
+        return ", ".join(map(str, self.groups))
 
     def key_of(self, artifact: type, seed: int = 0) -> str | None:
         """Key of the last result that holds this type of artefact, None if there is none. seed: its position."""
@@ -79,14 +89,12 @@ class Run:
 
 def as_run(plans: Sequence[Plan], store: Store, group: Group | None = None) -> Run:
     """The record of these plans, one a seed of one recipe, as if they had finished now; nothing is written."""
-    recipe, group = plans[0].recipe, group or Group("run", "")
+    recipe = plans[0].recipe
     results = tuple(
         tuple(Result(job.name, job.key, tuple(artifact.__name__ for artifact in job.makes)) for job in planned.jobs)
         for planned in plans
     )
-    # A member of a group does not take the place of the same recipe run alone.
-    membership = (group.kind, group.name) if group.kind != "run" else ()
-    identity = "/".join([recipe.name, *(result.key for seed in results for result in seed), *membership])
+    identity = "/".join([recipe.name, *(result.key for seed in results for result in seed)])
     data, source = "", plans[0].job_of(Corpus)
     if source is not None and store.has(source.key):
         data = store.load(source.key, Corpus).name
@@ -96,8 +104,7 @@ def as_run(plans: Sequence[Plan], store: Store, group: Group | None = None) -> R
         id=hashlib.sha256(identity.encode()).hexdigest()[:10],
         name=recipe.name,
         title=recipe.title,
-        kind=group.kind,
-        group=group.name,
+        groups=(group or ALONE,),
         data=data,
         recipe=recipe.toml(),
         seeds=tuple(planned.seed for planned in plans),
@@ -109,7 +116,7 @@ def as_run(plans: Sequence[Plan], store: Store, group: Group | None = None) -> R
 
 
 def remember(plans: Sequence[Plan], store: Store, group: Group | None = None) -> Run:
-    """Write down that these plans, one a seed of one recipe, were executed; replaces an earlier record of them.
+    """Write down that these plans, one a seed of one recipe, were executed; an earlier record keeps what it was run as.
 
     A run whose results all came from a store without write permission stays unrecorded.
     """
@@ -117,6 +124,12 @@ def remember(plans: Sequence[Plan], store: Store, group: Group | None = None) ->
     if os.access(store.root, os.W_OK):
         file = _file(store, run.id)
         with store.guarding("the record of the run", ()), store.lock(f"run-{run.id}"):
+            if file.exists():
+                earlier = _read(file)
+                run = replace(run, groups=tuple(dict.fromkeys((*earlier.groups, *run.groups))))
+                if group is not None:
+                    # The title that a run was given alone is not that of a variant.
+                    run = replace(run, title=earlier.title, recipe=earlier.recipe)
             # A process that died while it wrote this record has left a part of it.
             for part in file.parent.glob(f".{file.name}.*"):
                 part.unlink()
@@ -135,19 +148,25 @@ def _file(store: Store, identifier: str) -> Path:
 
 def history(store: Store) -> list[Run]:
     """All runs that the store remembers, newest first. Raises UserError if a file cannot be read."""
-    runs = []
-    for file in _file(store, "").parent.glob("*.json"):
-        try:
-            raw = read_checksummed(file.read_bytes(), file.stem)
-            raw |= {name: tuple(raw[name]) for name in ("seeds", "leaks")}
-            raw["results"] = tuple(
-                tuple(Result(result["step"], result["key"], tuple(result["makes"])) for result in seed)
-                for seed in raw["results"]
-            )
-            runs.append(Run(**raw))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{file} is not a record of a run ({error}); delete it") from None
+    runs = map(_read, _file(store, "").parent.glob("*.json"))
     return sorted(runs, key=lambda run: (run.finished, run.id), reverse=True)
+
+
+def _read(file: Path) -> Run:
+    try:
+        raw = read_checksummed(file.read_bytes(), file.stem)
+        if "groups" not in raw:
+            # As it was written when a run was part of one group alone.
+            raw["groups"] = [{"kind": raw.pop("kind"), "name": raw.pop("group")}]
+        raw["groups"] = tuple(Group(**group) for group in raw["groups"])
+        raw |= {name: tuple(raw[name]) for name in ("seeds", "leaks")}
+        raw["results"] = tuple(
+            tuple(Result(result["step"], result["key"], tuple(result["makes"])) for result in seed)
+            for seed in raw["results"]
+        )
+        return Run(**raw)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file} is not a record of a run ({error}); delete it") from None
 
 
 def find(store: Store, wanted: str) -> Run:
@@ -195,16 +214,21 @@ def floors_of(run: Run, store: Store) -> Floors | None:
     return store.load(key, Floors) if key is not None and store.has(key) else None
 
 
-def changed_settings(first: Run, second: Run) -> dict[str, tuple[Any, Any]]:
-    """Dotted path -> values, ABSENT if there is none; settings of steps that only one run has are left out."""
+def changed_settings(runs: Sequence[Run]) -> dict[str, tuple[Any, ...]]:
+    """Dotted path -> a value for each run, ABSENT if there is none, of all settings in which the runs differ.
+
+    First of all `steps`: those of each run that others lack. Their settings are left out, as are titles.
+    """
     # Default seeds are not written in the recipe.
-    recipes = [{"seeds": list(run.seeds), **tomllib.loads(run.recipe)} for run in (first, second)]
-    left_out = {"steps", *(set(recipes[0]["steps"]) ^ set(recipes[1]["steps"]))}
-    before, after = (
-        flatten({name: value for name, value in recipe.items() if name not in left_out}) for recipe in recipes
-    )
-    pairs = {path: (before.get(path, ABSENT), after.get(path, ABSENT)) for path in {**before, **after}}
-    return {path: values for path, values in pairs.items() if values[0] != values[1]}
+    recipes = [{"seeds": list(run.seeds), **tomllib.loads(run.recipe)} for run in runs]
+    steps = [[result.step for result in run.results[0]] for run in runs]
+    shared = set(steps[0]).intersection(*steps)
+    own = [[name for name in names if name not in shared] for names in steps]
+    left_out = {"steps", "title", *(name for names in own for name in names)}
+    tables = [flatten({name: value for name, value in recipe.items() if name not in left_out}) for recipe in recipes]
+    values = {"steps": tuple(", ".join(names) or ABSENT for names in (own if any(own) else steps))}
+    values |= {path: tuple(table.get(path, ABSENT) for table in tables) for table in tables for path in table}
+    return {path: of_runs for path, of_runs in values.items() if any(value != of_runs[0] for value in of_runs)}
 
 
 def paired_results(first: Run, second: Run) -> dict[str, Pair]:

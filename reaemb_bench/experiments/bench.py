@@ -314,7 +314,7 @@ def remember_cells(grid: Grid, store: Store, group: Group, of: Plan | None = Non
         if finished and (of is None or judge(of).key in {judge(planned).key for planned in finished}):
             whole = remember(finished, store, group)
             for run in history(store):
-                same = (run.kind, run.group, run.name) == (whole.kind, whole.group, whole.name)
+                same = run.name == whole.name and run.groups == (group,)
                 if same and set(run.results) < set(whole.results):
                     forget(store, run)
 

@@ -117,7 +117,9 @@ def executed(
             tracker.close(finished)
 
 
-def group_results(runs: Sequence[Run], tables: Sequence[Table], machine: Machine, screen: Console) -> None:
+def group_results(
+    group: Group, runs: Sequence[Run], tables: Sequence[Table], machine: Machine, screen: Console
+) -> None:
     """Logs the tables of a group, such as an ablation, to its own run in MLflow, one for each data set of its runs.
 
     A failure there ends in one warning line.
@@ -127,10 +129,10 @@ def group_results(runs: Sequence[Run], tables: Sequence[Table], machine: Machine
     from reaemb_bench.tracking.mlflow import failure, is_away, log_group
 
     warn = partial(say, screen)
-    by_group: dict[tuple[Group, str], list[Run]] = {}
+    by_data: dict[str, list[Run]] = {}
     for run in runs:
-        by_group.setdefault((Group(run.kind, run.group), run.data), []).append(run)
-    for (group, data), members in by_group.items():
+        by_data.setdefault(run.data, []).append(run)
+    for data, members in by_data.items():
         if is_away(machine.mlflow):
             return
         try:

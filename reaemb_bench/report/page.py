@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from reaemb_bench.core.artifacts import Alignment, Corpus, Encoder, Floors, Ranks, TestTargets, Vectors
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.runs import Run, artifact_of, floors_of, ranks_of
+from reaemb_bench.core.runs import Run, artifact_of, changed_settings, floors_of, ranks_of
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.groups import SHORT, TAIL
 from reaemb_bench.evaluation.metrics import MetricName, ndcg
@@ -147,6 +147,12 @@ def report(
     return Report(title, compared, tuple(tables))
 
 
+def what_differs(runs: Mapping[str, Run]) -> Facts:
+    """The settings in which runs differ: a row for each, a column for each run."""
+    values = changed_settings(list(runs.values()))
+    return Facts("What differs", list(runs), [(path, list(map(str, of_runs))) for path, of_runs in values.items()])
+
+
 def in_words(summary: Report, store: Store) -> tuple[str, ...]:
     """Learning curves and reinforcement in sentences; nothing is drawn."""
     recorded, methods = plots.curves(summary.compared.runs, store), tuple(summary.compared.runs)
@@ -157,7 +163,9 @@ def report_html(summary: Report, store: Store) -> str:
     """A report as one page that needs no network; the same store gives the same text."""
     compared, named = summary.compared, summary.compared.runs
     ranks = next(iter(compared.ranks.values()))[0]
-    blocks: list[Block] = [Paragraph(users_notes(ranks, TAIL, SHORT)[0])] if len(ranks.users) else []
+    differing = what_differs(named)
+    blocks: list[Block] = [differing] if differing.rows else []
+    blocks += [Paragraph(users_notes(ranks, TAIL, SHORT)[0])] if len(ranks.users) else []
     blocks += [
         Paragraph(f"{name} {LEAK} looks at held-out data on purpose ({', '.join(run.leaks)})", "warning")
         for name, run in named.items()
@@ -249,7 +257,7 @@ def _what_was_run(named: Mapping[str, Run], store: Store) -> Facts:
     rows = [
         ("title", [run.title for run in runs]),
         ("id", [run.id for run in runs]),
-        ("part of", [f"{run.kind} {run.group}".strip() for run in runs]),
+        ("part of", [run.part_of for run in runs]),
         ("data", [run.data for run in runs]),
         ("sha256 of the data", [data_fingerprint(of_run) or "unknown" for of_run in manifests]),
         ("seeds", [", ".join(map(str, run.seeds)) for run in runs]),

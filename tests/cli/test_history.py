@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from reaemb_bench.core.artifacts import Ranks
-from reaemb_bench.core.runs import find, ranks_of
+from reaemb_bench.core.runs import Group, find, ranks_of
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.metrics import ndcg
 from tests.conftest import Said
@@ -52,7 +52,7 @@ def _rows(text: str) -> list[list[str]]:
 def test_runs_are_listed_newest_first_with_their_numbers(
     store: Store, command: Command, edit: Callable[..., None]
 ) -> None:
-    edit("poor", git="0123456789abcdef-dirty", kind="bench", group="quick")
+    edit("poor", git="0123456789abcdef-dirty", groups=(Group("bench", "quick"),))
     said = command("history")
     assert said.code == 0, said.err
     leaky, poor, good = _rows(said.out)
@@ -89,7 +89,7 @@ def test_runs_whose_ranks_are_gone_stay_listed_without_numbers(
 def test_runs_are_picked_by_name_data_group_and_number(
     store: Store, command: Command, edit: Callable[..., None]
 ) -> None:
-    edit("poor", data="beauty", kind="ablation", group="thoughts")
+    edit("poor", data="beauty", groups=(Group("run", ""), Group("ablation", "thoughts")))
 
     def names(*words: str) -> list[str]:
         return [run["name"] for run in json.loads(command("history", "--json", *words).out)]

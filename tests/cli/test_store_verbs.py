@@ -251,7 +251,7 @@ def test_what_a_suite_computed_is_remembered_and_stays(command: Command, tmp_pat
     store = Store(STORE)
     runs = {run.name: run for run in history(store)}
     assert sorted(run.name for run in history(store)) == sorted(runs)
-    assert (runs["good"].kind, runs["good"].group, runs["good"].seeds) == ("bench", "shop", (1, 2))
+    assert (runs["good"].part_of, runs["good"].seeds) == ("bench shop", (1, 2))
     before = _keys(store)
     command("store", "gc", "--all", "--yes")
     assert _keys(store) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ import pytest
 from reaemb_bench.core.artifacts import Ranker, Ranks, TestTargets, Vectors
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.execute import execute
+from reaemb_bench.core.files import checksummed_json
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.plan import plan
 from reaemb_bench.core.recipe import load, name_with_edits
-from reaemb_bench.core.runs import artifact_of, find, floors_of, history, ranks_of, remember
+from reaemb_bench.core.runs import Group, artifact_of, find, floors_of, history, ranks_of, remember
 from reaemb_bench.core.store import Store
 from tests.conftest import Said
 
@@ -34,7 +36,7 @@ def store(command: Command, toy_recipe: Path) -> Store:
 def test_each_recipe_that_ran_is_remembered_once(store: Store, command: Command, toy_recipe: Path) -> None:
     before = history(store)
     assert sorted(run.seeds for run in before) == [(1, 2), (42,)]
-    assert {(run.title, run.kind, run.group, run.data) for run in before} == {("Toys", "run", "", "toys")}
+    assert {(run.title, run.part_of, run.data) for run in before} == {("Toys", "run", "toys")}
     command("run", toy_recipe, "--set", "train.rate=0.2")
     assert {run.id for run in history(store)} == {run.id for run in before}
 
@@ -43,18 +45,26 @@ def test_edits_of_the_command_line_leave_their_trace_in_the_name(store: Store, c
     assert {run.name for run in history(store)} == {"toys (train.rate=0.2)", "toys (embedder_seed=0)"}
 
 
-def test_a_member_of_a_group_does_not_take_the_place_of_the_same_recipe_run_alone(
+def test_the_same_results_alone_and_in_an_ablation_are_one_run_that_keeps_its_title(
     store: Store, command: Command, toy_recipe: Path
 ) -> None:
-    command("run", toy_recipe)
-    alone = find(store, "toys")
-    assert command("ablate", toy_recipe, "--swap", "train.rate=0.7").code == 0
-    assert {(run.kind, run.name) for run in history(store)} >= {
-        ("run", "toys"),
-        ("ablation", "toys"),
-        ("ablation", "toys (train.rate=0.7)"),
+    assert command("ablate", toy_recipe, "--swap", "train.rate=0.2", "--swap", "train.rate=0.7").code == 0
+    assert command("run", toy_recipe, "--set", "train.rate=0.7").code == 0
+    described = {run.name: (run.part_of, run.title) for run in history(store) if run.seeds == (42,)}
+    assert described == {
+        "toys": ("ablation toys", "Toys"),
+        "toys (train.rate=0.2)": ("run, ablation toys", "Toys"),
+        "toys (train.rate=0.7)": ("ablation toys, run", "Toys"),
     }
-    assert alone in history(store)
+
+
+def test_records_of_when_a_run_had_one_group_are_read(store: Store) -> None:
+    run = find(store, "toys (train.rate=0.2)")
+    raw = asdict(run)
+    del raw["groups"]
+    file = store.root / "runs" / f"{run.id}.json"
+    file.write_text(checksummed_json({**raw, "kind": "bench", "group": "shop"}, run.id), encoding="utf-8")
+    assert find(store, run.id) == replace(run, groups=(Group("bench", "shop"),))
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_numbers_are_those_of_the_ranks_and_differences_those_of_the_numbers(com
     said = command("ablate", "toy.toml", "--drop", "polish", "--swap", "train.rate=0.75", "--out", "t.json")
     assert said.code == 0, said.err
     results, runs = Store(STORE), history(Store(STORE))
-    assert {(run.kind, run.group) for run in runs} == {("ablation", "toy")}
+    assert {run.part_of for run in runs} == {"ablation toy"}
     names = ["toy", "toy without polish", "toy (train.rate=0.75)"]
     cells, differences = table("t.json"), table("t.json", 1)
     assert list(cells) == list(differences) == names

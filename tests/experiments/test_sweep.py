@@ -105,9 +105,9 @@ def test_a_sweep_finds_the_best_and_its_recipe_runs(command: Command, toys: Path
 def test_each_trial_is_remembered_as_part_of_the_sweep(command: Command, toys: Path) -> None:
     command("sweep", "toys.toml", "--trials", 2, "--name", "mine")
     remembered = runs.history(Store(STORE))
-    assert {(run.name, run.kind, run.group) for run in remembered} == {
-        ("toys-trial-0", "trial", "mine"),
-        ("toys-trial-1", "trial", "mine"),
+    assert {(run.name, run.part_of) for run in remembered} == {
+        ("toys-trial-0", "trial mine"),
+        ("toys-trial-1", "trial mine"),
     }
 
 

@@ -48,6 +48,8 @@ def test_runs_stand_in_one_table_with_floors_and_verdicts_and_nothing_runs_again
     said = command("compare", "good", "poor", "leaky", "--out", "table.csv")
     assert said.code == 0, said.err
     shown = _flat(said.out)
+    assert shown.startswith("What differs setting good poor leaky steps — — peek seeds [1, 2] [42] [42] ")
+    assert "rank.mean 4.0 120.0 4.0" in shown
     assert "good beats popularity on NDCG@10: +" in shown
     assert "poor loses to popularity on NDCG@10: -" in shown
     assert "good beats poor on NDCG@10: +" in shown

@@ -18,7 +18,7 @@ import tomli_w
 
 from reaemb_bench.core.artifacts import Corpus, Encoder, Floors, Ranks, Sequences, Vectors
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.runs import Result, Run
+from reaemb_bench.core.runs import ALONE, Group, Result, Run
 from reaemb_bench.core.store import PROGRESS_FILE, Store, save_checksummed
 from reaemb_bench.report import render as html
 from reaemb_bench.report.page import in_words, report, report_html
@@ -148,8 +148,7 @@ def run_of(name: str, keys: dict[str, tuple[str, tuple[str, ...]]], **changed: A
         "id": f"{name}0000"[:10],
         "name": name,
         "title": f"Title of {name}",
-        "kind": "run",
-        "group": "",
+        "groups": (ALONE,),
         "data": "toys",
         "recipe": "seeds = [1]\n",
         "seeds": (1,),
@@ -236,7 +235,7 @@ def test_the_page_of_one_run_has_all_but_the_costs_and_says_how_to_get_a_map_fro
 
 def test_the_page_of_two_runs_maps_before_and_after_and_weighs_costs_without_data_and_judging(both: str) -> None:
     page = Page(both)
-    assert page.headings()[:2] == ["Results", "Differences from base"]
+    assert page.headings()[:3] == ["What differs", "Results", "Differences from base"]
     captions = [each for each in page.texts["figcaption"] if "tuning" in each or "after" in each]
     assert captions == ["base, before tuning", "tuned, after lrcl, crrl"]
     assert "no map from before tuning" not in both
@@ -303,7 +302,7 @@ def test_no_name_or_title_becomes_markup(store: Store, both: str) -> None:
         {},
         id="0123456789",
         title=POISON,
-        group=POISON,
+        groups=(Group("ablation", POISON),),
         git=POISON,
         recipe=tomli_w.dumps({"title": POISON}),
         leaks=(POISON,),
