@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,9 +79,11 @@ def gains(ranks: list[int], users: int) -> dict[str, float]:
 
 
 class Best:
-    """The epoch with the highest validation NDCG@10 and what was kept of it."""
+    """The epoch with the best validation NDCG@10, what was kept of it, and the time until it since training began."""
 
     def __init__(self) -> None:
+        self.started = time.perf_counter(), time.process_time()
+        self.spent = Spent(0.0, 0.0)
         self.value = -1.0
         self.epoch = 0
         self.epochs = 0
@@ -91,10 +94,18 @@ class Best:
         self.epochs += 1
         if value > self.value:
             self.value, self.epoch, self.kept = value, self.epochs, keep()
+            wall, cpu = self.started
+            self.spent = Spent(time.perf_counter() - wall, time.process_time() - cpu)
 
     def facts(self) -> dict[str, float]:
         """For the result file."""
-        return {"epochs": self.epochs, "best_epoch": self.epoch, "best_validation_ndcg@10": self.value}
+        return {
+            "epochs": self.epochs,
+            "best_epoch": self.epoch,
+            "best_validation_ndcg@10": self.value,
+            "wall_seconds_to_best_epoch": self.spent.wall,
+            "cpu_seconds_to_best_epoch": self.spent.cpu,
+        }
 
 
 def epoch(spent: list[Spent], timed_steps: int, steps: int, *, holds: str) -> dict[str, Any]:
