@@ -43,13 +43,18 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
     },
     "source": {
         "amazon-2014": ("reaemb_bench.data.sources.amazon:Amazon2014",
-            "Amazon reviews, 2014: `reviews_<Category>.json` and `meta_<Category>.json`, plain or gzip."),
+            "Amazon reviews, 2014: a category by its name, or its files `reviews_<Category>.json` and "
+            "`meta_<Category>.json`."),
         "amazon-2018": ("reaemb_bench.data.sources.amazon:Amazon2018",
-            "Amazon reviews, 2018: `<Category>.json` and `meta_<Category>.json`, plain or gzip."),
+            "Amazon reviews, 2018: a category by its name, or its files `<Category>.json` and `meta_<Category>.json`."),
         "amazon-2023": ("reaemb_bench.data.sources.amazon:Amazon2023",
-            "Amazon Reviews 2023: `<Category>.jsonl` and `meta_<Category>.jsonl`, plain or gzip."),
+            "Amazon Reviews 2023: a category by its name, or its files `<Category>.jsonl` and "
+            "`meta_<Category>.jsonl`."),
         "goodreads": ("reaemb_bench.data.sources.goodreads:Goodreads",
-            "The UCSD Book Graph: `goodreads_interactions_<genre>.json.gz` and `goodreads_books_<genre>.json.gz`."),
+            "The UCSD Book Graph: a genre by its name, or its two files."),
+        "google-local": ("reaemb_bench.data.sources.google_local:GoogleLocal",
+            "Google Local reviews, 2021: a state by its name, or its files `review-<State>.json` and "
+            "`meta-<State>.json`."),
         "movielens-100k": ("reaemb_bench.data.sources.movielens:MovieLens100K",
             "All ratings as implicit feedback; the prompts show title, year and genres."),
         "movielens-1m": ("reaemb_bench.data.sources.movielens:MovieLens1M",
@@ -66,8 +71,10 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
             "The authors' `inter.txt` and `item_info.jsonline` (Yelp, CD, Games), which need no further filter."),
         "simulated": ("reaemb_bench.data.sources.simulated:Simulated",
             "Customers who mostly stay within one cluster of items."),
+        "steam": ("reaemb_bench.data.sources.steam:Steam",
+            "Steam's reviews of games until 2018: downloaded, or `steam_reviews.json.gz` and `steam_games.json.gz`."),
         "yelp": ("reaemb_bench.data.sources.yelp:Yelp",
-            "The Yelp Open Dataset: `yelp_academic_dataset_review.json` and `yelp_academic_dataset_business.json`."),
+            "The Yelp Open Dataset: the archive as it comes, or its files of reviews and of businesses."),
     },
     "filter": {
         "drop-users-of-rare-items": ("reaemb_bench.data.filters:DropUsersOfRareItems",
@@ -82,6 +89,8 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
     "split": {
         "leave-last-two": ("reaemb_bench.data.splits:LeaveLastTwo",
             "A user's last interaction is the test target, the one before it the validation target, all others train."),
+        "published": ("reaemb_bench.data.published_split:Published",
+            "The parts in which the data were published: files of training, validation and test."),
         "temporal": ("reaemb_bench.data.splits:Temporal",
             "Two points in time, the same for all users."),
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch  # noqa: F401 - loaded before any verb, so that no test of this pro
 
 from reaemb_bench.cli.app import main
 
+# No test asks the public homes of data sets for anything.
+os.environ.setdefault("REAEMB_BENCH_MIRROR", "http://127.0.0.1:9")
 TOYS = Path(__file__).parent / "helpers" / "toy_steps.py"
 
 
@@ -39,6 +42,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     """Runs the command line in this process, in a folder of its own, tracking nothing unless told to."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REAEMB_BENCH_MLFLOW", "")
+    # The option --cache sets it for the processes that a verb starts; the next test has its own.
+    monkeypatch.setenv("REAEMB_BENCH_CACHE", os.environ.get("REAEMB_BENCH_CACHE", ""))
 
     def run(*words: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["reaemb-bench", *(str(word) for word in words)])

@@ -83,6 +83,9 @@ def _machine(given: dict[str, Any]) -> Machine:
     except ValidationError as error:
         refused = settings_error(error, Machine.model_fields)
         raise UserError(f"--{'.'.join(refused.path).replace('_', '-')}: {refused.message}") from None
+    if "cache" in given:
+        # Keys hold what is pinned of downloads there, also in processes that this one starts.
+        os.environ[f"{_PREFIX}CACHE"] = str(machine.cache)
     if machine.threads is not None:
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(machine.threads)
     return machine

@@ -6,20 +6,24 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from filelock import FileLock
 
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import file_digests, is_file, sha256_of
 
-UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
-"""What zipfile raises for an archive that is damaged, encrypted or not an archive."""
+UNREADABLE = (
+    *(OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError),
+)
+"""What zipfile and tarfile raise for an archive that is damaged, encrypted or not an archive."""
 MOST_EXPANSION = 200
 """How many times its packed size a member may take; tables of ratings take 3 to 10 times, a zip bomb 1,000."""
 _MINUTES = 30
@@ -109,7 +113,8 @@ def wheel_members(requirement: str, wheel_sha256: str | None, members: Mapping[s
 def released(path: Path, names: Sequence[str], home: str, scratch: Path) -> Iterator[dict[str, Path]]:
     """Yields the files of a published data set by name; those of a zip file exist as long as the block runs.
 
-    path: a folder that holds them, or a zip file with them at any depth, which are then unpacked below `scratch`.
+    path: a folder that holds them, or a zip or tar file with them at any depth, also in a tar file inside of the zip
+    file; they are then unpacked below `scratch`.
     home: where the data set is published, for the message of the UserError that is raised if one is missing.
     """
     if path.is_dir():
@@ -126,12 +131,22 @@ def released(path: Path, names: Sequence[str], home: str, scratch: Path) -> Iter
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         files = {name: Path(folder) / name for name in names}
+        kind = "tar" if tarfile.is_tarfile(path) else "zip"
         try:
-            with zipfile.ZipFile(path) as archive:
-                for name, file in files.items():
-                    unpack(archive, _member(archive, name), file)
+            if kind == "tar":
+                with path.open("rb") as stream:
+                    _unpack_tar(stream, path, files)
+            else:
+                with zipfile.ZipFile(path) as archive:
+                    inner = [name for name in archive.namelist() if PurePosixPath(name).match("[!.]*.tar")]
+                    if len(inner) == 1:
+                        with archive.open(inner[0]) as stream:
+                            _unpack_tar(stream, path, files)
+                    else:
+                        for name, file in files.items():
+                            unpack(archive, _member(archive, name), file)
         except UNREADABLE as error:
-            raise UserError(f"{path} is not a whole zip file ({error}); fetch it again from {home}") from None
+            raise UserError(f"{path} is not a whole {kind} file ({error}); fetch it again from {home}") from None
         yield files
 
 
@@ -148,6 +163,30 @@ def fingerprint(path: Path, names: Sequence[str]) -> dict[str, str]:
     except (*UNREADABLE, UserError):
         return {"missing": str(path)}
     return digests
+
+
+def _unpack_tar(stream: IO[bytes], path: Path, files: Mapping[str, Path]) -> None:
+    """Writes the wanted members of a tar file, plain or packed; paths in their names are ignored."""
+    missing = set(files)
+    most = MOST_EXPANSION * path.stat().st_size
+    with tarfile.open(fileobj=stream, mode="r|*") as archive:
+        for member in archive:
+            name = PurePosixPath(member.name).name
+            if name not in missing or not member.isfile():
+                continue
+            free = shutil.disk_usage(files[name].parent).free
+            if member.size > min(free, most):
+                raise UserError(
+                    f"{name} in {path} takes {member.size:,} bytes: more than any data set of that size would, or than "
+                    f"the {free:,} that are free in {files[name].parent}; make room or choose another --cache"
+                )
+            packed = archive.extractfile(member)
+            assert packed is not None
+            with packed, files[name].open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+            missing.remove(name)
+    if missing:
+        raise UserError(f"{path} holds no file called {', '.join(sorted(missing))}; set it to the published archive")
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> str:

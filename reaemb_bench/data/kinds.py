@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 from reaemb_bench.core.artifacts import Sequences
+from reaemb_bench.core.component import Progress
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import Pick
 
@@ -19,6 +21,14 @@ class Source(Protocol):
 
     def read(self, machine: Machine) -> Interactions:
         """Returns all interactions and the attributes of all items, exact duplicates removed."""
+
+
+@runtime_checkable
+class Downloads(Protocol):
+    """A source that has files to download; `read` would do so, too, and show nothing of it."""
+
+    def fetch(self, machine: Machine, report: Callable[[Progress], None]) -> object:
+        """Downloads what is not in the cache yet, reporting megabytes."""
 
 
 class Filter(Protocol):

@@ -16,7 +16,7 @@ from reaemb_bench.core.artifacts import Corpus, Int32, Int64, Sequences, TestTar
 from reaemb_bench.core.component import Component, Context, Randomness, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.data.interactions import FIRST_SECOND, PER_SECOND, SCHEMA, Interactions, SplitInteractions
-from reaemb_bench.data.kinds import AnyPrompt, AnySource, AnySplit, ManyFilters, Prompt
+from reaemb_bench.data.kinds import AnyPrompt, AnySource, AnySplit, Downloads, ManyFilters, Prompt
 from reaemb_bench.data.negative_sampling import draw_unknown
 
 _LARGE, _MANY = 0.5, 0.1
@@ -42,6 +42,8 @@ class Prepare(Step):
 
     def run(self, context: Context) -> tuple[Corpus, ValidationTargets, TestTargets]:
         """Returns all that later steps work on. Raises UserError if filters leave nothing to learn or to judge."""
+        if isinstance(self.source, Downloads):
+            self.source.fetch(context.machine, context.report)
         data = self.source.read(context.machine)
         _check(data)
         warnings = {}

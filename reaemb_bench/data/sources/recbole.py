@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import polars
 from pydantic import Field as Setting
 
 from reaemb_bench.core.component import NotHashed
@@ -15,7 +16,8 @@ from reaemb_bench.core.files import file_digests, is_file
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.data.interactions import SCHEMA, About, Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.lines import MALFORMED_LIMIT, BadLines, Field, MalformedLimit, lines, read_delimited
-from reaemb_bench.data.sources import FileSource
+from reaemb_bench.data.published_split import PART, PARTS
+from reaemb_bench.data.sources import FileSource, split_files
 from reaemb_bench.data.sources.table import OptionalColumn, attribute_labels, interactions_frame, require_column
 from reaemb_bench.data.text import as_text, plain_text, readable
 
@@ -25,8 +27,9 @@ _TYPES = ("token", "token_seq", "float", "float_seq")
 class Atomic(FileSource):
     """A pair of atomic files, `NAME.inter` and `NAME.item`; column names are settings, types stand in the files.
 
-    token_seq and float_seq become lists, except in the title and in `texts`. Items without a line of their own keep
-    their interactions and are called by their key.
+    A split that was published as `NAME.train.inter`, `NAME.valid.inter` and `NAME.test.inter` is read for the split
+    `published`. token_seq and float_seq become lists, except in the title and in `texts`. Items without a line of
+    their own keep their interactions and are called by their key.
     """
 
     version: ClassVar[int] = 2
@@ -35,10 +38,11 @@ class Atomic(FileSource):
         "that of the data set which was brought into this form",
         "Wayne Xin Zhao et al. (2021). RecBole: Towards a Unified, Comprehensive and Efficient Framework for "
         "Recommendation Algorithms. CIKM. https://doi.org/10.1145/3459637.3482016",
+        download="by hand",
     )
 
     path: Annotated[Path, NotHashed("fingerprint hashes the two files in it that are read")]
-    """The file NAME.inter, next to which NAME.item lies, or a folder that holds one such pair."""
+    """The file NAME.inter or NAME.train.inter, next to which NAME.item lies, or a folder that holds one such pair."""
     name: str = ""
     """Name of the data set in tables; empty takes NAME."""
     user: str = "user_id"
@@ -64,11 +68,12 @@ class Atomic(FileSource):
     @property
     def data_name(self) -> str:
         """The name in tables."""
-        return self.name or self._pair[0].stem
+        return self.name or self._pair[1].stem
 
     def fingerprint(self) -> dict[str, Any]:
-        """The sha256 of both files, or the first that is missing."""
-        return file_digests(dict(zip(("interactions", "items"), self._pair, strict=True)))
+        """The sha256 of all files, or the first that is missing."""
+        interactions, items = self._pair
+        return file_digests({**(split_files(interactions) or {"interactions": interactions}), "items": items})
 
     @property
     def _pair(self) -> tuple[Path, Path]:
@@ -76,24 +81,36 @@ class Atomic(FileSource):
         file = self.path
         if file.is_dir():
             files = sorted(file.glob("*.inter"))
+            # Of three parts the first stands for all.
+            files = [part for part in files if not part.name.endswith((".valid.inter", ".test.inter"))]
             if len(files) > 1:
                 names = ", ".join(candidate.name for candidate in files)
                 raise UserError(f"{file} holds several interaction files ({names}); set source.path to one of them")
             file = files[0] if files else file / f"{file.name}.inter"
-        return file, file.with_suffix(".item")
+        return file, file.with_name(f"{file.name.removesuffix('.inter').removesuffix('.train')}.item")
 
     def read(self, machine: Machine) -> Interactions:
         """Returns all interactions and item attributes. Raises UserError naming file, column and cure."""
         interactions, descriptions = self._pair
-        bad_rows, bad_items = (BadLines(file, self.malformed_limit) for file in self._pair)
-        types = _types(interactions)
+        bad_items = BadLines(descriptions, self.malformed_limit)
         kinds = {"timestamp": Field("decimal", required=True), "rating": Field("number")}
         columns = {role: getattr(self, role) for role in SCHEMA if role not in kinds or getattr(self, role)}
-        for role, column in columns.items():
-            _require(interactions, types, column, role, "float" if role in kinds else "token")
-        fields = {column: kinds.get(role, Field("text", required=True)) for role, column in columns.items()}
-        read = read_delimited(interactions, tuple(types), fields, "\t", True, bad_rows)
+        removed: dict[str, Removed] = {}
+        frames = []
+        for part, file in (split_files(interactions) or {"": interactions}).items():
+            types = _types(file)
+            for role, column in columns.items():
+                _require(file, types, column, role, "float" if role in kinds else "token")
+            fields = {column: kinds.get(role, Field("text", required=True)) for role, column in columns.items()}
+            bad_rows = BadLines(file, self.malformed_limit)
+            read = read_delimited(file, tuple(types), fields, "\t", True, bad_rows)
+            removed |= bad_rows.removed("interactions")
+            frames.append(read.with_columns(polars.lit(part, polars.Enum([*PARTS])).alias(PART)) if part else read)
+        # Together, because the unit of times is told by the largest.
+        read = polars.concat(frames)
         frame, unit = interactions_frame(interactions, {role: read[column] for role, column in columns.items()})
+        if PART in read.columns:
+            frame = frame.with_columns(read[PART])
 
         types = _types(descriptions)
         _require(descriptions, types, self.item, "item", "token")
@@ -113,8 +130,7 @@ class Atomic(FileSource):
                 attributes = {label: self._value(name, types[name], row[name]) for label, name in labels.items()}
                 repeated += row[self.item] in items
                 items.setdefault(row[self.item], attributes)
-        removed = {
-            **bad_rows.removed("interactions"),
+        removed |= {
             **bad_items.removed("items"),
             "repeated items": Removed(items=repeated),
         }
