@@ -16,6 +16,7 @@ from reaemb_bench.cli.options import (
     RecipeName,
     Sets,
     TablesFile,
+    Wide,
     Words,
     compute_options,
     machine_options,
@@ -49,6 +50,7 @@ def ablate(
     base: Annotated[str | None, Option(metavar="RECIPE", help="Vary this recipe, not the file's.")] = None,
     sets: Annotated[Words, Option("--set", metavar="STEP.SETTING=VALUE", help="Change recipe and variants.")] = None,
     out: TablesFile = None,
+    wide: Wide = None,
 ) -> None:
     """Run a recipe and variants of it in one store, then show how each variant differs from the recipe.
 
@@ -95,7 +97,7 @@ def ablate(
             say(f"failed: {reasons[variant.name]}")
     reasons |= unlike(ablation, store, [variant for variant in variants if variant.name not in reasons])
     tables = ablation_tables(ablation, store, reasons)
-    show_tables(ablation.title, tables, out)
+    show_tables(ablation.title, tables, out, wide)
     group_results(group, runs, tables, machine, console())
     say(counts.in_words(time.monotonic() - start))
     if reasons:
@@ -110,6 +112,7 @@ def bench(
     jobs: Annotated[int, Option(min=1, help="How many cells are computed at once.")] = 1,
     executor: Annotated[Executor, Option(help="Processes of this machine, or a Ray cluster.")] = "processes",
     out: TablesFile = None,
+    wide: Wide = None,
 ) -> None:
     """Run a suite: methods by data sets by recommenders by seeds, all in one store, then print a table each.
 
@@ -129,7 +132,7 @@ def bench(
     remember_cells(cells, store, group)
     tables = suite_tables(cells, store, reasons)
     say(f"\n{loaded.title}", style="bold")
-    show_tables(loaded.title, tables, out)
+    show_tables(loaded.title, tables, out, wide)
     if reasons:
         raise typer.Exit(1)
 
@@ -140,6 +143,7 @@ def leaderboard(
     suite: Annotated[str, Argument(metavar="SUITE", help="A TOML file, or the name of a shipped suite.")],
     sets: Annotated[Words, Option("--set", metavar="PART.SETTING=VALUE", help="Change the suite.")] = None,
     out: TablesFile = None,
+    wide: Wide = None,
 ) -> None:
     """Show the embedders of a suite from best to worst, from what `bench` has computed, with what they cost.
 
@@ -154,7 +158,7 @@ def leaderboard(
     from reaemb_bench.experiments.leaderboard import leaderboard as tables_of_suite
 
     loaded = read_suite(suite, sets or ())
-    show_tables(loaded.title, tables_of_suite(loaded.title, grid(loaded), Store(machine.store)), out)
+    show_tables(loaded.title, tables_of_suite(loaded.title, grid(loaded), Store(machine.store)), out, wide)
     say(f"to add yours: a line in `methods` of {locate(suite)}, then reaemb-bench bench {suite}")
 
 

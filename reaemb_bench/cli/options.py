@@ -158,5 +158,8 @@ RunNames = Annotated[list[str], Argument(metavar="RUN...", help=_RUNS, autocompl
 Against = Annotated[
     str | None, Option(metavar="RUN", help="Show how the others differ from this run.", autocompletion=run_names)
 ]
+Wide = Annotated[
+    bool | None, Option("--wide/--narrow", help="All columns side by side, or only those that fit 80 characters.")
+]
 _ENDINGS = "Also write the tables, as .md, .tex, .html, .json, .csv or .svg."
 TablesFile = Annotated[Path | None, Option("--out", metavar="FILE", help=_ENDINGS, callback=_with_known_ending)]

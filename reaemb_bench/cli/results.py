@@ -16,7 +16,16 @@ from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
 
-from reaemb_bench.cli.options import Against, RunName, RunNames, TablesFile, existing_store, machine_options, run_names
+from reaemb_bench.cli.options import (
+    Against,
+    RunName,
+    RunNames,
+    TablesFile,
+    Wide,
+    existing_store,
+    machine_options,
+    run_names,
+)
 from reaemb_bench.cli.screen import KEY_CHARACTERS, plain_table, say, show, show_tables, write_file
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
@@ -180,6 +189,7 @@ def compare(
     metric: Metric = "ndcg",
     k: CutOff = _K,
     out: TablesFile = None,
+    wide: Wide = None,
 ) -> None:
     """Show runs of the same data in one table, with the floors, and what differs from what.
 
@@ -198,7 +208,7 @@ def compare(
     reference = None if against is None else chosen[-1]
     content = page.report(chosen, store, reference, by, metric, k, lists=False)
     _show_what_differs(content.compared.runs)
-    show_tables(content.title, content.tables, out)
+    show_tables(content.title, content.tables, out, wide)
 
 
 @machine_options("store")
@@ -211,6 +221,7 @@ def report(
     k: CutOff = _K,
     html: Annotated[Path | None, Option(metavar="FILE", help="Write a page that needs no network.")] = None,
     out: TablesFile = None,
+    wide: Wide = None,
 ) -> None:
     """Report remembered runs: tables and curves in words, and as files tables or a page with plots.
 
@@ -227,7 +238,7 @@ def report(
     reference = None if against is None else run_from(store, against)
     content = page.report(chosen, store, reference, by, metric, k)
     _show_what_differs(content.compared.runs)
-    show_tables(content.title, content.tables, out)
+    show_tables(content.title, content.tables, out, wide)
     say("")
     for line in page.in_words(content, store):
         say(line)

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.markup import escape
 from typer import Option
 
-from reaemb_bench.cli.options import DEFAULT_RECIPE, Drops, RecipeName, Sets, Words, compute_options, machine_options
+from reaemb_bench.cli.options import (
+    DEFAULT_RECIPE,
+    Drops,
+    RecipeName,
+    Sets,
+    Wide,
+    Words,
+    compute_options,
+    machine_options,
+)
 from reaemb_bench.cli.screen import KEY_CHARACTERS, component_name, console, plain_table, say, show, show_tables
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import cached_sha256
@@ -43,6 +52,7 @@ def run(
         Option(help="With --vectors: files of interactions and, if you like, items, or their folder."),
     ] = None,
     columns: Annotated[Words, Option("--column", metavar="ROLE=NAME", help="As for `data check`.")] = None,
+    wide: Wide = None,
     process_timeout: Annotated[
         float,
         Option(
@@ -98,7 +108,7 @@ def run(
         start, counts = time.monotonic(), Counts()
         with executed(plans, local, console(), counts) as tracking:
             tables = tables_of(plans, Store(local.store), expected)
-            show_tables(loaded.title, tables, None)
+            show_tables(loaded.title, tables, None, wide)
             tracking.show(tables)
         say(counts.in_words(time.monotonic() - start))
         verb = f"report {tracking.run.id}" if plans[0].job_of(Ranks) is not None else "store ls"

@@ -48,12 +48,18 @@ def show(*renderables: Any) -> None:
         console().print(renderable)
 
 
-def show_tables(title: str, tables: Sequence[ResultTable], out: Path | None) -> None:
-    """Print tables of results, a blank line between them, and write them to the file `--out`."""
-    from reaemb_bench.report.render import render_terminal, write_tables
+def show_tables(title: str, tables: Sequence[ResultTable], out: Path | None, wide: bool | None = None) -> None:
+    """Print tables of results, a blank line between them, and write them to the file `--out`.
 
+    wide: all columns side by side, or only the first ones that fit 80 characters; by default those that do not fit the
+    screen follow below.
+    """
+    from reaemb_bench.report.render import narrow, render_terminal, write_tables
+
+    tables = [narrow(table) for table in tables] if wide is False else tables
     for table in tables:
-        show("", render_terminal(table))
+        show("")
+        console().print(render_terminal(table, wide=bool(wide)), crop=False)
     if out is not None:
         write_tables(out, title, tables)
         say(f"\nwritten to {out}")

@@ -32,7 +32,16 @@ from reaemb_bench.experiments.running import Answer, Message, Say, portable, pro
 from reaemb_bench.experiments.variants import Edits, Variant, edited, file_near, judge, planned_variant
 from reaemb_bench.report import table as report
 from reaemb_bench.report.recipe_tables import origin_notes, plan_manifests
-from reaemb_bench.report.results import K, against_best, check_rows, seeds_note, sentence, summary_cells, users_notes
+from reaemb_bench.report.results import (
+    K,
+    against_best,
+    check_rows,
+    headline,
+    seeds_note,
+    sentence,
+    summary_cells,
+    users_notes,
+)
 from reaemb_bench.report.table import LEAK, SIGNIFICANT, Column, Row, Table, mark_best, mark_second
 from reaemb_bench.tracking.terminal import Lines, in_words
 
@@ -42,15 +51,15 @@ _DATA_STEP = "prepare"
 _ATTEMPTS = 2
 _TESTED = f"full/ndcg@{K}"
 _METRICS = {
-    f"full/{metric}@{K}{group and f'/{group}'}": Column(f"{metric.upper()}@{K}", group)
+    f"full/{metric}@{K}{group and f'/{group}'}": Column(f"{metric.upper()}@{K}", group, group=group or "overall")
     for group in ("", "tail", "head")
     for metric in ("hr", "ndcg")
 }
 _COSTS: dict[Column, tuple[Callable[[list[float]], float], float]] = {
-    Column("params", "trained", cost=True): (fmean, 1),
-    Column("tokens", cost=True): (fmean, 1),
-    Column("minutes", cost=True): (fmean, 60),
-    Column("GB", "peak", cost=True): (max, 1e9),
+    Column("params", "trained", cost=True, group="costs", better="lower"): (fmean, 1),
+    Column("tokens", cost=True, group="costs", better="lower"): (fmean, 1),
+    Column("minutes", cost=True, group="costs", better="lower"): (fmean, 60),
+    Column("GB", "peak", cost=True, group="costs", better="lower"): (max, 1e9),
 }
 """Column -> how a cost is taken over seeds, and its unit."""
 _STAR_NOTE = f"{SIGNIFICANT}: beats the best baseline, floors included, after correction"
@@ -433,4 +442,5 @@ def _table(title: str, cells: Sequence[Cell], floors_plan: Plan, store: Store, r
     for reason, by_method in lost.items():
         seeds_of = (f"{name}, seed{'s' if len(of) > 1 else ''} {', '.join(of)}" for name, of in by_method.items())
         notes.append(f"missing: {'; '.join(seeds_of)}: {reason}")
-    return Table(title, (*_METRICS.values(), *_COSTS), tuple(whole), tuple(notes))
+    verdict = "; ".join(headline([comparison], by_floor) for comparison in compared)
+    return Table(title, (*_METRICS.values(), *_COSTS), tuple(whole), tuple(notes), verdict=verdict)

@@ -14,12 +14,12 @@ _COLUMNS = {
     "train_near": Column("near", "train"),
     "validation_near": Column("near", "valid"),
     "unseen_near": Column("near", "unseen"),
-    "validation_percentile": Column("percentile", "valid"),
-    "unseen_percentile": Column("percentile", "unseen"),
-    "unseen_percentile_se": Column("s.e."),
+    "validation_percentile": Column("percentile", "valid", better="lower"),
+    "unseen_percentile": Column("percentile", "unseen", better="lower"),
+    "unseen_percentile_se": Column("s.e.", group="percentile", better=""),
     "retrieval": Column("NDCG@10", "nearest"),
-    "hubness": Column("hubs"),
-    "mean_cosine": Column("cosine"),
+    "hubness": Column("hubs", better="lower"),
+    "mean_cosine": Column("cosine", better=""),
     "effective_dimensions": Column("dims", cost=True),
 }
 
@@ -50,7 +50,16 @@ def alignment_table(named: Mapping[str, Sequence[Alignment]]) -> Table | None:
         "share of all lists of 10 nearest that the most listed 2.5 % of the items hold; cosine: mean of all pairs, not "
         "centred; dims: effective dimensions",
     )
-    return Table("Alignment of the vectors", tuple(_COLUMNS.values()), tuple(rows), notes)
+    at = list(_COLUMNS).index("unseen_percentile")
+    known = [(value, row.name) for row in rows if (value := row.cells[at].value) is not None]
+    verdict = ""
+    if known:
+        lowest, name = min(known)
+        verdict = (
+            f"{name}{', the best,' if len(rows) > 1 else ''} puts the second item of a pair that never co-occurs in "
+            f"training nearer than {100 * (1 - lowest):.0f} % of all items; 50 % is chance"
+        )
+    return Table("Alignment of the vectors", tuple(_COLUMNS.values()), tuple(rows), notes, verdict=verdict)
 
 
 def alignments_of(run: Run, store: Store) -> list[Alignment]:

@@ -9,15 +9,20 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from html import escape as escape_html
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.constrain import Constrain
 from rich.markup import escape
+from rich.segment import Segments
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -25,7 +30,19 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import write_atomically
 from reaemb_bench.core.text import printable
 from reaemb_bench.report.plots import Plot
-from reaemb_bench.report.table import LEAK, MISSING, SIGNIFICANT, UNLIKE, Cell, Column, Markup, Row, Table, row_texts
+from reaemb_bench.report.table import (
+    LEAK,
+    MISSING,
+    SIGNIFICANT,
+    UNLIKE,
+    Cell,
+    Column,
+    Markup,
+    Row,
+    Table,
+    headings,
+    row_texts,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -45,6 +62,8 @@ _LATEX = {
     "±": r"$\pm$",
     "Δ": r"$\Delta$",
     "→": r"$\rightarrow$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
     "—": "---",
     "…": r"\dots{}",
     UNLIKE: r"$\neq$",
@@ -111,29 +130,138 @@ HTML = Markup(
 )
 
 
-def render_terminal(table: Table) -> RichTable:
-    """A rich table that fits 80 columns; the best numbers are bold, the second best underlined."""
-    table = table.printable()
-    rendered = RichTable(
-        title=Text(table.title, style="bold"),
-        caption=Text("\n".join(table.notes), style="dim"),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-    )
-    rendered.add_column("", overflow="fold", vertical="top")
-    for column in table.columns:
-        heading = "\n".join((column.metric.replace("@", "\n@"), column.part.replace("-", "\n-"))).strip()
-        rendered.add_column(Text(heading, style="bold", justify="right"), justify="right", vertical="top", no_wrap=True)
-    for row, after in zip(table.rows, (*table.rows[1:], None), strict=True):
-        rendered.add_row(
-            Text(row.label, style="dim" if row.floor else ""),
-            *map(Text.from_markup, row_texts(table, row, TERMINAL)),
-            end_section=_ends_methods(row, after),
-        )
-    return rendered
+NARROW = 80
+"""Width of a terminal that every table fits."""
+_WIDEST_TEXT = 100
+_GAP, _GAP_OF_GROUPS = 2, 3
+
+
+def render_terminal(table: Table, *, wide: bool = False) -> OnScreen:
+    """The table for a terminal: the best numbers are bold, the second best underlined.
+
+    Groups of columns that do not fit its width continue in a block below. wide: they stand side by side all the same.
+    """
+    return OnScreen(table.printable(), wide)
+
+
+def narrow(table: Table) -> Table:
+    """The same table with the first columns, as many as fit 80 characters; a note says how many are left out."""
+    kept = len(OnScreen(table.printable(), wide=False).blocks(NARROW)[0].columns)
+    if not (left := len(table.columns) - kept):
+        return table
+    rows = tuple(replace(row, cells=row.cells[:kept]) for row in table.rows)
+    note = f"{left} more column{'s' if left > 1 else ''} without --narrow"
+    return replace(table, columns=table.columns[:kept], rows=rows, notes=(*table.notes, note))
+
+
+@dataclass(frozen=True)
+class OnScreen:
+    """What rich prints of a table."""
+
+    table: Table
+    wide: bool
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Yields title, verdict, blocks of columns and notes, with blank lines between them."""
+        table = self.table
+        above = [Text(table.title, style="bold")] if table.title else []
+        above += [Text(table.verdict)] if table.verdict else []
+        for text in above:
+            yield Constrain(text, _WIDEST_TEXT)
+        for number, block in enumerate(self.blocks(None if self.wide else options.max_width)):
+            if above or number:
+                yield ""
+            if any(over for over, _ in block.groups):
+                yield Text(no_wrap=True, overflow="ignore").join(block.group_headings())
+            yield Segments(console.render(block.rows(table), options.update(width=block.width)))
+        if table.notes:
+            yield ""
+        for note in table.notes:
+            line = RichTable.grid(padding=(0, 1, 0, 0))
+            line.add_row(Text("·", style="dim"), Text(note, style="yellow" if note.startswith("warning:") else "dim"))
+            yield Constrain(line, _WIDEST_TEXT)
+
+    def blocks(self, width: int | None) -> list[_Block]:
+        """Blocks of columns that fit the width, one for None; a group is divided if it fits no block."""
+        labels = [cell_len(row.label) for row in self.table.rows]
+        longest = max([cell_len(self.table.rows_are), *labels])
+        names = longest if width is None else min(longest, max(16, width // 3))
+        texts = [row_texts(self.table, row, TERMINAL) for row in self.table.rows]
+
+        def block(columns: Sequence[int]) -> _Block:
+            groups, below = headings([self.table.columns[column] for column in columns])
+            cells = [[row[column] for row in texts] for column in columns]
+            sizes = [
+                max(
+                    cell_len(line)
+                    for text in (escape(heading), *column)
+                    for line in Text.from_markup(text).plain.split("\n")
+                )
+                for heading, column in zip(below, cells, strict=True)
+            ]
+            gaps = [_GAP_OF_GROUPS if inside == 0 else _GAP for _, count in groups for inside in range(count)]
+            at = 0
+            for over, count in groups:
+                room = sum(sizes[at : at + count]) + _GAP * (count - 1)
+                sizes[at] += max(0, cell_len(over) - room)
+                at += count
+            return _Block(tuple(columns), names, groups, below, cells, gaps, sizes)
+
+        fitting, count = [block(())], 0
+        for _, members in headings(self.table.columns)[0]:
+            group = range(count, count + members)
+            count += members
+            whole = width is None or block(group).width <= width
+            for part in [group] if whole else [[column] for column in group]:
+                longer = block([*fitting[-1].columns, *part])
+                if width is None or longer.width <= width or not fitting[-1].columns:
+                    fitting[-1] = longer
+                else:
+                    fitting.append(block(part))
+        return fitting
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Columns side by side. names: width of the names. gaps, sizes: space before each column, and its width."""
+
+    columns: tuple[int, ...]
+    names: int
+    groups: list[tuple[str, int]]
+    below: list[str]
+    cells: list[list[str]]
+    gaps: list[int]
+    sizes: list[int]
+
+    @property
+    def width(self) -> int:
+        return self.names + sum(self.gaps) + sum(self.sizes)
+
+    def group_headings(self) -> Iterator[Text]:
+        """The line above the columns' own headings: each over a rule as long as its group."""
+        at = 0
+        yield Text(" " * self.names)
+        for over, count in self.groups:
+            room = sum(self.sizes[at : at + count]) + sum(self.gaps[at + 1 : at + count])
+            at += count
+            ruled = f" {over} ".center(room, "─") if over and cell_len(over) + 4 <= room else over.rjust(room)
+            yield Text.assemble(" " * _GAP_OF_GROUPS, (ruled, "bold"))
+
+    def rows(self, table: Table) -> RichTable:
+        """The headings of the columns, and the rows."""
+        grid = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
+        grid.add_column(Text(table.rows_are, style="dim"), width=self.names, overflow="fold", vertical="top")
+        # The box puts one space between columns.
+        for heading, gap, size in zip(self.below, self.gaps, self.sizes, strict=True):
+            title = Text(heading, style="bold", justify="right")
+            grid.add_column(title, justify="right", vertical="top", no_wrap=True, width=gap - 1 + size)
+        for row, texts, after in zip(table.rows, zip(*self.cells, strict=True), (*table.rows[1:], None), strict=True):
+            grid.add_row(
+                Text(row.label, style="dim" if row.floor else ""),
+                *map(Text.from_markup, texts),
+                end_section=_ends_methods(row, after),
+            )
+        return grid
 
 
 def _ends_methods(row: Row, after: Row | None) -> bool:
@@ -142,10 +270,14 @@ def _ends_methods(row: Row, after: Row | None) -> bool:
 
 
 def render_markdown(table: Table) -> str:
-    """A heading, a pipe table with the best numbers in bold, and the notes as a list."""
+    """A heading, the verdict, a pipe table with the best numbers in bold, and the notes as a list."""
     lines = [f"### {markdown_text(table.title)}", ""] if table.title else []
+    lines += [markdown_text(table.verdict), ""] if table.verdict else []
     rows = [
-        [markdown_text(table.rows_are), *(markdown_text(column.name) for column in table.columns)],
+        [
+            markdown_text(table.rows_are),
+            *(markdown_text(f"{column.name} {column.arrow}".strip()) for column in table.columns),
+        ],
         ["---", *("---:" for _ in table.columns)],
     ]
     for row in table.rows:
@@ -160,18 +292,31 @@ def render_markdown(table: Table) -> str:
 def render_latex(table: Table) -> str:
     """A `table` environment for the package booktabs, the best numbers bold, the second best underlined, notes below.
 
-    Parts of metrics stand in a second line of headings, so that columns stay narrow.
+    The verdict follows the caption. Headings of groups of columns stand above those of the columns.
     """
 
     def line(cells: Sequence[str]) -> str:
         return f"{' & '.join(cells).strip()} \\\\"
 
-    caption = [rf"\caption{{{latex_text(table.title)}}}"] if table.title else []
+    words = ". ".join(filter(None, (table.title, table.verdict)))
+    caption = [rf"\caption{{{latex_text(words)}}}"] if words else []
     lines = [r"\begin{table}[htbp]", r"\centering", *caption]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule"]
-    lines.append(line(["", *(latex_text(column.metric) for column in table.columns)]))
-    if any(column.part for column in table.columns):
-        lines.append(line(["", *(latex_text(column.part) for column in table.columns)]))
+    groups, below = headings(table.columns)
+    if any(over for over, _ in groups):
+        spanned = [
+            rf"\multicolumn{{{count}}}{{c}}{{{latex_text(over)}}}" if over else " & ".join([""] * count)
+            for over, count in groups
+        ]
+        lines.append(line(["", *spanned]))
+        last = list(accumulate((count for _, count in groups), initial=1))
+        rules = [
+            rf"\cmidrule(lr){{{end - count + 1}-{end}}}"
+            for (over, count), end in zip(groups, last[1:], strict=True)
+            if over
+        ]
+        lines.append(" ".join(rules))
+    lines.append(line(["", *map(latex_text, below)]))
     lines.append(r"\midrule")
     for row, after in zip(table.rows, (*table.rows[1:], None), strict=True):
         name = latex_text(row.label)
@@ -202,9 +347,11 @@ def as_svg(title: str, tables: Sequence[Table]) -> str:
     from rich.console import Console
     from rich.terminal_theme import MONOKAI
 
-    screen = Console(width=80, record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    for table in tables:
-        screen.print(render_terminal(table))
+    shown = [render_terminal(table, wide=True) for table in tables]
+    width = max([NARROW, *(one.blocks(None)[0].width for one in shown)])
+    screen = Console(width=width, record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    for number, one in enumerate(shown):
+        screen.print(*[""][:number], one, sep="\n")
     code_format = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     return screen.export_svg(title=printable(title), unique_id="tables", theme=MONOKAI, code_format=code_format)
 
@@ -219,7 +366,8 @@ def as_json(title: str, tables: Sequence[Table]) -> str:
             | {"cells": dict(zip(names, map(asdict, row.cells), strict=True))}
             for row in table.rows
         ]
-        plain.append({"title": table.title, "columns": names, "rows": rows, "notes": list(table.notes)})
+        notes = list(table.notes)
+        plain.append({"title": table.title, "verdict": table.verdict, "columns": names, "rows": rows, "notes": notes})
     return json.dumps({"title": printable(title), "tables": plain}, ensure_ascii=False, indent=1) + "\n"
 
 
@@ -323,6 +471,7 @@ def template(name: str) -> Template:
     )
     environment.filters |= {
         "cells": cells,
+        "headings": headings,
         "text": markdown_text,
         "quoted": lambda text: json.dumps(text, ensure_ascii=False),
         "code": lambda text: printable(text).replace("`", "'"),

@@ -24,10 +24,10 @@ K = 10
 By = Literal["popularity", "history", "cold"]
 
 _LISTS = {
-    f"full/coverage@{K}": Column("coverage"),
-    f"full/gini@{K}": Column("Gini"),
-    f"full/popularity@{K}": Column("popularity"),
-    f"full/tail_share@{K}": Column("tail share"),
+    f"full/coverage@{K}": Column("coverage", better=""),
+    f"full/gini@{K}": Column("Gini", better=""),
+    f"full/popularity@{K}": Column("popularity", cost=True),
+    f"full/tail_share@{K}": Column("tail share", better=""),
 }
 _POPULARITY_EDGES = (0, 1, 5, 20, 100, np.inf)
 _BINS = {
@@ -67,13 +67,18 @@ def results_table(
     other_sample = check_rows(named, floors)
     marked = {name for name in named if leaks and (leaking is None or name in leaking)}
     candidates = "sampled" if sampled is None else f"sampled-{sampled}"
+    groups = {"target": ("tail", "head", "cold"), "history": ("short", "long")}
     columns = {
-        f"full/hr@{k}": Column(f"HR@{k}"),
-        f"full/ndcg@{k}": Column(f"NDCG@{k}"),
-        "full/mrr": Column("MRR"),
-        **{f"full/ndcg@{k}/{group}": Column(f"NDCG@{k}", group) for group in ("tail", "head", "short", "long", "cold")},
-        f"sampled/hr@{k}": Column(f"HR@{k}", candidates),
-        f"sampled/ndcg@{k}": Column(f"NDCG@{k}", candidates),
+        f"full/hr@{k}": Column(f"HR@{k}", group="overall"),
+        f"full/ndcg@{k}": Column(f"NDCG@{k}", group="overall"),
+        "full/mrr": Column("MRR", group="overall"),
+        **{
+            f"full/ndcg@{k}/{part}": Column(f"NDCG@{k}", part, group=f"NDCG@{k}, {of}")
+            for of, parts in groups.items()
+            for part in parts
+        },
+        f"sampled/hr@{k}": Column(f"HR@{k}", candidates, group=candidates),
+        f"sampled/ndcg@{k}": Column(f"NDCG@{k}", candidates, group=candidates),
     }
     rows, notes = [], []
     for row in method_rows(named, floors, lambda seeds: summary_cells(seeds, columns, tail, short, k), marked):
@@ -95,12 +100,15 @@ def results_table(
             f"{UNLIKE} ranked against other stored candidates than the other rows, so not comparable with them"
         )
     notes += seeds_note([len(seeds) for seeds in named.values()], embedder_seed)
+    verdict = ""
     if compared:
         shown = {f"{name} {LEAK}" if name in marked else name: seeds for name, seeds in named.items()}
-        notes += verdicts(shown, _by_floor(floors), k, metric)
+        comparisons = _comparisons(shown, _by_floor(floors), k, metric)
+        verdict = headline(comparisons, _by_floor(floors), len(named))
+        notes += map(sentence, comparisons)
     if leaks:
         notes.append(f"{_UNFAIR} ({', '.join(leaks)}): no fair comparison")
-    return Table(title, tuple(columns.values()), mark_best(rows), tuple(notes))
+    return Table(title, tuple(columns.values()), mark_best(rows), tuple(notes), verdict=verdict)
 
 
 def lists_table(named: Mapping[str, Sequence[Ranks]], floors: Floors | None, tail: int = TAIL) -> Table | None:
@@ -152,7 +160,8 @@ def bins_table(
     sizes = ", ".join(f"{part or 'all'} ({int(members.sum()):,})" for part, members in bins.items())
     notes = [f"users by {_BINS[by]}: {sizes}", *seeds_note([len(seeds) for seeds in named.values()], None)]
     notes += [f"{_UNFAIR}: no fair comparison"] if set(named) & set(leaks) else []
-    columns = tuple(Column(metric_heading(metric, k), part) for part in bins)
+    heading = metric_heading(metric, k)
+    columns = tuple(Column(heading, part, group=heading) for part in bins)
     return Table(title, columns, mark_best(method_rows(named, floors, cells, leaks)), tuple(notes))
 
 
@@ -202,10 +211,10 @@ def differences_table(
             if (shown := comparisons.get((name, part))) is None:
                 cells.append(Cell(None))
             else:
-                cells.append(Cell(shown.difference, interval=(shown.low, shown.high), verdict=_verdict(shown)))
+                cells.append(Cell(shown.difference, interval=(shown.low, shown.high), verdict=_outcome(shown)))
         rows.append(Row(name, tuple(cells), leaks=name in leaks))
-    columns = [Column(heading, part) for part in _PARTS]
-    columns += [Column(f"Δ {heading}", part, difference=True) for part in _PARTS]
+    columns = [Column(heading, part, group=heading) for part in _PARTS]
+    columns += [Column(f"Δ {heading}", part, difference=True, group=f"Δ {heading}") for part in _PARTS]
     notes = ["no differences: they need two methods and two test users"]
     if comparisons:
         family = next(iter(comparisons.values())).family
@@ -219,7 +228,7 @@ def differences_table(
     detectable = []
     for part in _PARTS:
         # Equal methods do not vary, so they do not say what could have been shown.
-        unequal = [one for (_, of), one in comparisons.items() if of == part and _verdict(one) != "equal"]
+        unequal = [one for (_, of), one in comparisons.items() if of == part and _outcome(one) != "equal"]
         if unequal:
             sizes = [one.detectable for one in unequal]
             least, most = number(min(sizes)), number(max(sizes))
@@ -232,10 +241,21 @@ def differences_table(
             "interactions"
         )
     notes += [f"{_UNFAIR}: no fair comparison"] if set(named) & set(leaks) else []
-    return Table(title, tuple(columns), tuple(rows), tuple(notes))
+    outcomes = {name: _outcome(shown) for (name, part), shown in comparisons.items() if not part}
+    clauses = []
+    words = {"better": "better than", "worse": "worse than", "none shown": "not shown to differ from"}
+    for outcome, relation in words.items():
+        if chosen := [name for name, other in outcomes.items() if other == outcome]:
+            clauses.append(f"{_and(chosen)} {'are' if len(chosen) > 1 else 'is'} {relation} {against}")
+    verdict = f"on {heading}, {'; '.join(clauses)}" if clauses else ""
+    return Table(title, tuple(columns), tuple(rows), tuple(notes), verdict=verdict)
 
 
-def _verdict(comparison: Comparison) -> str:
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _outcome(comparison: Comparison) -> str:
     if comparison.difference == comparison.low == comparison.high == 0:
         return "equal"
     if not comparison.shown:
@@ -329,13 +349,39 @@ def verdicts(
     family is every method against the best floor and every pair of methods, because the same users decide which pairs
     are shown.
     """
+    return list(map(sentence, _comparisons(methods, floors, k, metric)))
+
+
+def _comparisons(
+    methods: Mapping[str, Sequence[Ranks]], floors: Mapping[str, Ranks], k: int, metric: MetricName
+) -> Sequence[Comparison]:
+    """What `verdicts` puts into sentences."""
     trained, counted = _judge(methods, floors, metric_function(metric, k))
     if any(len(method.users) < 2 for method in (*trained, *counted)):
-        return []
+        return ()
     pairs = [(method, _best(counted)) for method in trained if counted]
     family = len(pairs) + len(trained) * (len(trained) - 1) // 2
     pairs += [(_best(trained), method) for method in trained if method is not _best(trained)]
-    return [sentence(comparison) for comparison in compare(pairs, metric_heading(metric, k), family=family)]
+    return compare(pairs, metric_heading(metric, k), family=family)
+
+
+def headline(comparisons: Sequence[Comparison], floors: Collection[str], methods: int = 1) -> str:
+    """What comparisons show of the method that the last of them is about, in one sentence; empty without any.
+
+    floors: names of methods that learn nothing. methods: if there are several, that method is the best of them.
+    """
+    if not comparisons:
+        return ""
+    best = comparisons[-1].first
+    seconds: dict[str, list[str]] = {}
+    for comparison in comparisons:
+        if comparison.first == best:
+            second = f"{comparison.second} (the best floor)" if comparison.second in floors else comparison.second
+            seconds.setdefault(_outcome(comparison), []).append(second)
+    words = {"better": "beats", "worse": "loses to", "none shown": "is not shown to differ from", "equal": "equals"}
+    clauses = [f"{verb} {_and(seconds[outcome])}" for outcome, verb in words.items() if outcome in seconds]
+    start = f"{best}, the best of {methods} methods," if methods > 1 else best
+    return f"{start} {_and(clauses)} on {comparisons[0].metric}"
 
 
 def against_best(
@@ -373,7 +419,7 @@ def sentence(comparison: Comparison) -> str:
     """What the comparison shows, or how small a difference it could have shown."""
     first, second, on = comparison.first, comparison.second, f"on {comparison.metric}"
     users = f"{comparison.users:,} users"
-    if _verdict(comparison) == "equal":
+    if _outcome(comparison) == "equal":
         return f"{first} and {second} are equal {on} for every one of {users}"
     correction = f" after Holm over {comparison.family} comparisons" if comparison.family > 1 else ""
     size = (

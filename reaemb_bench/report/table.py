@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Literal
 
 from reaemb_bench.core.text import printable
 
@@ -24,18 +26,39 @@ class Column:
     """A column of numbers: a metric, and the group of users or the protocol that it is for; empty for all users.
 
     cost: printed with three digits and never marked, because higher is not better. difference: of two methods, printed
-    with its sign.
+    with its sign. group: heading over this column and its neighbours of the same group; by default the metric, if the
+    column has a part. better: the direction in which numbers are better; None: higher, but neither of costs.
     """
 
     metric: str
     part: str = ""
     cost: bool = False
     difference: bool = False
+    group: str = ""
+    better: Literal["higher", "lower", ""] | None = None
 
     @property
     def name(self) -> str:
         """The heading in one line."""
         return f"{self.metric} {self.part}".strip()
+
+    @property
+    def arrow(self) -> str:
+        """Points to where numbers are better; empty if neither direction is."""
+        better = ("" if self.cost else "higher") if self.better is None else self.better
+        return {"higher": "↑", "lower": "↓", "": ""}[better]
+
+    @property
+    def over(self) -> str:
+        """The heading over the group of this column; empty if it stands alone."""
+        return self.group or (self.metric if self.part else "")
+
+    @property
+    def below(self) -> str:
+        """What its heading adds to that of its group."""
+        if self.over.startswith(self.metric):
+            return self.part or "all"
+        return self.metric if self.over in ("", self.part) else self.name
 
     def shown(self, value: float) -> str:
         """A number of this column as it is printed."""
@@ -87,7 +110,8 @@ class Row:
 class Table:
     """What every format renders: rows of numbers, and notes below them.
 
-    rows_are: heading of the first column. sortable: a page lets its reader sort the rows by any column.
+    rows_are: heading of the first column. sortable: a page lets its reader sort the rows by any column. verdict: what
+    the numbers say, in one sentence that stands above them.
     """
 
     title: str
@@ -96,16 +120,47 @@ class Table:
     notes: tuple[str, ...]
     rows_are: str = "method"
     sortable: bool = False
+    verdict: str = ""
+
+    def first_columns(self, count: int) -> Table:
+        """The same table with so many of its columns."""
+        rows = tuple(replace(row, cells=row.cells[:count]) for row in self.rows)
+        return replace(self, columns=self.columns[:count], rows=rows)
 
     def printable(self) -> Table:
         """The same table with texts from outside as every format may show them."""
-        columns = [Column(printable(one.metric), printable(one.part), one.cost, one.difference) for one in self.columns]
+        columns = [
+            replace(column, metric=printable(column.metric), part=printable(column.part), group=printable(column.group))
+            for column in self.columns
+        ]
         rows = []
         for row in self.rows:
             cells = tuple(replace(cell, verdict=printable(cell.verdict)) for cell in row.cells)
             rows.append(replace(row, name=printable(row.name), cells=cells))
-        notes = tuple(map(printable, self.notes))
-        return Table(printable(self.title), tuple(columns), tuple(rows), notes, printable(self.rows_are), self.sortable)
+        return replace(
+            self,
+            title=printable(self.title),
+            columns=tuple(columns),
+            rows=tuple(rows),
+            notes=tuple(map(printable, self.notes)),
+            rows_are=printable(self.rows_are),
+            verdict=printable(self.verdict),
+        )
+
+
+def headings(columns: Sequence[Column]) -> tuple[list[tuple[str, int]], list[str]]:
+    """The headings over groups of columns, each with the number of its columns, and those of the columns below them.
+
+    The arrow that says which direction is better stands once over a group that shares it, else at each column.
+    """
+    groups, below = [], []
+    for over, members in groupby(columns, key=lambda column: column.over):
+        inside = list(members)
+        arrows = {column.arrow for column in inside} - {""} if over else set()
+        shared = arrows.pop() if len(arrows) == 1 else ""
+        groups.append((f"{over} {shared}".strip(), len(inside)))
+        below += [column.below if shared else f"{column.below} {column.arrow}".strip() for column in inside]
+    return groups, below
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ MARKDOWN = """\
 
 ### shop, sasrec
 
-| method | HR@10 | NDCG@10 tail | params trained |
+| method | HR@10 ↑ | NDCG@10 tail ↑ | params trained |
 | --- | ---: | ---: | ---: |
 | tuned | **.5000** ± .0120 | **.3100**\\* ± .0200 | 135M |
 | broken | — | — | — |
@@ -56,19 +56,19 @@ MARKDOWN = """\
 
 TERMINAL = """\
 shop, sasrec
-                    NDCG
-               HR    @10  params
-              @10   tail trained
-────────────────────────────────
-tuned       .5000 .3100*    135M
-           ±.0120 ±.0200
-broken          —      —       —
-plain †     .4200  .3000       0
-           ±.0000
 
-popularity  .4200  .1000       —
-missing: broken, seed 1: out of
-toys
+                       NDCG@10 ↑    params
+method       HR@10 ↑        tail   trained
+──────────────────────────────────────────
+tuned          .5000      .3100*      135M
+              ±.0120      ±.0200
+broken             —           —         —
+plain †        .4200       .3000         0
+              ±.0000
+
+popularity     .4200       .1000         —
+
+· missing: broken, seed 1: out of toys
 """
 
 CSV = """\

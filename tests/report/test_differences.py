@@ -178,11 +178,13 @@ def test_every_number_and_bound_is_there_at_80_columns(width: int) -> None:
 
 
 GOLDEN = """\
-| method | NDCG@10 | NDCG@10 tail | NDCG@10 head | Δ NDCG@10 | Δ NDCG@10 tail | Δ NDCG@10 head |
+on NDCG@10, best is better than base
+
+| method | NDCG@10 ↑ | NDCG@10 tail ↑ | NDCG@10 head ↑ | Δ NDCG@10 ↑ | Δ NDCG@10 tail ↑ | Δ NDCG@10 head ↑ |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
 | base | .1934 | .0000 | .3869 | — | — | — |
-| best | 1.0000 | 1.0000 | 1.0000 | +.8066 (+.7292 to +.8839) better | +1.0000 (+1.0000 to +1.0000) better | \
-+.6131 (+.6131 to +.6131) better |
+| best | 1.0000 | 1.0000 | 1.0000 | +.8066 (+.7292 to +.8839) better | +1.0000 (+1.0000 to +1.0000) better | +.6131 \
+(+.6131 to +.6131) better |
 
 - Δ: minus base, over the same users, and its 95 % bootstrap interval; better, worse: a paired randomisation test at \
 level .05 shows it after Holm over the 3 differences of this table; none shown: it does not, which does not prove \

@@ -76,7 +76,7 @@ def test_other_candidates_are_a_marked_empty_cell_and_a_note() -> None:
 
 def test_every_format_marks_such_a_cell() -> None:
     table = results_table("", {"base": [ranks()], "other": [ranks(sample=(1, 3))]}, None, [])
-    assert render_markdown(table).splitlines()[3].endswith("| —≠ | —≠ |")
+    assert render_markdown(table).splitlines()[5].endswith("| —≠ | —≠ |")
     assert "---$\\neq$" in FORMATS[".tex"]("", [table])
     assert "—≠" in FORMATS[".html"]("", [table])
     assert FORMATS[".svg"]("", [table]).count("≠") == 3, "two cells and the note"

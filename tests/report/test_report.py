@@ -75,21 +75,26 @@ TABLE = Table(
         Row("ground", (Cell(0.0), Cell(0.0), Cell(None), Cell(None)), floor=True),
     ),
     ("5 < 6 users",),
+    verdict="ours < theirs",
 )
 
 GOLDEN = """\
 <section>
 <h2><bdi>Toys &lt;1&gt;</bdi></h2>
+<p class="verdict"><bdi>ours &lt; theirs</bdi></p>
 <div class="scroll" role="region" tabindex="0" aria-label="Toys &lt;1&gt;">
 <table>
-<thead><tr><th scope="col">method</th><th scope="col">HR@10</th><th scope="col">NDCG@10<small>tail</small></th>\
-<th scope="col">Δ<small>a &amp; b</small></th><th scope="col">minutes</th></tr></thead>
+<thead><tr><td></td><td colspan="1"></td><th scope="colgroup" colspan="1">NDCG@10 ↑</th><th scope="colgroup" \
+colspan="1">Δ ↑</th><td colspan="1"></td></tr>
+<tr><th scope="col">method</th><th scope="col">HR@10 ↑</th><th scope="col">tail</th><th scope="col">a &amp; \
+b</th><th scope="col">minutes</th></tr></thead>
 <tbody>
-<tr><th scope="row"><bdi>ours</bdi> †</th><td><strong>.5000</strong>*<small>± .0100</small></td><td>—</td><td>—</td>\
-<td>1.23k</td></tr>
-<tr><th scope="row"><bdi>theirs</bdi></th><td><u>.2500</u></td><td>.1000</td>\
-<td>-.0200<small>-.0500 to +.0100</small><small>none shown</small></td><td>2.5</td></tr>
-<tr class="floor first-floor"><th scope="row"><bdi>floor</bdi></th><td>.1250</td><td>.0000</td><td>—</td><td>—</td></tr>
+<tr><th scope="row"><bdi>ours</bdi> †</th><td><strong>.5000</strong>*<small>± \
+.0100</small></td><td>—</td><td>—</td><td>1.23k</td></tr>
+<tr><th scope="row"><bdi>theirs</bdi></th><td><u>.2500</u></td><td>.1000</td><td>-.0200<small>-.0500 to \
++.0100</small><small>none shown</small></td><td>2.5</td></tr>
+<tr class="floor first-floor"><th \
+scope="row"><bdi>floor</bdi></th><td>.1250</td><td>.0000</td><td>—</td><td>—</td></tr>
 <tr class="floor"><th scope="row"><bdi>ground</bdi></th><td>.0000</td><td>.0000</td><td>—</td><td>—</td></tr>
 </tbody>
 </table>

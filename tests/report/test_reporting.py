@@ -18,7 +18,7 @@ from reaemb_bench.report import render as markdown
 from reaemb_bench.report import render as terminal
 from reaemb_bench.report.render import as_svg
 from reaemb_bench.report.results import lists_table, results_table, sentence, verdicts
-from reaemb_bench.report.table import Cell, Column, Row, Table, mark_best, number
+from reaemb_bench.report.table import Cell, Column, Row, Table, headings, mark_best, number
 
 
 def ranks(places: Sequence[int], popularity: int = 5) -> Ranks:
@@ -51,47 +51,58 @@ def seen(table: Table, width: int) -> str:
 GOLDEN_MARKDOWN = """\
 ### Toys
 
-| method | HR@10 | NDCG@10 | MRR | NDCG@10 tail | NDCG@10 head | NDCG@10 short | NDCG@10 long | NDCG@10 cold | HR@10 \
-sampled-100 | NDCG@10 sampled-100 |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| reaemb † | **.8750** ± .1768 | **.5141** ± .1787 | **.4075** ± .1602 | **.6050** ± .2051 | **.4231** ± .1523 | \
-**.7232** ± .1305 | **.3049** ± .2268 | — | **1.0000** ± .0000 | **.7478** ± .0958 |
-| *random* | .2500 | .0723 | .0371 | .1445 | .0000 | .0000 | .1445 | — | .2500 | .0967 |
-| *popularity* | .5000 | .2044 | .1325 | .0000 | .4088 | .2153 | .1934 | — | .5000 | .2827 |
+reaemb † is not shown to differ from popularity (the best floor) on NDCG@10
 
-- 4 test users; each target is ranked against 90 items, itself included: the whole catalogue without the user's \
-history
+| method | HR@10 ↑ | NDCG@10 ↑ | MRR ↑ | NDCG@10 tail ↑ | NDCG@10 head ↑ | NDCG@10 cold ↑ | NDCG@10 short ↑ | \
+NDCG@10 long ↑ | HR@10 sampled-100 ↑ | NDCG@10 sampled-100 ↑ |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| reaemb † | **.8750** ± .1768 | **.5141** ± .1787 | **.4075** ± .1602 | **.6050** ± .2051 | **.4231** ± .1523 | — | \
+**.7232** ± .1305 | **.3049** ± .2268 | **1.0000** ± .0000 | **.7478** ± .0958 |
+| *random* | .2500 | .0723 | .0371 | .1445 | .0000 | — | .0000 | .1445 | .2500 | .0967 |
+| *popularity* | .5000 | .2044 | .1325 | .0000 | .4088 | — | .2153 | .1934 | .5000 | .2827 |
+
+- 4 test users; each target is ranked against 90 items, itself included: the whole catalogue without the user's history
 - targets by training interactions: tail below 20 (2 users), head (2), cold none (0); histories: short below 10 \
 items (2), long (2)
 - sampled: against 100 stored candidates a user, for comparison with papers only; such metrics can reverse an order
 - mean ± standard deviation over 2 seeds
-- no difference shown between reaemb † and popularity on NDCG@10: +.3097 (95 % interval -.0300 to +.6617, p = .2583); \
-4 users could have shown .5756
+- no difference shown between reaemb † and popularity on NDCG@10: +.3097 (95 % interval -.0300 to +.6617, p = \
+.2583); 4 users could have shown .5756
 - † looks at held-out data on purpose (crrl): no fair comparison
 """
 
 GOLDEN_TERMINAL = """\
 Toys
-                                                                      HR    NDCG
-                                  NDCG   NDCG   NDCG   NDCG NDCG     @10     @10
-               HR   NDCG           @10    @10    @10    @10  @10 sampled sampled
-              @10    @10    MRR   tail   head  short   long cold    -100    -100
-────────────────────────────────────────────────────────────────────────────────
-reaemb †    .8750  .5141  .4075  .6050  .4231  .7232  .3049    —  1.0000   .7478
-           ±.1768 ±.1787 ±.1602 ±.2051 ±.1523 ±.1305 ±.2268       ±.0000  ±.0958
+reaemb † is not shown to differ from popularity (the best floor) on NDCG@10
 
-random      .2500  .0723  .0371  .1445  .0000  .0000  .1445    —   .2500   .0967
-popularity  .5000  .2044  .1325  .0000  .4088  .2153  .1934    —   .5000   .2827
-4 test users; each target is ranked against 90 items, itself included: the whole
-catalogue without the user's history
-targets by training interactions: tail below 20 (2 users), head (2), cold none
-(0); histories: short below 10 items (2), long (2)
-sampled: against 100 stored candidates a user, for comparison with papers only;
-such metrics can reverse an order
-mean ± standard deviation over 2 seeds
-no difference shown between reaemb † and popularity on NDCG@10: +.3097 (95 %
-interval -.0300 to +.6617, p = .2583); 4 users could have shown .5756
-† looks at held-out data on purpose (crrl): no fair comparison
+             ────── overall ↑ ──────      NDCG@10, target ↑   NDCG@10, history ↑
+method        HR@10  NDCG@10     MRR     tail    head  cold        short    long
+────────────────────────────────────────────────────────────────────────────────
+reaemb †      .8750    .5141   .4075    .6050   .4231     —        .7232   .3049
+             ±.1768   ±.1787  ±.1602   ±.2051  ±.1523             ±.1305  ±.2268
+
+random        .2500    .0723   .0371    .1445   .0000     —        .0000   .1445
+popularity    .5000    .2044   .1325    .0000   .4088     —        .2153   .1934
+
+               sampled-100 ↑
+method        HR@10  NDCG@10
+────────────────────────────
+reaemb †     1.0000    .7478
+             ±.0000   ±.0958
+
+random        .2500    .0967
+popularity    .5000    .2827
+
+· 4 test users; each target is ranked against 90 items, itself included: the
+  whole catalogue without the user's history
+· targets by training interactions: tail below 20 (2 users), head (2), cold none
+  (0); histories: short below 10 items (2), long (2)
+· sampled: against 100 stored candidates a user, for comparison with papers
+  only; such metrics can reverse an order
+· mean ± standard deviation over 2 seeds
+· no difference shown between reaemb † and popularity on NDCG@10: +.3097 (95 %
+  interval -.0300 to +.6617, p = .2583); 4 users could have shown .5756
+· † looks at held-out data on purpose (crrl): no fair comparison
 """
 
 
@@ -117,6 +128,44 @@ def test_every_number_is_there_whatever_the_width(width: int) -> None:
         for cell in row.cells:
             assert cell.value is None or number(cell.value) in shown
     assert "…" not in shown
+
+
+def test_groups_that_do_not_fit_follow_below_and_wide_and_narrow_are_one_block() -> None:
+    table, screen = golden(), Console(file=io.StringIO(), width=60, color_system=None)
+    assert seen(table, 60).count("method ") == 2
+    screen.print(terminal.render_terminal(table, wide=True), crop=False)
+    assert isinstance(screen.file, io.StringIO)
+    (headings,) = (line for line in screen.file.getvalue().splitlines() if line.startswith("method"))
+    assert headings.split()[1:] == [column.below for column in table.columns]
+    short = terminal.narrow(table)
+    assert [column.name for column in short.columns] == [column.name for column in table.columns][:8]
+    assert all(len(row.cells) == 8 for row in short.rows) and short.notes[-1] == "2 more columns without --narrow"
+    assert terminal.narrow(short) == short
+
+
+def test_an_arrow_stands_once_over_columns_that_share_a_direction() -> None:
+    cost, up = Column("minutes", cost=True, group="costs", better="lower"), Column("HR@10", group="overall")
+    down = Column("loss", group="overall", better="lower")
+    assert headings([up, up, cost]) == ([("overall ↑", 2), ("costs ↓", 1)], ["HR@10", "HR@10", "minutes"])
+    assert headings([up, down]) == ([("overall", 2)], ["HR@10 ↑", "loss ↓"])
+    assert headings([Column("NDCG@10", "tail"), Column("width", cost=True)]) == (
+        [("NDCG@10 ↑", 1), ("", 1)],
+        ["tail", "width"],
+    )
+
+
+def test_the_verdict_names_the_best_method_and_what_it_beats() -> None:
+    floors = Floors({"random": many(90), "popularity": many(12)})
+    methods = {"good": [many(4), many(5)], "fair": [many(4.8)], "poor": [many(60)]}
+    said = results_table("", methods, floors, []).verdict
+    assert said == (
+        "good, the best of 3 methods, beats popularity (the best floor) and poor and is not shown to differ from fair "
+        "on NDCG@10"
+    )
+    assert results_table("", {"poor": [many(60)]}, floors, []).verdict == (
+        "poor loses to popularity (the best floor) on NDCG@10"
+    )
+    assert results_table("", {"poor": [many(60)]}, None, []).verdict == ""
 
 
 def test_methods_stand_before_floors_and_one_seed_has_no_deviation() -> None:
