@@ -77,6 +77,8 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
             "The Yelp Open Dataset: the archive as it comes, or its files of reviews and of businesses."),
     },
     "filter": {
+        "drop-repeats": ("reaemb_bench.data.filters:DropRepeats",
+            "Drop a user's interactions with an item that the user already has."),
         "drop-users-of-rare-items": ("reaemb_bench.data.filters:DropUsersOfRareItems",
             "Drop users with few interactions and users who hold a rare item, until neither is left."),
         "k-core": ("reaemb_bench.data.filters:KCore",
@@ -87,6 +89,10 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
             "Keep the interactions of some calendar years, in UTC."),
     },
     "split": {
+        "cold-items": ("reaemb_bench.data.splits:ColdItems",
+            "Some items, drawn at random, are never trained on."),
+        "leave-last-one": ("reaemb_bench.data.splits:LeaveLastOne",
+            "A user's last interaction is the test target; some users also have a validation target."),
         "leave-last-two": ("reaemb_bench.data.splits:LeaveLastTwo",
             "A user's last interaction is the test target, the one before it the validation target, all others train."),
         "published": ("reaemb_bench.data.published_split:Published",
@@ -205,6 +211,8 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
             "Softmax over the whole catalogue; with it SASRec beats BERT4Rec (Klenitskiy & Vasilev, RecSys 2023)."),
         "calibrated-bce": ("reaemb_bench.recommender.objectives:CalibratedBCE",
             "BCE with many negatives whose target term is softened, so that probabilities are not overconfident."),
+        "trained-cross-entropy": ("reaemb_bench.recommender.objectives:TrainedCrossEntropy",
+            "Softmax over the items with a training interaction; all others are left out."),
         "sampled-softmax": ("reaemb_bench.recommender.objectives:SampledSoftmax",
             "`cross-entropy` for catalogues that are too large for it."),
     },

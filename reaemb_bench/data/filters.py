@@ -37,6 +37,25 @@ class DropUsersOfRareItems(Component):
         return data.keep(frame, self.use)
 
 
+class DropRepeats(Component):
+    """Drop a user's interactions with an item that the user already has; without this filter they stay.
+
+    Repeats are easy targets: whether methods may recommend what was bought already is for the data to say.
+    """
+
+    consecutive: bool = False
+    """Whether only those go that follow directly upon an interaction with the same item."""
+
+    def apply(self, data: Interactions) -> Interactions:
+        """Returns each user's first interaction with each item, or with each in a row; of equal times, the file's."""
+        ordered = data.frame.with_row_index("_row").sort("timestamp", maintain_order=True)
+        if self.consecutive:
+            kept = ordered.filter((polars.col("item") != polars.col("item").shift()).fill_null(True).over("user"))
+        else:
+            kept = ordered.unique(["user", "item"], keep="first", maintain_order=True)
+        return data.keep(kept.sort("_row").drop("_row"), self.use)
+
+
 class KCore(Component):
     """Drop items and users with few interactions, until all that remain have enough."""
 

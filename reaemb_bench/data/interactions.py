@@ -114,9 +114,10 @@ def without_duplicates(data: Interactions) -> Interactions:
 class SplitInteractions:
     """The same rows in parts, each in the users' time order: columns as in Interactions.
 
-    validation and test hold at most one row a user; a user may be in neither. between: further rows before the test,
-    which the test history holds and nothing is learned from; they follow the user's training and validation rows.
-    after: rows that no step reads: what follows a test target, and test rows of users who have no history.
+    validation and test hold at most one row a user; a user may be in neither. gap, between: further rows before the
+    test, which the test history holds and nothing is learned from: after the user's training rows and before the
+    validation row, and after that. after: rows that no step reads: what follows a test target, and test rows of users
+    who have no history. dropped: the same before the target; the leak test leaves their items as they are.
     """
 
     training: polars.DataFrame
@@ -124,3 +125,5 @@ class SplitInteractions:
     test: polars.DataFrame
     between: polars.DataFrame = field(default_factory=lambda: polars.DataFrame(schema=SCHEMA))
     after: polars.DataFrame = field(default_factory=lambda: polars.DataFrame(schema=SCHEMA))
+    gap: polars.DataFrame = field(default_factory=lambda: polars.DataFrame(schema=SCHEMA))
+    dropped: polars.DataFrame = field(default_factory=lambda: polars.DataFrame(schema=SCHEMA))

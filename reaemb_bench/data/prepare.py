@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -60,8 +61,16 @@ class Prepare(Step):
                 f"{data.name}: no interaction is left ({removed or 'the source is empty'}); loosen or drop the filters"
             )
         split = self.split.apply(data, context.seed)
-        if split.test.is_empty():
-            raise UserError(f"{data.name}: no user has a test interaction; choose another split or loosen the filters")
+        for name, part in (("training", split.training), ("test", split.test)):
+            if part.is_empty():
+                span = ""
+                if (unit := data.time_unit) is not None:
+                    ends = cast("list[int]", [data.frame["timestamp"].min(), data.frame["timestamp"].max()])
+                    days = [datetime.fromtimestamp(end / PER_SECOND[unit], UTC).date() for end in ends]
+                    span = f" (times reach from {days[0]} to {days[1]})"
+                raise UserError(
+                    f"{data.name}: no user has a {name} interaction{span}; choose another split or loosen the filters"
+                )
         corpus, validation, test, missing = assemble(data, split, self.prompt, self.sampled_candidates, context.seed)
         cold, untrained = int((corpus.popularity[test.targets] == 0).sum()), corpus.training.lengths == 0
         same = ["user", "timestamp"]
@@ -151,7 +160,7 @@ def assemble(
         return Sequences(items[np.argsort(owners, kind="stable")].astype(np.int32), offsets.astype(np.int64))
 
     training, validation, test = map(sequences, ("training", "validation", "test"))
-    touched = sequences("training", "validation", "between", "test", "after")
+    touched = sequences(*numbered)
     # An item without text and title is called by its key.
     texts, titles, missing = [], [], {"items_without_text": 0, "items_without_title": 0}
     for key in item_keys:
@@ -177,7 +186,7 @@ def assemble(
         for part, state in zip((validation, test), np.random.SeedSequence(seed).generate_state(2), strict=True)
     )
     validation_targets = ValidationTargets(validation.owners, validation.items, validation_candidates)
-    histories = sequences("training", "validation", "between")
+    histories = sequences("training", "gap", "validation", "between")
     return corpus, validation_targets, TestTargets(test.owners, test.items, test_candidates, histories), missing
 
 

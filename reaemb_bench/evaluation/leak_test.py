@@ -150,10 +150,10 @@ class Exchanged(Component):
             return data
         numbered = replace(data, frame=data.frame.with_row_index(_ROW))
         divided = vars(self.split.apply(numbered, self.seed))
-        kept = {"training"} if self.parts == "validation and test" else {"training", "validation"}
+        kept = {"training", "dropped"} | ({"validation"} if self.parts == "test" else set())
         origin = np.arange(data.frame.height)
         generator = np.random.default_rng(_SEED)
-        for part in (frame for name, frame in divided.items() if name not in kept):
+        for part in (frame for name, frame in divided.items() if frame.height and name not in kept):
             if _ROW not in part.columns:
                 raise UserError("the split drops columns of the rows that it divides, so the audit cannot follow them")
             rows = generator.permutation(part[_ROW].to_numpy())

@@ -115,6 +115,9 @@ def fit(
         network = head.build(items.build(corpus.items, head.hidden, vectors)).to(device)
         generator = np.random.default_rng(context.seed)
         sampler = NegativeSampler.from_sequences(corpus.training, corpus.items) if objective.negatives else None
+        # An objective may ask for the items that occur in training alone.
+        occurs = torch.from_numpy(np.flatnonzero(corpus.popularity)).to(device)
+        trained_items = occurs if getattr(objective, "trained_items", False) else None
         read_lengths = np.minimum(sequences.lengths, head.max_length + 1)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         read = corpus.training.lengths[corpus.training.owners] > 1
@@ -147,7 +150,12 @@ def fit(
             if sampler is not None:
                 drawn = sampler.draw(users[examples.rows], objective.negatives, generator)
                 negatives = torch.from_numpy(drawn).to(device)
-            value = objective.loss(outputs, torch.from_numpy(examples.targets).to(device), table, negatives)
+            targets = torch.from_numpy(examples.targets).to(device)
+            if trained_items is None:
+                value = objective.loss(outputs, targets, table, negatives)
+            else:
+                among = torch.searchsorted(trained_items, targets)
+                value = objective.loss(outputs, among, table[trained_items], negatives)
             return value if penalty is None else value + penalty(network, table, users)
 
         def learn(epoch: int) -> dict[str, float]:

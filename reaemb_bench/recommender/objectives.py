@@ -35,6 +35,24 @@ class CrossEntropy(Component):
         return loss
 
 
+class TrainedCrossEntropy(Component):
+    """Softmax over the items with a training interaction; all others are left out, as if they did not exist yet.
+
+    Under `cross-entropy` an item without a training interaction is a negative at every position, so a network that
+    reads texts learns to rank it last.
+    """
+
+    negatives: int = 0
+    """Sampled negatives per position: none, because the loss reads all trained items."""
+    trained_items: ClassVar[bool] = True
+    """`fit` gives this loss the vectors of trained items alone."""
+
+    def loss(self, outputs: Tensor, targets: Tensor, vectors: Tensor, negatives: Tensor | None) -> Tensor:
+        """Mean of -log softmax(outputs · vectorsᵀ)[target]; targets are rows of `vectors`."""
+        loss: Tensor = _CatalogueCrossEntropy.apply(outputs, targets, vectors)  # type: ignore[no-untyped-call]
+        return loss
+
+
 class SampledSoftmax(Component):
     """`cross-entropy` for catalogues that are too large for it: its softmax is estimated from sampled negatives.
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.data.filters import DropUsersOfRareItems, KCore, MinimumRating, Years
+from reaemb_bench.data.filters import DropRepeats, DropUsersOfRareItems, KCore, MinimumRating, Years
 from reaemb_bench.data.interactions import Interactions, Removed
 
 Rows = list[tuple[str, str, int, float | None]]
@@ -117,3 +117,20 @@ def test_positions_have_no_year_and_years_have_an_order() -> None:
     with pytest.raises(ValidationError, match="last = 2000 lies before first = 2024"):
         Years(first=2024, last=2000)
     assert Years(first=2000).apply(interactions([])).removed == {"Years": Removed()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, st.booleans())
+def test_repeats_go_and_a_users_first_row_of_each_item_stays(data: Rows, consecutive: bool) -> None:
+    kept = set()
+    owned: dict[str, list[str]] = {}
+    for place in sorted(range(len(data)), key=lambda place: data[place][2]):
+        user, item, _, _ = data[place]
+        earlier = owned.setdefault(user, [])
+        if item not in (earlier[-1:] if consecutive else earlier):
+            kept.add(place)
+        earlier.append(item)
+    expected = [row for place, row in enumerate(data) if place in kept]
+    left = DropRepeats(consecutive=consecutive).apply(interactions(data))
+    assert left.frame.rows() == expected
+    assert left.removed == {"DropRepeats": gone(data, expected)}

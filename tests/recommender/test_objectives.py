@@ -103,7 +103,7 @@ def test_bce_of_hopeless_scores_is_two_log_two() -> None:
     assert loss.item() == pytest.approx(2 * math.log(2))
 
 
-@pytest.mark.parametrize("name", ["bce", "calibrated-bce", "cross-entropy", "sampled-softmax"])
+@pytest.mark.parametrize("name", ["bce", "calibrated-bce", "cross-entropy", "trained-cross-entropy", "sampled-softmax"])
 def test_every_loss_falls_when_the_target_rises_and_its_negatives_sink(name: str) -> None:
     outputs, targets, vectors, _ = batch()
     negatives = (targets[:, None] + 1 + torch.arange(5)) % 30

@@ -263,3 +263,24 @@ def test_histories_that_fit_give_the_same_bits_in_windows(tmp_path: Path) -> Non
         step = TrainIds.model_validate({"head": HEADS["sasrec"], "epochs": 2, "histories": histories})
         rankers.append(step.run(corpus, validation_targets, context(tmp_path)).tensors)
     assert all(np.array_equal(rankers[0][name], rankers[1][name]) for name in rankers[0])
+
+
+@pytest.mark.parametrize(("objective", "moves"), [("cross-entropy", True), ("trained-cross-entropy", False)])
+def test_the_loss_over_trained_items_leaves_an_item_that_nobody_has_where_it_was(
+    objective: str, moves: bool, tmp_path: Path
+) -> None:
+    corpus, targets = cyclic()
+    names = tuple(f"item {number}" for number in range(ITEMS + 1))
+    # One item more, whose number is below all that are trained.
+    shifted = replace(corpus.training, items=corpus.training.items + 1)
+    corpus = replace(corpus, training=shifted, item_keys=names, texts=names, titles=names)
+    targets = replace(targets, targets=targets.targets + 1, candidates=targets.candidates + 1)
+    rows, ranks = [], []
+    for rate in (1e-2, 2e-2):
+        step = TrainIds(head=HEADS["sasrec"], objective=objective, epochs=12, learning_rate=rate)  # type: ignore[arg-type]
+        facts: dict[str, float | int | str] = {}
+        rows.append(step.run(corpus, targets, replace(context(tmp_path), note=facts.update)).tensors["vectors"])
+        ranks.append(facts["best_validation_ndcg"])
+    assert np.array_equal(rows[0][0], rows[1][0]) != moves
+    assert not np.array_equal(rows[0][1], rows[1][1])
+    assert min(map(float, ranks)) > 0.5
