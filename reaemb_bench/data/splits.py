@@ -59,7 +59,7 @@ class LeaveLastOne(Component):
 class ColdItems(Component):
     """Some items, drawn at random, are never trained on; a user's last interaction with one of them is the test target.
 
-    Nothing but its text is known of such an item, so ids cannot answer. Its history is the user's other items before
+    Only the text of such an item is known, so ids cannot answer. Its history is the user's other items before
     the target: rows of drawn items before it are dropped, and rows after it are not read. The last row of another item
     before it (for users without a test target, the last of all) is the validation target if one more is left to train
     on. Items stay candidates for each other, so the softmax of the objective `cross-entropy` pushes drawn items down:
@@ -216,7 +216,7 @@ def _moment(text: str) -> int:
 
 
 def _sorted(keys: polars.Series) -> polars.Series:
-    """Keys in the order of their texts, whatever the rows' order."""
+    """Keys in the order of their texts, and not of the rows."""
     return keys.gather(keys.cast(polars.String).arg_sort())
 
 

@@ -124,13 +124,13 @@ def test_positions_have_no_year_and_years_have_an_order() -> None:
 def test_repeats_go_and_a_users_first_row_of_each_item_stays(data: Rows, consecutive: bool) -> None:
     kept = set()
     owned: dict[str, list[str]] = {}
-    for place in sorted(range(len(data)), key=lambda place: data[place][2]):
-        user, item, _, _ = data[place]
+    for number in sorted(range(len(data)), key=lambda number: data[number][2]):
+        user, item, _, _ = data[number]
         earlier = owned.setdefault(user, [])
         if item not in (earlier[-1:] if consecutive else earlier):
-            kept.add(place)
+            kept.add(number)
         earlier.append(item)
-    expected = [row for place, row in enumerate(data) if place in kept]
+    expected = [row for number, row in enumerate(data) if number in kept]
     left = DropRepeats(consecutive=consecutive).apply(interactions(data))
     assert left.frame.rows() == expected
     assert left.removed == {"DropRepeats": gone(data, expected)}

@@ -45,26 +45,34 @@ temporal = st.builds(
 
 
 def interactions(data: Rows) -> Interactions:
-    return Interactions("made", polars.DataFrame(data, schema=SCHEMA, orient="row"), {}, "")
+    return Interactions("shop", polars.DataFrame(data, schema=SCHEMA, orient="row"), {}, "")
 
 
-def parts(made: SplitInteractions) -> list[polars.DataFrame]:
-    return [made.training, made.validation, made.test, made.between, made.after, made.gap, made.dropped]
+def parts(divided: SplitInteractions) -> list[polars.DataFrame]:
+    return [
+        divided.training,
+        divided.validation,
+        divided.test,
+        divided.between,
+        divided.after,
+        divided.gap,
+        divided.dropped,
+    ]
 
 
 @settings(max_examples=60, deadline=None)
 @given(rows, st.integers(0, 5))
 def test_leave_last_two(data: Rows, seed: int) -> None:
-    made = LeaveLastTwo().apply(interactions(data), seed)
-    assert sorted((row for part in parts(made) for row in part.rows()), key=repr) == sorted(data, key=repr)
+    divided = LeaveLastTwo().apply(interactions(data), seed)
+    assert sorted((row for part in parts(divided) for row in part.rows()), key=repr) == sorted(data, key=repr)
     owned = Counter(row[0] for row in data)
     long = {user for user, count in owned.items() if count >= 3}
-    assert sorted(made.test["user"]) == sorted(made.validation["user"]) == sorted(long)
+    assert sorted(divided.test["user"]) == sorted(divided.validation["user"]) == sorted(long)
     validated, tested = (
-        dict(zip(part["user"], part["timestamp"], strict=True)) for part in (made.validation, made.test)
+        dict(zip(part["user"], part["timestamp"], strict=True)) for part in (divided.validation, divided.test)
     )
     for user in owned:
-        learned = made.training.filter(user=user)["timestamp"].to_list()
+        learned = divided.training.filter(user=user)["timestamp"].to_list()
         assert learned == sorted(learned)
         assert learned
         if user in long:
@@ -107,23 +115,23 @@ def exchange_items(marked: Rows, parts: list[polars.DataFrame], chance: Random) 
 @settings(max_examples=100, deadline=None)
 @given(timed_rows, temporal, st.integers(0, 5))
 def test_temporal_training_ends_before_all_that_is_tuned_on_and_judged(data: Rows, split: Temporal, seed: int) -> None:
-    made = split.apply(interactions(data), seed)
+    divided = split.apply(interactions(data), seed)
     times = sorted(row[2] for row in data)
     first, second = (times[int(share * len(times))] for share in (split.validation_from, split.test_from))
-    assert sorted((row for part in parts(made) for row in part.rows()), key=repr) == sorted(data, key=repr)
-    assert sorted(made.training.rows(), key=repr) == sorted((row for row in data if row[2] < first), key=repr)
-    assert all(first <= time < second for time in [*made.validation["timestamp"]])
-    assert all(time >= second for time in made.test["timestamp"])
-    trained, tested = set(made.training["user"]), set(made.test["user"])
+    assert sorted((row for part in parts(divided) for row in part.rows()), key=repr) == sorted(data, key=repr)
+    assert sorted(divided.training.rows(), key=repr) == sorted((row for row in data if row[2] < first), key=repr)
+    assert all(first <= time < second for time in [*divided.validation["timestamp"]])
+    assert all(time >= second for time in divided.test["timestamp"])
+    trained, tested = set(divided.training["user"]), set(divided.test["user"])
     for user in "uvwxyz":
         own = sorted(row[2] for row in data if row[0] == user)
         later = [time for time in own if time >= second]
         window = [time for time in own if first <= time < second]
-        assert made.validation.filter(user=user)["timestamp"].to_list() == (window[:1] if user in trained else [])
-        history = history_of(made, user)
+        assert divided.validation.filter(user=user)["timestamp"].to_list() == (window[:1] if user in trained else [])
+        history = history_of(divided, user)
         assert history == sorted(history)
         if user in tested:
-            target = made.test.filter(user=user)["timestamp"].to_list()
+            target = divided.test.filter(user=user)["timestamp"].to_list()
             assert target == [later[-1] if split.target == "last" else later[0]]
             assert history == own[: len(history)]
             assert len(own) - len(history) == (1 if split.target == "last" else len(later))
@@ -133,9 +141,11 @@ def test_temporal_training_ends_before_all_that_is_tuned_on_and_judged(data: Row
             assert not later or not history
 
 
-def history_of(made: SplitInteractions, user: str) -> list[int]:
+def history_of(divided: SplitInteractions, user: str) -> list[int]:
     return [
-        time for part in (made.training, made.validation, made.between) for time in part.filter(user=user)["timestamp"]
+        time
+        for part in (divided.training, divided.validation, divided.between)
+        for time in part.filter(user=user)["timestamp"]
     ]
 
 
@@ -160,7 +170,7 @@ def test_times_that_tie_are_drawn_and_the_seed_decides() -> None:
 
 
 def test_positions_cannot_be_split_by_time_and_points_have_an_order() -> None:
-    with pytest.raises(UserError, match="made has positions, not times") as caught:
+    with pytest.raises(UserError, match="shop has positions, not times") as caught:
         Temporal().apply(interactions([("u", "a", 0, None), ("u", "b", 1, None)]), 0)
     assert "leave-last-two" in str(caught.value)
     with pytest.raises(ValidationError, match=r"validation_from = 0.9 must lie below test_from = 0.9"):
