@@ -157,7 +157,7 @@ def make_card(
             "items": ("items", corpus.items),
             "interactions": ("interactions", len(whole.items)),
             "density": ("density: pairs of user and item that occur", pairs / cells if cells else None),
-            "repeated_pairs": ("repeats of a pair of user and item (see the filter drop-repeats)", len(whole.items) - pairs),
+            "repeated_pairs": ("repeated pairs of user and item (filter drop-repeats)", len(whole.items) - pairs),
             "training_interactions": ("training interactions", len(corpus.training.items)),
             "validation_users": ("users with a validation target", len(validation_targets.users)),
             "test_users": ("users with a test target", len(test_targets.users)),
