@@ -6,6 +6,7 @@ import inspect
 import keyword
 import tomllib
 import types
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -54,7 +55,10 @@ def list_(
         # What a data set costs is told by the sources themselves; they are imported without torch.
         table = plain_table("name", "what it is", "download", "minutes", "licence", no_wrap=("name",))
         for name in names(kind):
-            about = getattr(find(kind, name), "about", None)
+            about = None
+            # What a plug-in is that cannot be imported, `summary` says.
+            with suppress(UserError):
+                about = getattr(find(kind, name), "about", None)
             terms = (about.download or "none", about.minutes, about.licence) if about else ("none", "", "")
             table.add_row(*map(escape, (name, summary(kind, name), *terms)))
         show(table)

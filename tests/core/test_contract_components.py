@@ -20,6 +20,7 @@ REQUIRED = {
     ("source", "amazon-2018"): {"reviews": "r.json", "metadata": "m.json"},
     ("source", "amazon-2023"): {"reviews": "r.jsonl", "metadata": "m.jsonl"},
     ("source", "goodreads"): {"reviews": "i.json.gz", "metadata": "b.json.gz"},
+    ("source", "google-local"): {"state": "Vermont"},
     ("source", "reaemb-authors"): {"interactions": "inter.txt", "items": "item_info.jsonline"},
     ("source", "recbole-atomic"): {"path": "shop.inter"},
     ("source", "yelp"): {"reviews": "r.json", "metadata": "b.json"},

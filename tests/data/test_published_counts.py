@@ -98,7 +98,7 @@ def test_a_mistake_in_the_counts_is_one_line(line: str, part: str, tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("folder", ["paper", "reference"])
+@pytest.mark.parametrize("folder", ["paper", "public", "reference"])
 def test_shipped_counts_name_shipped_recipes_and_every_recipe_of_the_paper_has_some(folder: str) -> None:
     file = SHIPPED / "recipes" / folder / "expected.toml"
     named = [name for each in tomllib.loads(file.read_text(encoding="utf-8"))["counts"] for name in each["recipes"]]

@@ -15,7 +15,9 @@ import pytest
 
 from reaemb_bench.catalogue import CATALOGUE
 from reaemb_bench.core.errors import RecipeError
-from reaemb_bench.core.registry import build
+from reaemb_bench.core.plan import plan
+from reaemb_bench.core.recipe import SHIPPED, load
+from reaemb_bench.core.registry import build, find
 from reaemb_bench.data import transfer
 from reaemb_bench.data.published import MIRROR
 from reaemb_bench.data.sources import movielens
@@ -178,6 +180,28 @@ _BY_HAND = {"movielens-100k", "recbole-atomic", "reaemb-authors", "table", "simu
 
 def test_every_source_that_is_downloaded_is_tried_here() -> None:
     assert CASES.keys() == CATALOGUE["source"].keys() - _BY_HAND
+
+
+def test_every_public_source_has_a_recipe_that_plans_without_its_data() -> None:
+    sources = set()
+    for file in sorted((SHIPPED / "recipes" / "public").glob("*.toml")):
+        if file.stem not in ("common", "expected"):
+            loaded = load(file)
+            assert plan(loaded, 42).leaks == ()
+            sources.add(loaded.raw["prepare"]["source"]["use"])
+            assert loaded.title != load(file.with_name("common.toml")).title
+    assert sources == CASES.keys() | {"yelp"}
+
+
+def test_list_says_what_a_source_costs(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    said = command("list", "source")
+    assert said.code == 0, said.err
+    [line] = [line for line in said.out.splitlines() if line.startswith("movielens-32m")]
+    assert "239 MB" in line and " 3 " in line and "GroupLens" in line
+    for use in CASES:
+        about = find("source", use).about  # type: ignore[attr-defined]
+        assert about.download and about.minutes and about.licence, use
 
 
 @pytest.fixture
