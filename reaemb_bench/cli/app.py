@@ -9,14 +9,16 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
+from itertools import takewhile
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 import reaemb_bench
-from reaemb_bench.cli import components, data, doctor, experiments, mlflow, results, run, store
-from reaemb_bench.cli.screen import in_words
+from reaemb_bench.cli import components, data, doctor, experiments, mlflow, results, run, store, watch
+from reaemb_bench.cli.screen import busy, in_words
 from reaemb_bench.core.errors import UserError, is_out_of_memory, reason_of
 from reaemb_bench.core.settings_only import forget_placeholders, import_settings_only
 from reaemb_bench.core.text import printable
@@ -36,7 +38,7 @@ _PLAIN = {
 
 _TRUST = "Data, machine, trust"
 _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Compute": (run.run, experiments.ablate, experiments.sweep, experiments.bench, run.plan),
+    "Compute": (run.run, experiments.ablate, experiments.sweep, experiments.bench, run.plan, watch.watch),
     "Read results": (
         *(results.history, results.compare, results.report, results.diff, experiments.leaderboard),
         *(results.export, results.neighbors, mlflow.ui, mlflow.push),
@@ -102,7 +104,10 @@ def main() -> None:
         # A terminal or file that does not take UTF-8 gets a question mark for what it cannot show.
         sys.stdout.reconfigure(errors="replace")
     try:
-        code = app(args=arguments, prog_name="reaemb-bench", standalone_mode=False)
+        words = takewhile(lambda word: not word.startswith("-"), arguments)
+        computes = bool(_COMPUTING & set(arguments[:2])) and "--help" not in arguments
+        with busy(" ".join(("reaemb-bench", *words))) if computes else nullcontext():
+            code = app(args=arguments, prog_name="reaemb-bench", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:

@@ -67,7 +67,10 @@ def ablate(
     from reaemb_bench.core.runs import Group
     from reaemb_bench.experiments.ablate import ablation_tables, read_ablation, unlike
     from reaemb_bench.experiments.running import Counts, executed, group_results
+    from reaemb_bench.experiments.variants import reached
     from reaemb_bench.report.recipe_tables import tables_of
+    from reaemb_bench.report.results import K
+    from reaemb_bench.tracking.terminal import Board, Ended
 
     store, start, counts = Store(machine.store), time.monotonic(), Counts()
     lists = (drops or (), swaps or (), only or (), sets or ())
@@ -79,22 +82,32 @@ def ablate(
     words, group = f"{count} variant{'s' if count != 1 else ''}", Group("ablation", ablation.base.name)
     say(f"{ablation.base.name} and {words}: {len(needed)} of {len(steps)} steps to compute")
 
+    names = [variant.name for variant in (ablation.base, *variants)]
+    board = Board(f"ablation of {ablation.base.name}", names, console(), f"NDCG@{K}")
+
     def run(variant: Variant) -> Run:
-        with executed(variant.plans, machine, console(), counts, group) as tracking:
+        if board.live:
+            board(f"{variant.name}: under way")
+        with executed(variant.plans, machine, console(), counts, group, keep=not board.live) as tracking:
             if machine.mlflow:
                 tracking.show(tables_of(variant.plans, store))
+        if board.live:
+            board(Ended.of(f"{variant.name}: ", reached(variant.plans, store)))
         return tracking.run
 
-    runs, reasons = [run(ablation.base)], {}
-    for number, variant in enumerate(variants, 1):
-        say(f"\n{variant.name} [{number}/{count}]", style="bold")
-        try:
-            runs.append(run(variant))
-        except Exception as error:  # noqa: BLE001 - one variant's failure must not cost the others their results
-            if not isinstance(error, UserError):
-                traceback.print_exc()
-            reasons[variant.name] = reason_of(error)
-            say(f"failed: {reasons[variant.name]}")
+    with board.shown():
+        runs, reasons = [run(ablation.base)], {}
+        for number, variant in enumerate(variants, 1):
+            if not board.live:
+                say(f"\n{variant.name} [{number}/{count}]", style="bold")
+            try:
+                runs.append(run(variant))
+            except Exception as error:  # noqa: BLE001 - one variant's failure must not cost the others their results
+                if not isinstance(error, UserError):
+                    traceback.print_exc()
+                reasons[variant.name] = reason_of(error)
+                failure = f"failed: {reasons[variant.name]}"
+                board(Ended.of(f"{variant.name}: {failure}", failed=True)) if board.live else say(failure)
     reasons |= unlike(ablation, store, [variant for variant in variants if variant.name not in reasons])
     tables = ablation_tables(ablation, store, reasons)
     show_tables(ablation.title, tables, out, wide)
@@ -125,10 +138,15 @@ def bench(
     """
     from reaemb_bench.core.runs import Group
     from reaemb_bench.experiments.bench import compute_cells, grid, read_suite, remember_cells, suite_tables
+    from reaemb_bench.experiments.variants import judge
+    from reaemb_bench.report.results import K
+    from reaemb_bench.tracking.terminal import Board
 
     loaded = read_suite(suite, sets or ())
     cells, store, group = grid(loaded), Store(machine.store), Group("bench", Path(suite).stem)
-    reasons = compute_cells(cells, machine, jobs, executor, group, say)
+    missing = [label for label, planned in cells.tasks() if not store.has(judge(planned).key)]
+    with Board(loaded.title, missing, console(), f"NDCG@{K}").shown() as board:
+        reasons = compute_cells(cells, machine, jobs, executor, group, board)
     remember_cells(cells, store, group)
     tables = suite_tables(cells, store, reasons)
     say(f"\n{loaded.title}", style="bold")
@@ -191,6 +209,7 @@ def sweep(
     from reaemb_bench.experiments import sweep_report as report
     from reaemb_bench.experiments.space import CURVE, read_search, twin
     from reaemb_bench.tracking.addresses import redacted
+    from reaemb_bench.tracking.terminal import Board
 
     given = {"trials": trials, "sampler": sampler, "pruner": pruner, "objectives": objective}
     file = space or twin(recipe)
@@ -202,7 +221,11 @@ def sweep(
         search = studies.sweep_of(loaded, raw, settings, machine, study, storage)
     except RecipeError as error:
         raise UserError(f"{file}, {error}") from None
-    studies.search(search, jobs, say, timeout)
+    first = search.settings.objectives[0]
+    lowest = search.settings.directions[0] == "minimize"
+    labels = [f"trial {number}" for number in range(search.trials)]
+    with Board(f"sweep {search.name}", labels, console(), first, lowest=lowest).shown() as board:
+        studies.search(search, jobs, board, timeout)
 
     results = report.results_of(search)
     show("", report.trials_table(results))

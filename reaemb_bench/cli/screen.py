@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.live import Live
 from rich.segment import Segment
+from rich.spinner import Spinner
 from rich.table import Table
+from rich.text import Text
 
 from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.files import write_atomically
@@ -31,10 +37,40 @@ class _Screen(Console):
             yield segment if segment.control else segment._replace(text=printable(segment.text, lines=True))
 
 
+_busy: Console | None = None
+
+
 def console() -> Console:
     """Standard output: as wide as the terminal, or wide enough for whole tables if it is a file or a pipe."""
+    if _busy is not None:
+        return _busy
     screen = _Screen()
     return screen if screen.is_terminal else _Screen(width=_WIDTH_OF_FILES)
+
+
+@contextmanager
+def busy(words: str) -> Iterator[None]:
+    """A block in which a terminal always shows that something moves, imports included: what runs, and for how long.
+
+    What is printed meanwhile goes above, and other live views below.
+    """
+    global _busy
+    screen, spinner, begun = _Screen(), Spinner("dots"), time.monotonic()
+    if not screen.is_terminal or screen.is_dumb_terminal:
+        yield
+        return
+
+    def sign() -> Text:
+        elapsed = timedelta(seconds=int(time.monotonic() - begun))
+        frame = spinner.frames[int(8 * (time.monotonic() - begun)) % len(spinner.frames)]
+        return Text.assemble(f"{frame} {words}  ", (str(elapsed), "dim"), no_wrap=True, overflow="ellipsis")
+
+    with Live(console=screen, transient=True, refresh_per_second=8, get_renderable=sign):
+        _busy = screen
+        try:
+            yield
+        finally:
+            _busy = None
 
 
 def say(line: str, style: str | None = None) -> None:

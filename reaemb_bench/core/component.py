@@ -125,13 +125,15 @@ class NotHashed:
 class Progress:
     """Progress of a step: `done` of `total` units, and the values measured there (loss, ndcg@10, ...).
 
-    unit is named in the plural (steps, epochs, items).
+    unit is named in the plural (steps, epochs, items). phase: what the step does now, in a word or two, if it does
+    more than one thing.
     """
 
     done: int
     total: int
     unit: str
     values: Mapping[str, float] = field(default_factory=dict)
+    phase: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,3 +150,7 @@ class Context:
     report: Callable[[Progress], None]
     note: Callable[[Mapping[str, float | int | str]], None]
     scratch: Path
+
+    def phase(self, words: str) -> None:
+        """Reports what the step does now, where it has nothing to count."""
+        self.report(Progress(0, 0, "", phase=words))

@@ -45,8 +45,10 @@ class Prepare(Step):
         """Returns all that later steps work on. Raises UserError if filters leave nothing to learn or to judge."""
         if isinstance(self.source, Downloads):
             self.source.fetch(context.machine, context.report)
+        context.phase("reading")
         data = self.source.read(context.machine)
         _check(data)
+        context.phase("filtering")
         warnings = {}
         for filter_ in self.filters:
             before = data.frame.height
@@ -60,6 +62,7 @@ class Prepare(Step):
             raise UserError(
                 f"{data.name}: no interaction is left ({removed or 'the source is empty'}); loosen or drop the filters"
             )
+        context.phase("splitting")
         split = self.split.apply(data, context.seed)
         for name, part in (("training", split.training), ("test", split.test)):
             if part.is_empty():

@@ -55,6 +55,7 @@ class Encode(Step):
 
     def run(self, corpus: Corpus, encoder: Encoder, context: Context) -> Vectors:
         """One vector an item, (items, hidden size)."""
+        context.phase("loading the model")
         model = open_encoder(encoder, context.machine)
         model.template = replace(model.template, padding=self.padding or model.template.padding, cut=self.cut)
         context.note({"parameters": sum(parameter.numel() for parameter in model.parameters())})

@@ -78,6 +78,7 @@ def tuned(
     if not settings.steps:
         return encoder
     with seeded(context):
+        context.phase("loading the model")
         model = open_encoder(encoder, context.machine)
         adapter = add_lora(model, settings)
         lora = [parameter for parameter in model.parameters() if parameter.requires_grad]

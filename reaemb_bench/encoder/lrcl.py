@@ -92,6 +92,7 @@ class Contrast(LoraSettings):
             return self._train(corpus, encoder, context)
 
     def _train(self, corpus: Corpus, encoder: Encoder, context: Context) -> Encoder:
+        context.phase("loading the model")
         model = open_encoder(encoder, context.machine)
         model.template = replace(model.template, padding=self.padding or model.template.padding)
         # The texts of most characters are hardly ever far from those of most tokens.

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from reaemb_bench.core.artifacts import Encoder, Floors, Ranker, Ranks, TestTargets
 from reaemb_bench.core.errors import RecipeError, UserError, reason_of
-from reaemb_bench.core.execute import Event, Finished, Planned, Started, execute, fetch
+from reaemb_bench.core.execute import Event, Finished, Planned, Started, execute, fetch, watched_by
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.plan import Job, Plan, flatten, plan
 from reaemb_bench.core.recipe import Raw, from_raw, load, locate, merge, name_with_edits, parse_set, read_toml
@@ -29,7 +29,7 @@ from reaemb_bench.core.runs import Group, forget, history, remember
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.groups import SHORT, TAIL
 from reaemb_bench.experiments.running import Answer, Message, Say, portable, processes, ray_cluster
-from reaemb_bench.experiments.variants import Edits, Variant, edited, file_near, judge, planned_variant
+from reaemb_bench.experiments.variants import Edits, Variant, edited, file_near, judge, planned_variant, reached
 from reaemb_bench.report import table as report
 from reaemb_bench.report.recipe_tables import origin_notes, plan_manifests
 from reaemb_bench.report.results import (
@@ -43,7 +43,8 @@ from reaemb_bench.report.results import (
     users_notes,
 )
 from reaemb_bench.report.table import LEAK, SIGNIFICANT, Column, Row, Table, mark_best, mark_second
-from reaemb_bench.tracking.terminal import Lines, in_words
+from reaemb_bench.tracking.signs import signalling
+from reaemb_bench.tracking.terminal import Ended, Lines, in_words
 
 Executor = Literal["processes", "ray"]
 
@@ -283,7 +284,9 @@ def compute_cells(
                     remember_cells(grid, store, group, planned)
                 ended += 1
                 outcome = f"failed, {answer.reason}" if answer.reason else "done"
-                say_of(label, f"{outcome} [{ended}/{total}, {in_words(time.monotonic() - begun)}]")
+                line = f"{label}: {outcome} [{ended}/{total}, {in_words(time.monotonic() - begun)}]"
+                value = None if answer.reason else reached([planned], store)
+                say(Ended.of(line, value, failed=bool(answer.reason)))
     return reasons
 
 
@@ -304,7 +307,9 @@ def compute(message: Message, say: Say) -> Answer:
             if not (isinstance(event, Planned) or (isinstance(event, Finished) and event.cached)):
                 lines(event)
 
-        execute(planned, Store(machine.store), machine, watch)
+        store = Store(machine.store)
+        with signalling(planned, store) as course:
+            execute(planned, store, machine, watched_by(course, watch))
     except Exception as error:  # noqa: BLE001 - one method's failure must not cost the others their results
         if not isinstance(error, UserError):
             traceback.print_exc()

@@ -26,6 +26,7 @@ from reaemb_bench.core.plan import Plan
 from reaemb_bench.core.runs import Group, Run, remember
 from reaemb_bench.core.store import Store
 from reaemb_bench.report.table import Table
+from reaemb_bench.tracking.signs import signalling
 from reaemb_bench.tracking.terminal import in_words, say, watching
 
 if TYPE_CHECKING:
@@ -88,11 +89,14 @@ def executed(
     watch: Watch,
     group: Group | None = None,
     record: Run | None = None,
+    *,
+    keep: bool = True,
 ) -> Iterator[Tracking]:
     """Executes the plans of one recipe, one per seed, and records the run in the store.
 
     Inside the block everything is computed and MLflow is still open: give it the tables. screen: shows progress and
     warnings; a function takes the warnings alone. record: of a run that finished earlier, sent to MLflow again.
+    keep: whether the view of the steps stays on the screen.
     """
     store = Store(machine.store)
     warn = partial(say, screen) if isinstance(screen, Console) else screen
@@ -107,8 +111,10 @@ def executed(
         for seed, planned in enumerate(plans):
             watches: list[Watch] = [watch, *trackers[seed : seed + 1]]
             with ExitStack() as shown:
+                course = shown.enter_context(signalling(planned, store))
                 if isinstance(screen, Console):
-                    watches.insert(0, shown.enter_context(watching(planned, screen)))
+                    watches.insert(0, shown.enter_context(watching(planned, screen, course, keep=keep)))
+                watches.insert(0, course)
                 execute(planned, store, machine, watched_by(*watches))
         yield Tracking(plans, store, trackers, record or remember(plans, store, group), warn)
         finished = True

@@ -40,7 +40,7 @@ from reaemb_bench.experiments.running import Answer, Message, Say, executed, por
 from reaemb_bench.experiments.space import CURVE, MINUTES, Settings, Space, Values, as_tables, read_space, shown
 from reaemb_bench.experiments.variants import edited
 from reaemb_bench.tracking.addresses import redacted
-from reaemb_bench.tracking.terminal import Lines, in_words
+from reaemb_bench.tracking.terminal import Ended, Lines, in_words
 
 REASON = "reason"
 """User attribute of a trial that failed: why."""
@@ -294,7 +294,8 @@ def compute_trials(sweep: Sweep, say: Say, until: float | None = None) -> None:
         try:
             measured = run_trial(sweep, values, trial, say_of_trial)
         except TrialPruned as pruned:
-            say_of_trial(f"pruned after {pruned}, {in_words(time.monotonic() - begun)}")
+            took = in_words(time.monotonic() - begun)
+            say(Ended.of(f"trial {trial.number}: pruned after {pruned}, {took}"))
             raise
         except KeyboardInterrupt:
             trial.set_user_attr(_INTERRUPTED, True)
@@ -304,11 +305,12 @@ def compute_trials(sweep: Sweep, say: Say, until: float | None = None) -> None:
             if not isinstance(error, UserError):
                 traceback.print_exc()
             trial.set_user_attr(REASON, reason_of(error))
-            say_of_trial(f"failed, {reason_of(error)}")
+            say(Ended.of(f"trial {trial.number}: failed, {reason_of(error)}", failed=True))
             raise
         pairs = zip(settings.objectives, measured, strict=True)
         results = ", ".join(f"{name} {shown(value, name)}" for name, value in pairs)
-        say_of_trial(f"{results}, {in_words(time.monotonic() - begun)}")
+        took = in_words(time.monotonic() - begun)
+        say(Ended.of(f"trial {trial.number}: {results}, {took}", measured[0]))
         return measured[0] if len(measured) == 1 else measured
 
     with FileLock(alive):

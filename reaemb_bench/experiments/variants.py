@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from reaemb_bench.core.artifacts import Floors, Ranks
 from reaemb_bench.core.errors import RecipeError
+from reaemb_bench.core.execute import fetch
 from reaemb_bench.core.plan import Job, Plan, plan
 from reaemb_bench.core.recipe import Raw, Recipe, drop, from_raw, locate, merge
+from reaemb_bench.core.store import Store
+from reaemb_bench.evaluation.metrics import ndcg
 
 
 class Edits(BaseModel):
@@ -71,6 +75,12 @@ def judge(planned: Plan) -> Job:
     job = planned.job_of(Ranks) or planned.job_of(Floors)
     assert job is not None
     return job
+
+
+def reached(plans: Iterable[Plan], store: Store) -> float | None:
+    """Returns NDCG@10 over the users and seeds of executed plans; None if they rank nothing."""
+    ranks = [one for planned in plans if (one := fetch(planned, store, Ranks)) is not None and len(one.users)]
+    return fmean(float(ndcg(one.better, one.tied, 10).mean()) for one in ranks) if ranks else None
 
 
 def file_near(name_or_file: str, folder: Path) -> Path:

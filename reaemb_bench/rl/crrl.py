@@ -182,6 +182,7 @@ def _run(settings: Reinforcement, corpus: Corpus, histories: Sequences, encoder:
     counted = settings.cooccurrence
     pairs = checked(counted.counts(histories, corpus.items), corpus.items, cast("Component", counted).use)
     candidates = draw_candidates(pairs, settings.positives, settings.candidates, context.seed)
+    context.phase("loading the model")
     model = open_encoder(encoder, context.machine)
     model.template = replace(model.template, cut=settings.cut)
     reinforce(model, corpus, candidates, settings, context)
@@ -216,6 +217,7 @@ def reinforce(
             "skipped_without_strangers": candidates.without_strangers,
         }
     )
+    context.phase("tokenizing")
     texts = model.tokenize(corpus.texts, settings.max_length)
     at_once = micro_batch(context.machine, model.shape, max(map(len, texts)) + model.thoughts + 1, learns=False)
     # Hosts may differ in free memory, but all processes must compute the same sums.
@@ -256,7 +258,7 @@ def reinforce(
         return learner.step(step, len(order), candidates.items[chosen], ranking, prompts, table, generator, optimiser)
 
     for step, values in training(len(order), learn, checkpoints):
-        context.report(Progress(step, len(order), "steps", values))
+        context.report(Progress(step, len(order), "steps", values, "rollouts"))
     if order:
         names = [name for name in checkpoints.curve[0] if name in ("dead_groups", "agreement")]
         context.note({name: _mean(values[name] for values in checkpoints.curve if name in values) for name in names})
@@ -296,7 +298,7 @@ def _read_prompts(
         context.scratch / f"prompts-{rank()}",
         learner.settings.cache_gb * 1e9,
         learner.micro_batch,
-        lambda done, total: context.report(Progress(done, total, "prompts")),
+        lambda done, total: context.report(Progress(done, total, "prompts", phase="reading")),
     )
     context.note({"prompt_cache_mb": round(prompts.size / 1e6, 3), "prompts_without_room": prompts.without_room})
     return prompts

@@ -74,7 +74,7 @@ def test_looking_at_runs_is_quick(command: Command, tmp_path: Path) -> None:
     key = next(folder.name for folder in (store.root / "results").iterdir())
     commands = [
         *(["history"], ["history", "--json"], ["compare", "good", "poor"], ["diff", "good", "poor"]),
-        *(["report", "good"], ["store", "ls"], ["store", "why", key], ["store", "gc"]),
+        *(["watch"], ["report", "good"], ["store", "ls"], ["store", "why", key], ["store", "gc"]),
     ]
     run_in_a_new_process(commands, tmp_path)
 

@@ -48,7 +48,7 @@ def test_an_array_and_its_file_give_the_same_ranks(
     np.savez(tmp_path / "emb.npz", vectors=vectors, ids=np.arange(60))
     said = command("run", "--vectors", tmp_path / "emb.npz", "--data", tmp_path / "shop", "--set", SETS[0])
     assert said.code == 0, said.err
-    row, *_ = (line.split() for line in said.out.splitlines() if line.startswith("emb (train.epochs=2) "))
+    row, *_ = (line.split() for line in said.out.splitlines() if line.startswith("emb (train.epochs=2)  "))
     assert f"{result.metrics['full/ndcg@10']:.4f}"[1:] == row[3]
     assert len(result.ranks[0].users) == 80
     assert "item-knn" in str(result) and "Alignment of the vectors" in str(result)
