@@ -116,8 +116,9 @@ def locate(recipe: str | Path) -> Path:
             return file
     known = shipped_names()
     hint = nearest(str(recipe).removeprefix("recipes/").removesuffix(".toml"), known)
+    # The cure stands at the end, because a message that is too long loses its middle.
     raise UserError(
-        f"there is no recipe {recipe}.{hint} Give a TOML file, or one of these. Shipped: {', '.join(known)}"
+        f"there is no recipe {recipe}.{hint} Shipped: {', '.join(known)}. Give one of these, or a TOML file"
     )
 
 
