@@ -235,6 +235,7 @@ def test_llm2vec_needs_a_bidirectional_backbone(tmp_path: Path) -> None:
         tuned("llm2vec", "MaskedNextToken", made, tmp_path / "tuned", steps=1)
 
 
+@pytest.mark.slow
 def test_equal_views_differ_by_dropout_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, str]] = []
     plain = ContrastiveLearner.step
@@ -271,6 +272,7 @@ def test_an_interrupted_tuning_ends_with_the_same_bits(tmp_path: Path, monkeypat
     assert facts["tokens"] > 0
 
 
+@pytest.mark.slow
 def test_the_micro_batch_does_not_change_what_is_learned(tmp_path: Path) -> None:
     made = encoder(tmp_path / "llm", **BOTH_WAYS)
     curves = []
@@ -295,6 +297,7 @@ def test_llm2rec_asks_for_the_next_title_behind_the_titles_before_it(tmp_path: P
         assert shown.count("Game number") == min(3, last + 1)
 
 
+@pytest.mark.slow
 def test_llm2rec_learns_titles_causally(tmp_path: Path) -> None:
     made = encoder(tmp_path / "llm", **BOTH_WAYS)
     settings = {"steps": 25, "batch_size": 10, "learning_rate": 1e-2}

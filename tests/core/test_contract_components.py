@@ -86,6 +86,7 @@ def test_listing_components_imports_none_of_them() -> None:
     assert done.stdout.strip() == "['reaemb_bench.catalogue']"
 
 
+@pytest.mark.slow
 def test_finding_every_component_imports_no_heavy_package() -> None:
     code = (
         "import sys; from reaemb_bench.catalogue import CATALOGUE; from reaemb_bench.core.registry import find\n"

@@ -78,6 +78,7 @@ def test_lines_are_read_or_counted_as_one_by_one(
     assert malformed.first == broken[:5]
 
 
+@pytest.mark.slow
 def test_numbers_of_broken_lines_hold_in_long_files(tmp_path: Path) -> None:
     lines = [f"u{number}::n::1::{number}" for number in range(1, 400_001)]
     broken = [3, 150_000, 299_999, 400_000]

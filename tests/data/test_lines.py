@@ -131,6 +131,7 @@ def test_a_block_gives_what_its_lines_give_one_by_one(
     assert malformed.count == sum(found.count for _, found in alone)
 
 
+@pytest.mark.slow
 def test_blocks_end_where_lines_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = [GOOD.replace(b'"u"', b'"u%d"' % place) for place in range(50)]
     given[30] = b"broken"

@@ -47,6 +47,7 @@ numbers = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(numbers)
 def test_numbers_keep_their_order_whatever_their_scale(values: list[Any]) -> None:
@@ -57,6 +58,7 @@ def test_numbers_keep_their_order_whatever_their_scale(values: list[Any]) -> Non
 digits = st.tuples(st.integers(0, 3), st.integers(0, 10**9 - 1), st.integers(0, 9))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(digits, min_size=2, max_size=12), st.sampled_from([0, 1_500_000_000]))
 def test_digits_that_floats_do_not_hold_are_kept(parts: list[tuple[int, int, int]], start: int) -> None:
@@ -68,6 +70,7 @@ def test_digits_that_floats_do_not_hold_are_kept(parts: list[tuple[int, int, int
 moments = st.datetimes(datetime(1975, 1, 1), datetime(2200, 1, 1))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(moments, min_size=2, max_size=12), st.sampled_from(["iso", "T", "date", "Z", "typed"]))
 def test_dates_keep_their_order(values: list[datetime], form: str) -> None:
@@ -242,6 +245,7 @@ def test_any_relabelling_of_times_that_keeps_their_order_gives_the_same_corpus(f
     assert reverse != base
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_increasing_labels_give_the_same_corpus(

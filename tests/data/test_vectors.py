@@ -312,6 +312,7 @@ def shop(tmp_path: Path) -> Path:
 FAST = ("--set", "train.epochs=1", "--set", "train.head.hidden=8")
 
 
+@pytest.mark.slow
 def test_vectors_are_judged_without_a_recipe(command: Command, shop: Path) -> None:
     words = ("run", "--vectors", "shop/emb.parquet", "--data", "shop", *FAST)
     refused = command(*words)

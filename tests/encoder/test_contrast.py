@@ -116,6 +116,7 @@ def test_dropout_masks_are_the_same_in_both_forwards(tmp_path, monkeypatch):
         torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_moves_everything_it_should_and_nothing_else(tmp_path):
     made = encoder(tmp_path / "llm")
     facts = {}
@@ -161,6 +162,7 @@ def test_in_half_precision_an_opened_encoder_is_the_one_that_was_trained(tmp_pat
     assert not torch.equal(open_encoder(made, half, merge=True).embed(tokens), trained)
 
 
+@pytest.mark.slow
 def test_a_second_training_goes_on_from_the_first(tmp_path):
     once, _ = train(tmp_path / "once", encoder(tmp_path / "llm"), steps=3)
     twice, _ = train(tmp_path / "twice", once, steps=3)
@@ -168,6 +170,7 @@ def test_a_second_training_goes_on_from_the_first(tmp_path):
     assert not torch.equal(_projection(open_encoder(once, CPU)).weight, _projection(open_encoder(twice, CPU)).weight)
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bits(tmp_path):
     def run(folder):
         trained, losses = train(folder / "lrcl", encoder(folder / "llm"), micro_batch=8)
@@ -228,6 +231,7 @@ def interrupted(folder, made, step):
     return sorted(folder.glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 3])
 def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch, step):
     monkeypatch.setattr("reaemb_bench.core.training.SECONDS", 0.0)

@@ -88,6 +88,7 @@ def test_a_leak_in_a_co_occurrence_component_is_found_where_it_enters(command: C
     assert "with those of encode" in lines["reduce"]
 
 
+@pytest.mark.slow
 def test_the_quickstart_does_not_leak(command: Command) -> None:
     said = command("audit", "quickstart", "--set", SMALL_SHOP)
     assert said.code == 0, said.out + said.err

@@ -124,6 +124,7 @@ def test_of_simulated_nulls_one_in_twenty_is_rejected(draw: Draw, users: int) ->
     assert low <= rejected(draw, users, 600) <= high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [ndcg_gaps, heavy_gaps, skewed_gaps])
 def test_the_interval_covers_the_true_mean_19_times_in_20(draw: Draw) -> None:
     rng = np.random.default_rng(6)

@@ -271,12 +271,14 @@ def all_plots() -> list[Plot]:
     return [each for each in made if each is not None]
 
 
+@pytest.mark.slow
 def test_the_same_numbers_give_the_same_bytes_whatever_a_persons_own_style() -> None:
     first = all_plots()
     with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 3, "svg.fonttype": "path"}):
         assert all_plots() == first
 
 
+@pytest.mark.slow
 def test_plots_need_no_display() -> None:
     # Another test of this process may have loaded pyplot, which chooses a display.
     code = (

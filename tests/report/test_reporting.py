@@ -316,6 +316,7 @@ def test_one_method_alone_needs_no_correction_and_without_floors_says_nothing() 
     assert verdicts({"good": [many(4, users=1)]}, {"popularity": many(12, users=1)}, k=10) == []
 
 
+@pytest.mark.slow
 def test_verdicts_of_equal_methods_are_rarely_wrong_though_the_best_is_picked_by_the_same_users() -> None:
     rng = np.random.default_rng(20)
     wrong = 0
