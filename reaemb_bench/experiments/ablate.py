@@ -226,7 +226,8 @@ def ablation_tables(ablation: Ablation, store: Store, reasons: Mapping[str, str]
     tables = [table]
     if len(shown) > 1:
         heading = f"Differences from {ablation.base.name}"
-        tables.append(differences_table(heading, ranks, ablation.base.name, leaks=leaks))
+        differences = differences_table(heading, ranks, ablation.base.name, leaks=leaks)
+        tables = [replace(table, verdict=differences.verdict), replace(differences, verdict="")]
     by_variant = {
         variant.name: [one for planned in variant.plans if (one := fetch(planned, store, Alignment)) is not None]
         for variant in shown

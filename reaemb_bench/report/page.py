@@ -137,7 +137,8 @@ def report(
     tables = [replace(results, notes=(*results.notes, *compared.notes))]
     if reference is not None:
         heading = f"Differences from {reference}"
-        tables.append(differences_table(heading, ranks, reference, metric=metric, k=k, leaks=leaking))
+        differences = differences_table(heading, ranks, reference, metric=metric, k=k, leaks=leaking)
+        tables = [replace(tables[0], verdict=differences.verdict), replace(differences, verdict="")]
     if (aligned := alignment_table(compared.alignments)) is not None:
         tables.append(aligned)
     if by is not None:

@@ -342,16 +342,20 @@ def as_latex(title: str, tables: Sequence[Table]) -> str:
 
 
 def as_svg(title: str, tables: Sequence[Table]) -> str:
-    """The tables as the terminal shows them, in any monospaced font; the picture fetches nothing from a network."""
-    from rich._export_format import CONSOLE_SVG_FORMAT
-    from rich.console import Console
-    from rich.terminal_theme import MONOKAI
-
+    """The tables as the terminal shows them if it is wide enough."""
     shown = [render_terminal(table, wide=True) for table in tables]
     width = max([NARROW, *(one.blocks(None)[0].width for one in shown)])
+    return picture(title, [part for one in shown for part in (Text(), one)][1:], width)
+
+
+def picture(title: str, shown: Sequence[RenderableType], width: int) -> str:
+    """What a terminal shows, as SVG, in any monospaced font; the picture fetches nothing from a network."""
+    from rich._export_format import CONSOLE_SVG_FORMAT
+    from rich.terminal_theme import MONOKAI
+
     screen = Console(width=width, record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    for number, one in enumerate(shown):
-        screen.print(*[""][:number], one, sep="\n")
+    for part in shown:
+        screen.print(part)
     code_format = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     return screen.export_svg(title=printable(title), unique_id="tables", theme=MONOKAI, code_format=code_format)
 

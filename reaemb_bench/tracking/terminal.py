@@ -220,7 +220,9 @@ def _parts(step: StepCourse, now: float) -> list[tuple[int, Text]]:
     left = step.left(now)
     filled = round(_BAR * min(step.done / step.total, 1)) if step.total else 0
     bar = Text.assemble(("━" * filled, "cyan"), ("━" * (_BAR - filled), "bright_black"))
-    values = [Text(f"{name} {value:#.4g}".rstrip(".")) for name, value in list(step.values.items())[:_VALUES_SHOWN]]
+    # What is judged says more than a loss.
+    named = sorted(step.values.items(), key=lambda pair: "ndcg" not in pair[0])[:_VALUES_SHOWN]
+    values = [Text(f"{name} {value:#.4g}".rstrip(".")) for name, value in named]
     parts = [
         *([(3, bar)] if step.total else []),
         (0, Text(f"{step.phase} {done}".strip())),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,6 +52,11 @@ def test_each_command_of_the_pages_has_its_verb_and_its_options(page: str, words
         verb, words = verb.commands[words[0]], words[1:]
     known = {option for each in verb.params for option in (*each.opts, *each.secondary_opts)}
     assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_the_script_of_the_pictures_finds_what_it_imports() -> None:
+    assert callable(runpy.run_path(str(ROOT / "docs" / "pictures" / "make.py"), run_name="pictures")["main"])
+    assert all((ROOT / "docs" / "pictures" / f"{name}.svg").is_file() for name in ("live_view", "ablation", "table"))
 
 
 @pytest.mark.parametrize("page", PAGES)
