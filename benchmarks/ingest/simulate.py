@@ -1,4 +1,4 @@
-"""Files in the form of Amazon Reviews 2023, of any size, with invented content: reviews.jsonl and metadata.jsonl."""
+"""Files in the form of Amazon Reviews 2023 and of MovieLens-32M, of any size, with invented content."""
 
 from __future__ import annotations
 
@@ -105,3 +105,42 @@ def _user(user: int) -> str:
 
 def _line(content: dict[str, Any]) -> str:
     return json.dumps(content, ensure_ascii=False) + "\n"
+
+
+def write_amazon(folder: str, lines: int) -> None:
+    """Write reviews.jsonl with that many lines, and metadata.jsonl."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    _, items = write_reviews(Path(folder) / "reviews.jsonl", lines)
+    write_metadata(Path(folder) / "metadata.jsonl", items)
+
+
+def write_movielens(folder: str, lines: int, seed: int = 2) -> None:
+    """Write ratings.csv with that many ratings, by user and movie as published, and movies.csv.
+
+    Users have 159 ratings on average and 20 at least, and there is a movie for every 365 ratings, as in MovieLens-32M.
+    """
+    import polars
+
+    home, rng = Path(folder), np.random.default_rng(seed)
+    home.mkdir(parents=True, exist_ok=True)
+    movies, user, left = max(200, lines // 365), 0, lines
+    with (home / "ratings.csv").open("wb") as stream:
+        stream.write(b"userId,movieId,rating,timestamp\n")
+        while left:
+            lengths = 20 + rng.lognormal(4, 1.2, size=1_000).astype(np.int64)
+            owners = np.repeat(np.arange(user + 1, user + 1_001), lengths)[:left]
+            rows = polars.DataFrame(
+                {
+                    "user": owners,
+                    "movie": 1 + _skewed(rng, len(owners), movies),
+                    "rating": rng.integers(1, 11, size=len(owners)) / 2,
+                    "time": rng.integers(800_000_000, 1_690_000_000, size=len(owners)),
+                }
+            )
+            stream.write(rows.sort("user", "movie").write_csv(include_header=False).encode())
+            user, left = user + 1_000, left - len(owners)
+    names = [f'{movie},"Film {movie}, The ({1950 + movie % 73})",Drama|Comedy\n' for movie in range(1, movies + 1)]
+    (home / "movies.csv").write_text("movieId,title,genres\n" + "".join(names))
+
+
+WRITERS = {"amazon-2023": write_amazon, "movielens-32m": write_movielens}

@@ -52,20 +52,29 @@ def check(
 
     from reaemb_bench.data.check import check_files, named_columns, open_files, short, source_table
 
-    def content(values: list[Any]) -> tuple[str, str]:
-        """What kind of values a column holds, and the first of them."""
-        present = [value for value in values if value is not None and value != ""]
-        if not present:
-            return "nothing", ""
-        if any(isinstance(value, list | dict | polars.Series) for value in present):
-            return "lists", short(present[0])
-        text = polars.Series([str(value) for value in present], dtype=polars.String)
+    def content(values: Any) -> tuple[str, str, str]:
+        """What share of a column is filled, what kind of values it holds, and the first of them."""
+        nested = isinstance(values, polars.Series) and values.dtype.is_nested()
+        if isinstance(values, polars.Series) and not nested:
+            text = values.cast(polars.String)
+            text = text.filter(text.is_not_null() & (text != ""))
+            example = text[0] if len(text) else ""
+        else:
+            present = [value for value in values if value is not None and value != ""]
+            nested = nested or any(isinstance(value, list | dict | polars.Series) for value in present)
+            text = polars.Series([str(value) for value in present], dtype=polars.String)
+            example = present[0] if present else ""
+        filled = f"{len(text) / len(values):.1%}"
+        if not len(text):
+            return filled, "nothing", ""
+        if nested:
+            return filled, "lists", short(example)
         numeric = {"whole numbers": polars.Int64, "numbers": polars.Float64}
         fitting = (name for name, kind in numeric.items() if not text.cast(kind, strict=False).null_count())
-        return next(fitting, "text"), short(present[0])
+        return filled, next(fitting, "text"), short(example)
 
     files = open_files(paths, named_columns(columns or ()), vectors)
-    headings = ("file", "column", "taken as", "holds")
+    headings = ("file", "column", "taken as", "filled", "holds")
     table = plain_table(*headings, "example", no_wrap=headings)
     for sheet, roles in (
         (files.interactions, ("user", "item", "timestamp", "rating")),
@@ -78,7 +87,7 @@ def check(
             if not taken_as and sheet is files.items and column in files.settings["attributes"]:
                 taken_as = "attribute"
             rows = sheet.content
-            values = [row.get(column) for row in rows] if isinstance(rows, list) else [*rows[column]]
+            values = [row.get(column) for row in rows] if isinstance(rows, list) else rows[column]
             table.add_row(*map(escape, (sheet.file.name, column, taken_as, *content(values))))
     show(table)
 

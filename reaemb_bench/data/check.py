@@ -146,6 +146,7 @@ _NOTHING = ("0", "-1", "nan", "none", "null", "na", "n/a", "unknown", "undefined
 _ODD = {
     "leading zeros, which another program may have cut elsewhere": r"^0[0-9]+$",
     'a ".0" at the end, as of numbers that were read with gaps': r"^[0-9]+\.0+$",
+    "control characters": r"[\x00-\x1f\x7f]",
     "exponents, as of long numbers from a spreadsheet": r"^[0-9](\.[0-9]+)?[eE]\+?[0-9]+$",
 }
 _CODE = r"<[a-zA-Z/][^>]*>|&[a-z]+;|&#[0-9]+;"

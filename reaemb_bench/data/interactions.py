@@ -106,8 +106,23 @@ class Interactions:
 
 def without_duplicates(data: Interactions) -> Interactions:
     """Drops rows that repeat user, item and timestamp and keeps the first of them."""
-    kept = data.frame.unique(["user", "item", "timestamp"], keep="first", maintain_order=True)
+    row = ["user", "item", "timestamp"]
+    suspects = data.frame.select(row).with_row_index("_row").filter(shares_values(data.frame, row))
+    repeats = suspects.filter(~polars.struct(row).is_first_distinct())["_row"]
+    kept = data.frame
+    if len(repeats):
+        kept = kept.filter(~polars.int_range(polars.len(), dtype=repeats.dtype).is_in(repeats.implode()))
     return data.keep(kept, "exact duplicates")
+
+
+def shares_values(frame: polars.DataFrame, columns: list[str]) -> polars.Series:
+    """Returns which rows (rows,) may have the same values of `columns` as another: all that do, and few that do not.
+
+    Equal rows have equal hashes, and a sort of hashes needs a fraction of the memory of groups of millions of rows.
+    """
+    hashes = frame.select(columns).hash_rows()
+    ordered = hashes.sort()
+    return hashes.is_in(ordered.filter(ordered == ordered.shift()).unique().implode())
 
 
 @dataclass(frozen=True)

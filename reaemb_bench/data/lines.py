@@ -37,6 +37,7 @@ _FEW = 16
 """Blocks of so few lines are read one by one."""
 # What polars writes for lists, objects, truth values and halves of surrogate pairs if text is asked for.
 _NOT_TEXT = r"^[\[{]|^(?:true|false)$|\x00"
+_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f]"
 # Helper columns; no column of a file can have a line break in its name.
 _LINE, _NUMBER, _MORE, _FAULT, _DOUBT = "\nline", "\nnumber", "\nmore", "\nfault", "\ndoubt"
 
@@ -47,14 +48,14 @@ T = TypeVar("T")
 class Field:
     """A field to read from each line.
 
-    kind: text (a number becomes its digits), json (anything; lists and objects are kept as JSON text), parts (a list of
-    such texts; one value becomes a list, lists within lists are opened), whole (an integer), number (finite), decimal
-    (a finite number as text, so that it keeps all its digits) or date (text of the form `form`, read as whole seconds
-    since 1970 in UTC). required: a line without it, or with null, is malformed. unit: of a whole number that is a time;
-    a line with an implausible time is malformed.
+    kind: text (a number becomes its digits), key (a text that is often repeated and is kept once), json (anything;
+    lists and objects are kept as JSON text), parts (a list of such texts; one value becomes a list, lists within lists
+    are opened), whole (an integer), number (finite), decimal (a finite number as text, so that it keeps all its digits)
+    or date (text of the form `form`, read as whole seconds since 1970 in UTC). required: a line without it, or with
+    null, is malformed. unit: of a whole number that is a time; a line with an implausible time is malformed.
     """
 
-    kind: Literal["text", "json", "parts", "whole", "number", "decimal", "date"]
+    kind: Literal["text", "key", "json", "parts", "whole", "number", "decimal", "date"]
     required: bool = False
     unit: TimeUnit | None = None
     form: str = "%Y-%m-%d %H:%M:%S"
@@ -106,7 +107,7 @@ class Field:
             return None
         if isinstance(value, float) and value.is_integer() and kind != "number":
             value = int(value)
-        if kind in ("text", "json"):
+        if kind in ("text", "key", "json"):
             return str(value)
         if kind == "number" and not isinstance(value, str):
             return float(value) if abs(value) <= sys.float_info.max else None
@@ -226,7 +227,7 @@ def read_json_lines(
         elif field.kind == "date":
             column = raw.str.to_datetime(field.form, time_unit="us", strict=False).dt.epoch("s").alias(name)
             doubts.append(column.is_null() & raw.is_not_null())
-        elif field.kind in ("text", "json"):
+        elif field.kind in ("text", "key", "json"):
             doubts.append(raw.str.contains(_NOT_TEXT))
         if field.required:
             doubts.append(column.is_null())
@@ -291,7 +292,11 @@ def parse_json(line: bytes, constants: bool = False, literals: bool = False) -> 
         raise ValueError(reason)
     if b"\\ud" in line.lower():
         # Half of a surrogate pair can be written in JSON and is not a character.
-        json.dumps(content, ensure_ascii=False).encode("utf-8")
+        try:
+            json.dumps(content, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            written = f"\\u{ord(error.object[error.start]):04x}"
+            raise ValueError(f"{written} is half of a surrogate pair and no character") from None
     return content
 
 
@@ -301,9 +306,10 @@ def read_delimited(
     """Returns the wanted columns of all sound lines in the file's order; blank lines are skipped, quotes are text.
 
     columns: what stands in each line, in order. fields: those wanted, of kind text (String, without surrounding space),
-    whole (Int64), number (Float64) or decimal (String); an empty cell is null. header: the first line is not a row.
-    bad: counts lines that are not UTF-8, have more or fewer fields than columns, lack a required field or have
-    something else where a number or a time should be. Raises UserError if there are more of them than tolerated.
+    key (the same as Categorical), whole (Int64), number (Float64) or decimal (String); an empty cell is null. header:
+    the first line is not a row. bad: counts lines that are not UTF-8, have more or fewer fields than columns, lack a
+    required field, have control characters in a text or something else where a number or a time should be. Raises
+    UserError if there are more of them than tolerated.
     """
     line, read = polars.col(_LINE), {}
     fault = (
@@ -319,8 +325,10 @@ def read_delimited(
         filled = polars.when(stripped != "").then(stripped)
         if field.required:
             fault = fault.when(stripped == "").then(polars.lit(f"no '{name}'"))
-        if field.kind == "text":
-            read[name] = filled
+        if field.kind in ("text", "key"):
+            read[name] = filled if field.kind == "text" else filled.cast(polars.Categorical)
+            broken = stripped.str.contains(_CONTROL)
+            fault = fault.when(broken).then(polars.lit(f"'{name}' has a control character"))
         else:
             number = filled.cast(polars.Int64 if field.kind == "whole" else polars.Float64, strict=False)
             sound = number.is_between(*field.bounds) if field.bounds else number.is_finite()
@@ -336,7 +344,7 @@ def read_delimited(
         filled = filled.filter(line.str.strip_chars() != "").with_columns(cells).unnest("")
         return block.count(b"\n"), filled.select(_NUMBER, fault.alias(_FAULT), **read).collect()
 
-    start, frames = 0, [judged(b"\n")[1]]
+    start, frames = 0, [judged(b"\n")[1].drop(_NUMBER, _FAULT)]
     for height, rows in prefetched(map(judged, blocks(file))):
         if header and start == 0:
             rows = rows.filter(polars.col(_NUMBER) > 1)
@@ -344,6 +352,6 @@ def read_delimited(
             for number, reason in rows.filter(polars.col(_FAULT).is_not_null()).select(_NUMBER, _FAULT).rows():
                 bad.add(start + number, reason)
             rows = rows.filter(polars.col(_FAULT).is_null())
-        frames.append(rows)
+        frames.append(rows.drop(_NUMBER, _FAULT))
         start += height
-    return polars.concat(frames).drop(_NUMBER, _FAULT)
+    return polars.concat(frames)

@@ -16,12 +16,20 @@ from pydantic import Field
 from reaemb_bench.core.artifacts import Corpus, Int32, Int64, Sequences, TestTargets, ValidationTargets
 from reaemb_bench.core.component import Component, Context, Randomness, Step
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.data.interactions import FIRST_SECOND, PER_SECOND, SCHEMA, Interactions, SplitInteractions
+from reaemb_bench.data.interactions import (
+    FIRST_SECOND,
+    PER_SECOND,
+    SCHEMA,
+    Interactions,
+    SplitInteractions,
+    shares_values,
+)
 from reaemb_bench.data.kinds import AnyPrompt, AnySource, AnySplit, Downloads, ManyFilters, Prompt
 from reaemb_bench.data.negative_sampling import draw_unknown
 
-_LARGE, _MANY = 0.5, 0.1
-"""Shares of what a filter takes or training never reads, and of items without text, above which a warning is due."""
+_LARGE, _MANY, _SOME = 0.5, 0.1, 0.01
+"""Shares of what a filter takes or training never reads, of items without text, and of lines that are malformed, above
+which a warning is due."""
 
 
 class Prepare(Step):
@@ -50,6 +58,11 @@ class Prepare(Step):
         _check(data)
         context.phase("filtering")
         warnings = {}
+        for reason, gone in data.removed.items():
+            if reason.startswith("malformed lines"):
+                for count, kept in ((gone.interactions, data.frame.height), (gone.items, len(data.items))):
+                    if count > _SOME * (count + kept):
+                        warnings[reason] = f"{count:,} of {count + kept:,} were left out as {reason}; look at them"
         for filter_ in self.filters:
             before = data.frame.height
             data = filter_.apply(data)
@@ -77,7 +90,7 @@ class Prepare(Step):
         corpus, validation, test, missing = assemble(data, split, self.prompt, self.sampled_candidates, context.seed)
         cold, untrained = int((corpus.popularity[test.targets] == 0).sum()), corpus.training.lengths == 0
         same = ["user", "timestamp"]
-        tied = data.frame.select(same).filter(polars.len().over(same) > 1)
+        tied = data.frame.select(same).filter(shares_values(data.frame, same)).filter(polars.len().over(same) > 1)
         ties = {"tied_interactions": tied.height}
         for name, part in (("validation", split.validation), ("test", split.test)):
             ties[f"tied_{name}_targets"] = part.join(tied, on=same, how="semi").height
@@ -169,6 +182,8 @@ def assemble(
     for key in item_keys:
         attributes = data.items.get(key) or dict.fromkeys(data.attribute_names or ("title",), "")
         title = str(attributes.get("title", ""))
+        for name, value in attributes.items():
+            missing[f"items_with: {name}"] = missing.get(f"items_with: {name}", 0) + bool(value)
         if not any(attributes.values()):
             missing["items_without_text"] += 1
             attributes = {**attributes, "title": key}

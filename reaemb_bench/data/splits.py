@@ -232,8 +232,9 @@ def _ordered(frame: polars.DataFrame, seed: int) -> polars.DataFrame:
 
 def _divided(ordered: polars.DataFrame, wanted: dict[str, polars.Expr], columns: list[str]) -> SplitInteractions:
     """Each row goes to the first part that wants it, and to `after` if none does; parts have these columns."""
-    names = [polars.when(condition).then(polars.lit(name)) for name, condition in wanted.items()]
-    placed = ordered.select(*columns, polars.coalesce(*names, polars.lit("after")).alias("_part"))
-    return SplitInteractions(
-        **{part.name: placed.filter(_part=part.name).drop("_part") for part in fields(SplitInteractions)}
-    )
+    # Numbers, because names would need as much memory as the rows.
+    numbers = {part.name: polars.lit(number, polars.UInt8) for number, part in enumerate(fields(SplitInteractions))}
+    chosen = [polars.when(condition).then(numbers[name]) for name, condition in wanted.items()]
+    part_of = ordered.select(polars.coalesce(*chosen, numbers["after"])).to_series()
+    rows = ordered.select(columns)
+    return SplitInteractions(**{name: rows.filter(part_of == number) for number, name in enumerate(numbers)})

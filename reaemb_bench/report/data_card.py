@@ -36,11 +36,13 @@ Section = dict[str, tuple[str, float | None]]
 """What a figure is in words, and the figure, None if it is not known; by its key in `card.json`, in order."""
 
 _MISSING = "—"
-_REMOVED = "removed: "
+_REMOVED, _FILLED = "removed: ", "items_with: "
 _TITLES = {"size": "Size", "users": "Users", "items": "Items", "targets": "Held-out targets", "texts": "Texts"}
 _SHUFFLES = 5
 _MOST_SCORES = 1 << 31
 """Scores of one pass over the users, at most: with more items than these allow, fewer users are ranked."""
+_MOST_PAIRS = 1 << 26
+"""Pairs of items of one user that are counted, at most: with more, the model is counted on fewer users."""
 _METRICS: dict[str, Metric] = {"ndcg@10": partial(ndcg, k=10), "hr@10": partial(hit_rate, k=10)}
 
 
@@ -93,10 +95,14 @@ class Loss:
 
 @dataclass(frozen=True)
 class Sequentiality:
-    """users: how many validation targets were ranked, of `of`. by_metric: the loss in each."""
+    """users: how many validation targets were ranked, of `of`. counted: users on whom the model was counted, of
+    `counted_of`. by_metric: the loss in each metric.
+    """
 
     users: int
     of: int
+    counted: int
+    counted_of: int
     shuffles: int
     by_metric: dict[str, Loss]
 
@@ -177,6 +183,11 @@ def make_card(
         "texts": {
             "without_text": ("items without any text", facts.get("items_without_text")),
             "without_title": ("items without a title", facts.get("items_without_title")),
+            **{
+                f"with_{name}_share": (f"items with '{name}'", count / max(corpus.items, 1))
+                for key, count in facts.items()
+                if (name := key.removeprefix(_FILLED)) != key
+            },
             "duplicates": ("items whose text another item has already", corpus.items - len(set(corpus.texts))),
             "characters_mean": ("characters a text: mean", _mean(characters)),
             "characters_max": ("characters a text: longest", int(characters.max(initial=0))),
@@ -238,12 +249,17 @@ def length_bins(lengths: Int64) -> tuple[Bin, ...]:
 
 
 def sequentiality(
-    corpus: Corpus, validation_targets: ValidationTargets, seed: int, most_scores: int = _MOST_SCORES
+    corpus: Corpus,
+    validation_targets: ValidationTargets,
+    seed: int,
+    most_scores: int = _MOST_SCORES,
+    most_pairs: int = _MOST_PAIRS,
 ) -> Sequentiality | None:
     """What `last-item-knn` loses on the validation targets, ranked in the whole catalogue; None below two targets.
 
-    The model is counted once, on the training sequences as they are; only what it reads to predict is shuffled. So a
-    loss of 0 says that the last item tells no more than any other of the history. Test targets are never read.
+    The model is counted once, on the training sequences as they are, of large data those of some users; only what it
+    reads to predict is shuffled. So a loss of 0 says that the last item tells no more than any other of the history.
+    Test targets are never read.
     Source of the idea: Klenitskiy et al., Does It Look Sequential?, RecSys 2024, who train neural models for it.
     """
     rng = np.random.default_rng(seed)
@@ -253,7 +269,11 @@ def sequentiality(
         chosen = np.sort(rng.choice(chosen, size=most, replace=False))
     if len(chosen) < 2:
         return None
-    scorer = LastItemKNN().fit(corpus)
+    counted, pairs = np.arange(corpus.users), corpus.training.lengths**2
+    if min(corpus.items**2, int(pairs.sum())) > most_pairs:
+        order = rng.permutation(corpus.users)
+        counted = np.sort(order[: 1 + np.searchsorted(np.cumsum(pairs[order]), most_pairs)])
+    scorer = LastItemKNN().fit(replace(corpus, training=corpus.training.select(counted)))
     histories = corpus.training.select(validation_targets.users[chosen])
     targets, no_candidates = validation_targets.targets[chosen], validation_targets.candidates[chosen, :0]
 
@@ -269,7 +289,7 @@ def sequentiality(
         sd = float(np.std([float(metric(ranks.better, ranks.tied).mean()) for ranks in shuffled], ddof=1))
         interval = bootstrap_interval(paired_differences(first, second))
         losses[name] = Loss(first.mean, second.mean, sd, *interval)
-    return Sequentiality(len(chosen), len(validation_targets.users), _SHUFFLES, losses)
+    return Sequentiality(len(chosen), len(validation_targets.users), len(counted), corpus.users, _SHUFFLES, losses)
 
 
 def in_random_order(sequences: Sequences, rng: np.random.Generator) -> Sequences:
@@ -302,7 +322,7 @@ def as_json(card: Card) -> dict[str, Any]:
 
     order: dict[str, Any] | None = None
     if (measured := card.sequentiality) is not None:
-        order = {"users": measured.users, "of": measured.of, "shuffles": measured.shuffles}
+        order = {name: value for name, value in vars(measured).items() if name != "by_metric"}
         for name, loss in measured.by_metric.items():
             order[name] = {key: rounded(value) for key, value in {**asdict(loss), "lost": loss.share}.items()}
     return {
@@ -334,9 +354,12 @@ def _order_matters(card: Card) -> list[str]:
     if measured is None:
         return ["too few validation targets to tell"]
     users = f"{measured.users:,}" if measured.users == measured.of else f"{measured.users:,} of {measured.of:,}"
+    counted = ""
+    if measured.counted < measured.counted_of:
+        counted = f" counted on {measured.counted:,} of {measured.counted_of:,} users"
     lines = [
-        f"last-item-knn on {users} validation targets, whole catalogue: histories as they are against histories in "
-        f"random order (mean of {measured.shuffles} shuffles); "
+        f"last-item-knn{counted} on {users} validation targets, whole catalogue: histories as they are against "
+        f"histories in random order (mean of {measured.shuffles} shuffles); "
         'the idea is that of Klenitskiy et al., "Does It Look Sequential?", RecSys 2024'
     ]
     for name, loss in measured.by_metric.items():

@@ -29,8 +29,8 @@ ReleasePath = Annotated[
 ]
 _INSTRUCTION = "The movie has the following attributes:"
 _FIELDS = {
-    "user": Field("text", required=True),
-    "item": Field("text", required=True),
+    "user": Field("key", required=True),
+    "item": Field("key", required=True),
     "timestamp": Field("whole", required=True, unit="s"),
     "rating": Field("number", required=True),
 }
