@@ -58,9 +58,8 @@ def verbs(name: str, folder: Path) -> list[dict[str, Any]]:
         source = {"use": name, "reviews": str(rows), "metadata": str(items)}
     fields = ", ".join(f"{key} = {json.dumps(value)}" for key, value in source.items())
     recipe = folder / "recipe.toml"
-    recipe.write_text(
-        f'title = "{name}"\nsteps = ["prepare"]\n\n[prepare]\nsource = {{ {fields} }}\nfilters = [{{ use = "k-core" }}]\n'
-    )
+    prepare = f'[prepare]\nsource = {{ {fields} }}\nfilters = [{{ use = "k-core" }}]\n'
+    recipe.write_text(f'title = "{name}"\nsteps = ["prepare"]\n\n{prepare}')
     commands = {
         "data describe": ["describe", str(recipe), "--store", str(folder / "store"), "--out", str(folder / "card")]
     }

@@ -283,7 +283,7 @@ def _check_interactions(findings: _Findings, settings: Mapping[str, Any], table:
     exact = rows.filter(polars.struct("user", "item", "time").is_first_distinct().not_()).select(pair)["pair"]
     add("duplicates", "rows that repeat user, item and time, which are dropped", exact, rows.height)
     pairs = once.filter(polars.struct("user", "item").is_first_distinct().not_()).select(pair)["pair"]
-    what = "rows that repeat user and item at another time, which stay unless the filter drop-repeats takes them"
+    what = "rows that repeat user and item at another time, which stay (filter drop-repeats)"
     add("duplicates", what, pairs, rows.height, warns=False)
     return rows
 

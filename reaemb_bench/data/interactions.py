@@ -108,10 +108,10 @@ def without_duplicates(data: Interactions) -> Interactions:
     """Drops rows that repeat user, item and timestamp and keeps the first of them."""
     row = ["user", "item", "timestamp"]
     suspects = data.frame.select(row).with_row_index("_row").filter(shares_values(data.frame, row))
-    repeats = suspects.filter(~polars.struct(row).is_first_distinct())["_row"]
+    repeats = suspects.filter(~polars.struct(row).is_first_distinct())["_row"].cast(polars.Int64)
     kept = data.frame
     if len(repeats):
-        kept = kept.filter(~polars.int_range(polars.len(), dtype=repeats.dtype).is_in(repeats.implode()))
+        kept = kept.filter(~polars.int_range(polars.len()).is_in(repeats.implode()))
     return data.keep(kept, "exact duplicates")
 
 

@@ -183,7 +183,8 @@ def assemble(
         attributes = data.items.get(key) or dict.fromkeys(data.attribute_names or ("title",), "")
         title = str(attributes.get("title", ""))
         for name, value in attributes.items():
-            missing[f"items_with: {name}"] = missing.get(f"items_with: {name}", 0) + bool(value)
+            filled = any(value) if isinstance(value, list) else bool(value)
+            missing[f"items_with: {name}"] = missing.get(f"items_with: {name}", 0) + filled
         if not any(attributes.values()):
             missing["items_without_text"] += 1
             attributes = {**attributes, "title": key}

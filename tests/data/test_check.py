@@ -59,7 +59,7 @@ def shop(tmp_path: Path) -> Path:
         "! order interactions at the same time as another of the user, ordered at random 2 28.6% bob",
         "! order users whose last two interactions, validation and test, have the same time 1 33.3% bob",
         "! duplicates rows that repeat user, item and time, which are dropped 1 12.5% ann / a1",
-        "duplicates rows that repeat user and item at another time, which stay 1 12.5% ann / a1",
+        "duplicates rows that repeat user and item at another time, which stay (filter drop-repeats) 1 12.5% ann / a1",
         "! ids rows without user or item, which are dropped 1 11.1% row 9",
         "! ids users whose key often stands for none (1 rows) 1 33.3% -1",
         "! ids keys of items with leading zeros, which another program may have cut elsewhere 1 25.0% 007",

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import polars
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,4 +115,16 @@ def test_the_error_says_what_is_wrong_with_the_line(text: bytes, fault: str, tmp
     file = tmp_path / "wrong.dat"
     file.write_bytes(b"u::n::1::7\n" + text)
     with pytest.raises(UserError, match=rf"wrong\.dat: more than 0 .*lines 2; line 2: {fault}\)"):
+        read_delimited(file, COLUMNS, FIELDS, "::", False, BadLines(file, 0))
+
+
+def test_a_key_is_the_same_text_kept_once_and_a_control_character_spoils_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "rows.txt"
+    file.write_bytes(b"u1::::1::7\nu\x1f2::::1::8\nu\x002::::1::8\n u1 ::::1::9\n")
+    malformed = BadLines(file, 10)
+    frame = read_delimited(file, COLUMNS, {**FIELDS, "user": Field("key", required=True)}, "::", False, malformed)
+    assert frame["user"].dtype == polars.Categorical
+    assert frame.rows() == read(file)[0] == [(7, "u1", 1.0), (9, "u1", 1.0)]
+    assert malformed.first == [2, 3]
+    with pytest.raises(UserError, match="line 2: 'user' has a control character"):
         read_delimited(file, COLUMNS, FIELDS, "::", False, BadLines(file, 0))

@@ -223,3 +223,35 @@ def test_movielens_if_it_is_here_already() -> None:
     assert corpus.titles[266] == "unknown"
     assert test_targets.candidates.shape == (943, 100)
     assert MovieLens100K().fingerprint()
+
+
+@pytest.mark.parametrize(("broken", "warns"), [(1, False), (4, True)])
+def test_many_malformed_lines_are_a_warning_even_below_the_limit(tmp_path: Path, broken: int, warns: bool) -> None:
+    lines = [f"{row % 20},{row % 9},4.0,{1_500_000_000 + row}" for row in range(200)]
+    lines[50 : 50 + broken] = ["50,7,4.0,yesterday"] * broken
+    (tmp_path / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *lines, ""]))
+    movies = [f"{movie},Film {movie} (1990),{'Drama' if movie else ''}" for movie in range(9)]
+    (tmp_path / "movies.csv").write_text("\n".join(["movieId,title,genres", *movies, ""]))
+    *_, facts = prepare(source={"use": "movielens-32m", "path": tmp_path}, sampled_candidates=0)
+    warned = [text for name, text in facts.items() if name.startswith("warning: malformed")]
+    assert bool(warned) == warns
+    if warns:
+        assert str(warned[0]).startswith("4 of 200 were left out as malformed lines of ratings.csv (first: 52, 53")
+    assert (facts["items_with: year"], facts["items_with: genres"]) == (9, 8)
+
+
+@pytest.mark.parametrize("shared", [0, 7])
+def test_duplicates_and_ties_are_found_among_rows_that_differ(tmp_path: Path, shared: int) -> None:
+    frame = polars.DataFrame(
+        {
+            "user": [f"u{row % 50}" for row in range(1000)],
+            "item": [f"item{row % 37}" for row in range(1000)],
+            "timestamp": range(1_500_000_000, 1_500_001_000),
+        }
+    )
+    twice = frame.sample(shared, seed=1)
+    tied = twice.with_columns(item=polars.lit("item38"))
+    *_, facts = prepare(**shop(tmp_path / "shop", polars.concat([frame, twice, tied])))
+    assert facts["interactions"] == 1000 + shared
+    assert facts["removed: exact duplicates"] == (f"{shared} interactions" if shared else "nothing")
+    assert facts["tied_interactions"] == 2 * shared

@@ -157,7 +157,7 @@ def test_half_a_surrogate_pair_is_one_malformed_line_and_not_a_traceback(use: st
     if use == "table":
         (tmp_path / "rows.csv").write_text("user_id,item_id,timestamp\nu,7,1\n", encoding="utf-8")
         (tmp_path / "items.jsonl").write_text(f"{bad}\n", encoding="utf-8")
-        with pytest.raises(UserError, match=r"items\.jsonl, line 1: not in UTF-8"):
+        with pytest.raises(UserError, match=r"items\.jsonl, line 1: .ud83d is half of a surrogate pair"):
             read("table", interactions=tmp_path / "rows.csv", items=tmp_path / "items.jsonl")
         return
     review, key = REVIEWS[use]

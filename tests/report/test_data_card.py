@@ -204,6 +204,25 @@ def test_a_large_catalogue_asks_fewer_users_and_says_so() -> None:
     assert "20 of 50 validation targets" in as_markdown(replace(card_of(made), sequentiality=found))
 
 
+def test_long_histories_are_counted_for_fewer_users_and_the_card_says_so() -> None:
+    chained = chains(50, ordered=True)
+    whole, part = (sequentiality(*chained[:2], seed=3, most_pairs=pairs) for pairs in (10**9, 200))
+    assert whole is not None
+    assert part is not None
+    assert (whole.counted, part.users, part.counted_of) == (50, 50, 50)
+    assert 0 < part.counted < 50
+    assert f"counted on {part.counted} of 50 users" in as_markdown(replace(card_of(chained), sequentiality=part))
+    assert "counted on" not in as_markdown(replace(card_of(chained), sequentiality=whole))
+
+
+def test_the_card_says_how_full_each_attribute_is() -> None:
+    corpus, validation_targets, test_targets = chains(50, ordered=True)
+    facts = {"items_with: brand": corpus.items // 2, "items_without_text": 0}
+    about, options = About(), {"prepared": {}, "tail": 20, "short": 10, "seed": 0}
+    card = make_card(corpus, validation_targets, test_targets, facts, about=about, **options)  # type: ignore[arg-type]
+    assert card.sections["texts"]["with_brand_share"] == ("items with 'brand'", corpus.items // 2 / corpus.items)
+
+
 def test_one_target_is_too_few_to_tell() -> None:
     card = card_of(parts([[0, 1]], [1], [2], items=3))
     assert card.sequentiality is None
