@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -195,7 +196,9 @@ def _setting(trial: FrozenTrial, path: str) -> str:
 def _table(columns: Sequence[str], left: set[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
-        table.add_column(Text(name, style="bold"), justify="left" if name in left else "right")
+        # The step stands above its setting, so that neither is cut.
+        heading = Text(re.sub(r"[./]", "\n", name), style="bold")
+        table.add_column(heading, justify="left" if name in left else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     return table

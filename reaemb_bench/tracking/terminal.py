@@ -288,14 +288,15 @@ class Board:
             return
         with Live(console=self._screen, transient=True, refresh_per_second=_PER_SECOND, get_renderable=lambda: self):
             yield self
-        say(self._screen, self._summary())
+        if any(row.since for row in self.rows.values()):
+            say(self._screen, self._summary())
 
     def __call__(self, line: str) -> None:
         """Takes one line; one without a known label, or with the number of a new trial, is printed."""
         label, colon, words = line.partition(": ")
         if colon and re.fullmatch(r"trial \d+", label):
             self.rows.setdefault(label, StepCourse(label))
-        if not self.live or label not in self.rows:
+        if not self.live or label not in self.rows or "warning: " in words:
             say(self._screen, line)
             return
         row = self.rows[label]
@@ -303,6 +304,8 @@ class Board:
         row.state, row.words = "running", words
         if isinstance(line, Ended):
             row.state = "failed" if line.failed else "done"
+            # The whole is counted above; here, how long this one took.
+            row.words = re.sub(r" \[\d+/\d+, .*\]$", f", {in_words(time.time() - row.since)}", words)
             if line.failed:
                 say(self._screen, line)
             if line.value is not None:
@@ -330,7 +333,8 @@ class Board:
         names = max(len(row.name) for row in latest) if latest else 0
         for row in (row for row in rows if row in latest):
             value = [(0, Text(f"{self._metric} {value:.4f}")) for value in row.values.values()]
-            words = [(1, Text(part, style="dim")) for part in row.words.split(", ") if part]
+            parts = [part for part in row.words.split(", ") if part and not (value and part.startswith(self._metric))]
+            words = [(1, Text(part, style="dim")) for part in parts]
             yield _fitted(row, names, [*value, *words], options.max_width)
         if len(rows) > len(latest):
             yield Text(f"  and {len(rows) - len(latest)} more", style="dim")

@@ -158,6 +158,7 @@ def board(width: int, *, terminal: bool, labels: Sequence[str] = ("a, seed 1", "
 LINES = (
     "2 of 3 cells to compute",
     "a, seed 1: [1/2] train: 3/9 steps, loss 0.5",
+    "a, seed 1: [1/2] train: warning: it learned nothing",
     Ended.of("a, seed 1: done [1/2, 3.0 s]", 0.25),
     Ended.of("b, seed 1: failed, out of toys [2/2, 4.0 s]", failed=True),
 )
@@ -176,15 +177,15 @@ def test_cells_are_plain_lines_where_there_is_no_terminal() -> None:
 def test_a_terminal_shows_cells_in_a_table_and_the_best_so_far(width: int) -> None:
     table, screen = board(width, terminal=True)
     with table.shown():
-        for line in LINES[:3]:
+        for line in LINES[:4]:
             table(line)
         now = shown(table, width)
-        table(LINES[3])
+        table(LINES[4])
     assert now[0].startswith("suite: 1 of 2 ended") and "best NDCG@10 0.2500 (a, seed 1)" in now[0]
-    assert [line.split()[0] for line in now[1:]] == ["✓", "·"] and "a, seed 1  NDCG@10 0.2500" in now[1]
+    assert [line.split()[0] for line in now[1:]] == ["✓", "·"] and "a, seed 1  NDCG@10 0.2500  done  0.0 s" in now[1]
     assert isinstance(screen.file, io.StringIO)
     kept = screen.file.getvalue()
-    assert LINES[0] in kept and LINES[3] in kept, "what is to stay is printed"
+    assert all(LINES[number] in kept for number in (0, 2, 4)), "what is to stay is printed"
     assert "suite: 2 of 2 ended, 1 failed" in kept.splitlines()[-1]
 
 
@@ -199,5 +200,5 @@ def test_more_cells_than_lines_leave_room_for_those_under_way() -> None:
 
 
 def test_the_last_line_of_a_cell_keeps_its_value_between_processes() -> None:
-    sent = pickle.loads(pickle.dumps(LINES[2]))  # noqa: S301 - as a pipe between our processes sends it
-    assert (sent, sent.value, sent.failed) == (LINES[2], 0.25, False)
+    sent = pickle.loads(pickle.dumps(LINES[3]))  # noqa: S301 - as a pipe between our processes sends it
+    assert (sent, sent.value, sent.failed) == (LINES[3], 0.25, False)
