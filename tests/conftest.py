@@ -60,7 +60,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """An MLflow database without runs, made once, for that takes seconds."""
-    from reaemb_bench.tracking.mlflow import connect
+    from reaemb_bench.tracking.connection import connect
 
     file = tmp_path_factory.mktemp("mlflow") / "empty.db"
     connect(f"sqlite:///{file}").search_experiments()

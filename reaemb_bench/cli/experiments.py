@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.console import Console
 from typer import Argument, Option
 
 from reaemb_bench.cli.options import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 
 Executor = Literal["processes", "ray"]
+_WIDTH_IN_MLFLOW = 160
 SamplerName = Literal["tpe", "gp", "cmaes", "random", "grid"]
 PrunerName = Literal["median", "hyperband", "none"]
 
@@ -205,8 +207,10 @@ def sweep(
     reaemb-bench sweep quickstart --trials 30 --jobs 2
     reaemb-bench sweep my_recipe.toml --space my_space.toml --sampler random
     """
+    from reaemb_bench.core.runs import Group, history
     from reaemb_bench.experiments import sweep as studies
     from reaemb_bench.experiments import sweep_report as report
+    from reaemb_bench.experiments.running import group_results
     from reaemb_bench.experiments.space import CURVE, read_search, twin
     from reaemb_bench.tracking.addresses import redacted
     from reaemb_bench.tracking.terminal import Board
@@ -228,7 +232,13 @@ def sweep(
         studies.search(search, jobs, board, timeout)
 
     results = report.results_of(search)
-    show("", report.trials_table(results))
+    table, group = report.trials_table(results), Group("trial", study)
+    show("", table)
+    screen = Console(width=_WIDTH_IN_MLFLOW)
+    with screen.capture() as captured:
+        screen.print(table)
+    members = [run for run in history(Store(machine.store)) if group in run.groups]
+    group_results(group, members, f"```\n{captured.get()}```", machine, console())
     for line in report.notes(results):
         say(line)
     if results.best is None:

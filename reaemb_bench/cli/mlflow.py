@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sqlite3
+import subprocess
 import sys
+import time
 import tomllib
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Annotated
+from urllib.request import urlopen
 
 import typer
 from typer import Argument, Option
@@ -25,7 +29,10 @@ if TYPE_CHECKING:
     from reaemb_bench.core.runs import Run
 
 _HOST = "127.0.0.1"
-_ACTIVE = "select experiment_id, name from experiments where name like ? and lifecycle_stage = 'active' order by name"
+_SECONDS_BETWEEN_QUESTIONS = 0.5
+_ACTIVE = """select experiment_id, name, exists (
+    select 1 from experiment_tags where experiment_tags.experiment_id = experiments.experiment_id and key = ?
+) from experiments where name like ? and lifecycle_stage = 'active' order by name"""
 _MODEL_TRAINING = "workflowType=machine_learning"
 """MLflow shows runs under "Model training" only, and starts elsewhere unless the address says so."""
 
@@ -67,10 +74,10 @@ def _push(run: Run, machine: Machine, store: Store) -> tuple[bool, str]:
     """Whether MLflow has the run now, and a line about it. Raises UserError if MLflow cannot be reached at all."""
     from reaemb_bench.core.plan import needed_jobs, plan
     from reaemb_bench.core.plugins import only_stored_code
-    from reaemb_bench.core.runs import ALONE, identities_of
+    from reaemb_bench.core.runs import identities_of
     from reaemb_bench.experiments.running import executed
     from reaemb_bench.report.recipe_tables import tables_of
-    from reaemb_bench.tracking.mlflow import is_away
+    from reaemb_bench.tracking.connection import is_away
 
     try:
         identities = identities_of(run, store)
@@ -87,19 +94,19 @@ def _push(run: Run, machine: Machine, store: Store) -> tuple[bool, str]:
                 raise UserError(f"step '{step}' would have another result now: its code or data changed; run it again")
             if needed_jobs(planned, store):
                 raise UserError("its results are no longer in the store; run it again")
-        group = next((group for group in run.groups if group != ALONE), None)
-        with executed(plans, machine, say, lambda event: None, group, record=run) as tracking:
-            if any(tracker.outcome == "tracked" for tracker in tracking.trackers):
+        with executed(plans, machine, say, lambda event: None, record=run) as tracking:
+            tracker = tracking.tracker
+            assert tracker is not None
+            if tracker.outcome == "tracked":
                 tracking.show(tables_of(plans, store))
     except UserError as error:
         return False, f"not pushed, {' '.join(str(error).split())}"
-    outcomes = [tracker.outcome for tracker in tracking.trackers]
-    if "failed" in outcomes:
+    if tracker.outcome == "failed":
         if is_away(machine.mlflow):
             raise UserError(f"{redacted(machine.mlflow)} cannot be reached; push again when it can")
         return False, "not pushed whole; push it again"
-    new = outcomes.count("tracked")
-    return True, f"pushed, {new} of {len(outcomes)} seeds new" if new else "already there"
+    new = tracker.outcome == "tracked"
+    return True, f"pushed, {tracker.new} of {len(plans)} seeds new" if new else "already there"
 
 
 @machine_options("mlflow")
@@ -110,7 +117,8 @@ def ui(machine: Machine, port: Annotated[int, Option(min=1, max=65535, help="Por
     reaemb-bench ui
     reaemb-bench ui --port 8080 --mlflow sqlite:///elsewhere/mlflow.db
     """
-    from reaemb_bench.tracking.mlflow import EXPERIMENT, QUIET
+    from reaemb_bench.tracking.connection import QUIET
+    from reaemb_bench.tracking.mlflow import EXPERIMENT, VIEW
 
     uri, address = machine.mlflow, f"http://{_HOST}:{port}"
     if not uri:
@@ -125,22 +133,46 @@ def ui(machine: Machine, port: Annotated[int, Option(min=1, max=65535, help="Por
         uri = f"sqlite:///{file}"
         try:
             with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
-                rows = connection.execute(_ACTIVE, (f"{EXPERIMENT}%",)).fetchall()
+                rows = connection.execute(_ACTIVE, (f"mlflow.sharedViewState.{VIEW}", f"{EXPERIMENT}%")).fetchall()
         except sqlite3.Error as error:
             raise UserError(f"{file} is not an MLflow database ({error}); name another with --mlflow") from None
-        pages = [f"{address}/#/experiments/{number}/runs?{_MODEL_TRAINING}  {name}" for number, name in rows]
+        pages = [
+            f"{address}/#/experiments/{number}/runs?{_MODEL_TRAINING}{f'&viewStateShareKey={VIEW}' * arranged}  {name}"
+            for number, name, arranged in rows
+        ]
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
         except OSError as error:
             raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
-    print(f"MLflow shows {redacted(uri)}; open this in a browser, Ctrl-C ends it:")
-    for page in pages or [address]:
-        print(f"  {page}")
-    print("to compare: tick runs, press Compare; switch on 'Show diff only'")
-    print("tables and report of a run: open it, then Artifacts", flush=True)
     # In the environment, because others can read a command line and an address may hold a password.
-    environment = {**QUIET, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
-    words = ["-m", "mlflow", "ui", "--host", _HOST, "--port", str(port), "--workers", "1"]
-    os.execve(sys.executable, [sys.executable, *words], environment)
+    environment = {**QUIET, "UVICORN_LOG_LEVEL": "warning", **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    words = [sys.executable, "-m", "mlflow", "ui", "--host", _HOST, "--port", str(port), "--workers", "1"]
+    print(f"MLflow starts on {redacted(uri)}", flush=True)
+    # It ends as on Ctrl-C, and the server with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with subprocess.Popen(words, env=environment) as server, suppress(KeyboardInterrupt):
+        try:
+            while server.poll() is None and not _answers(f"{address}/health"):
+                time.sleep(_SECONDS_BETWEEN_QUESTIONS)
+            if server.poll() is None:
+                print("open this in a browser, Ctrl-C ends it:")
+                for page in pages or [address]:
+                    print(f"  {page}")
+                print(
+                    "click a column to sort by it; to compare: tick runs, press Compare; the second button draws charts"
+                )
+                print("tables and report of a run: open it, then Artifacts", flush=True)
+            code = server.wait()
+        finally:
+            server.terminate()
+        raise typer.Exit(code)
+
+
+def _answers(page: str) -> bool:
+    try:
+        with urlopen(page, timeout=_SECONDS_BETWEEN_QUESTIONS):  # noqa: S310 - this machine
+            return True
+    except OSError:
+        return False

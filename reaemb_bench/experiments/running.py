@@ -20,7 +20,7 @@ from rich.console import Console
 
 from reaemb_bench.core.artifacts import Ranks
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.core.execute import Event, Finished, Watch, execute, fetch_all, watched_by
+from reaemb_bench.core.execute import Event, Finished, Watch, execute, watched_by
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.plan import Plan
 from reaemb_bench.core.runs import Group, Run, remember
@@ -59,26 +59,16 @@ class Counts:
 
 
 class Tracking:
-    """Finished plans, the record of their run, and the MLflow trackers that wait for their tables, one per plan."""
+    """The record of a finished run, and its MLflow tracker, which waits for the tables; None if nothing is tracked."""
 
-    def __init__(self, plans: Sequence[Plan], store: Store, trackers: Sequence[Tracker], run: Run, warn: Say) -> None:
-        self._plans, self._store, self._warn = plans, store, warn
-        self.trackers, self.run = trackers, run
+    def __init__(self, plans: Sequence[Plan], store: Store, tracker: Tracker | None, run: Run, warn: Say) -> None:
+        self._ranked, self._store, self._warn = plans[0].job_of(Ranks) is not None, store, warn
+        self.tracker, self.run = tracker, run
 
     def show(self, tables: Sequence[Table]) -> None:
-        """Logs the metrics of each seed's ranks, the tables and the report."""
-        tracked = any(tracker.outcome == "tracked" for tracker in self.trackers)
-        if not tracked or self._plans[0].job_of(Ranks) is None:
-            return
-        from reaemb_bench.evaluation.summary import summarise
-
-        texts = _texts([self.run], tables, self._store, self._warn)
-        for tracker, planned in zip(self.trackers, self._plans, strict=True):
-            metrics: dict[str, float] = {}
-            for step, ranks in fetch_all(planned, self._store, Ranks).items():
-                metrics = summarise(ranks)
-                tracker.step_results(step, metrics)
-            tracker.results(metrics, texts)
+        """Logs the tables and the report."""
+        if self.tracker is not None and self.tracker.outcome == "tracked" and self._ranked:
+            self.tracker.results(_texts([self.run], tables, self._store, self._warn))
 
 
 @contextmanager
@@ -100,39 +90,42 @@ def executed(
     """
     store = Store(machine.store)
     warn = partial(say, screen) if isinstance(screen, Console) else screen
-    trackers: list[Tracker] = []
+    tracker: Tracker | None = None
     if machine.mlflow:
         from reaemb_bench.tracking.mlflow import Tracker
 
-        options = (machine.mlflow, warn, group, machine.log_models, record)
-        trackers = [Tracker(planned, store, *options) for planned in plans]
+        tracker = Tracker(plans, store, machine.mlflow, warn, group, machine.log_models, record)
     finished = False
     try:
-        for seed, planned in enumerate(plans):
-            watches: list[Watch] = [watch, *trackers[seed : seed + 1]]
+        for planned in plans:
+            watches: list[Watch] = [watch, *([tracker] if tracker is not None else [])]
             with ExitStack() as shown:
                 course = shown.enter_context(signalling(planned, store))
                 if isinstance(screen, Console):
                     watches.insert(0, shown.enter_context(watching(planned, screen, course, keep=keep)))
                 watches.insert(0, course)
                 execute(planned, store, machine, watched_by(*watches))
-        yield Tracking(plans, store, trackers, record or remember(plans, store, group), warn)
+        run = record or remember(plans, store, group)
+        if tracker is not None:
+            tracker.arrange()
+        yield Tracking(plans, store, tracker, run, warn)
         finished = True
     finally:
-        for tracker in trackers:
+        if tracker is not None:
             tracker.close(finished)
 
 
 def group_results(
-    group: Group, runs: Sequence[Run], tables: Sequence[Table], machine: Machine, screen: Console
+    group: Group, runs: Sequence[Run], tables: Sequence[Table] | str, machine: Machine, screen: Console
 ) -> None:
     """Logs the tables of a group, such as an ablation, to its own run in MLflow, one for each data set of its runs.
 
-    A failure there ends in one warning line.
+    tables: a text if the runs rank nothing. A failure there ends in one warning line.
     """
     if not machine.mlflow:
         return
-    from reaemb_bench.tracking.mlflow import failure, is_away, log_group
+    from reaemb_bench.tracking.connection import failure, is_away
+    from reaemb_bench.tracking.mlflow import TABLE, log_group
 
     warn = partial(say, screen)
     by_data: dict[str, list[Run]] = {}
@@ -142,7 +135,8 @@ def group_results(
         if is_away(machine.mlflow):
             return
         try:
-            log_group(machine.mlflow, group, data, _texts(members, tables, Store(machine.store), warn))
+            texts = {TABLE: tables} if isinstance(tables, str) else _texts(members, tables, Store(machine.store), warn)
+            log_group(machine.mlflow, group, data, texts)
         except Exception as error:  # noqa: BLE001 - a tracking server must never cost anybody a result
             warn(failure(error, machine.mlflow))
             return
@@ -150,11 +144,16 @@ def group_results(
 
 def _texts(runs: Sequence[Run], tables: Sequence[Table], store: Store, warn: Say) -> dict[str, str]:
     """Returns the tables and the report by the name of the file that each becomes in MLflow."""
-    from reaemb_bench.report.page import report, report_html
+    from reaemb_bench.report.page import report, report_html, what_differs
     from reaemb_bench.report.render import render_markdown
     from reaemb_bench.tracking.mlflow import TABLE
 
     texts = {TABLE: "\n".join(map(render_markdown, tables))}
+    if (differing := what_differs({run.name: run for run in runs})).rows:
+        settings = [path for path, _ in differing.rows]
+        by_run = zip(differing.columns, *(values for _, values in differing.rows), strict=True)
+        lines = [f"| {' | '.join(cells)} |" for cells in (("", *settings), ["---"] * (1 + len(settings)), *by_run)]
+        texts[TABLE] = "\n".join([f"**{differing.heading}**", "", *lines, "", texts[TABLE]])
     try:
         texts["report.html"] = report_html(report(runs, store), store)
     except Exception as error:  # noqa: BLE001 - a page that only MLflow shows must never cost anybody a result

@@ -1,41 +1,37 @@
-"""MLflow shows what the store holds: a run for each recipe and seed, with a nested run for each step.
+"""MLflow shows what the store holds: a run for each recipe and seed, with all its curves and metrics.
 
-An ablation, a sweep or a suite has a run of its own above those of its members. Any failure here ends in one warning
-line. Results that are tracked already are not logged twice, and a finished run replaces what was logged by half.
+Several seeds hang below a run with their mean and standard deviation, the members of an ablation or a sweep below a run
+of its own, and each floor is a run, logged once a data set. Any failure here ends in one warning line. Results that are
+tracked already are not logged twice, and a finished run replaces what was logged by half.
 """
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
-import logging
-import os
 import re
-import ssl
-import tempfile
+import sys
 import time
-import urllib.error
-import urllib.request
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
-from threading import Thread
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from filelock import FileLock
+import polars
 
 import reaemb_bench
-from reaemb_bench.core.artifacts import Corpus, Ranker, Ranks, Vectors
-from reaemb_bench.core.execute import Event, Finished, Planned, Progressed, Started
+from reaemb_bench.core.artifacts import Alignment, Corpus, Floors, Ranker, Ranks, Vectors
+from reaemb_bench.core.execute import Event, Finished, Planned, Progressed
 from reaemb_bench.core.plan import Job, Plan, flatten
-from reaemb_bench.core.runs import Group, Run, as_run
+from reaemb_bench.core.recipe import Recipe
+from reaemb_bench.core.runs import ALONE, Group, Run, as_run
 from reaemb_bench.core.store import Store
-from reaemb_bench.tracking.addresses import database_file, is_server, page_of, redacted
+from reaemb_bench.evaluation.summary import over_seeds, summarise
+from reaemb_bench.tracking.addresses import database_file
+from reaemb_bench.tracking.connection import FAILED_AT, SECONDS_TO_ANSWER, connect, failure, is_away, is_silence, within
 
-T = TypeVar("T")
 Outcome = Literal["waiting", "tracked", "known", "failed"]
 
 EXPERIMENT = "reaemb-bench"
@@ -43,46 +39,69 @@ EXPERIMENT = "reaemb-bench"
 TABLE = "table.md"
 """The text among a run's results that also becomes its description."""
 IDENTITY_TAG = "reaemb_bench.identity"
-GROUP_TAG = "reaemb_bench.group"
+VIEW = "reaemb-bench"
+"""Name of the arrangement of the list of runs, in an address's `viewStateShareKey` and in a tag of each experiment."""
 PARENT_TAG = "mlflow.parentRunId"
-QUIET = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
-    # MLflow sets its level while it is imported, alembic while it creates the tables: both read this.
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    # The pages of runs, with the password of the server's address in them.
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+HEADLINE, ALIGNMENT, SPREAD = "1 NDCG_at_10", "2 alignment", "3 sd of NDCG_at_10"
+"""What the names of the first metrics begin with; MLflow sorts by name, and charts have a section for each of these."""
+_BINS = re.compile(r".*-q\d+$")
+_GROUP_KINDS = {"run": "run", "ablation": "ablation", "trial": "sweep", "bench": "suite"}
+_HEADLINES = {"full/ndcg@10": "all", "full/ndcg@10/tail": "tail", "full/ndcg@10/head": "head"}
+_WIDTHS = {
+    "attributes.`Run Name`": 240,
+    **{f"metrics.`{HEADLINE}/{part}`": 130 for part in ("all", "tail", "head")},
+    f"metrics.`{ALIGNMENT}/unseen_percentile`": 210,
+    "metrics.`cost/minutes`": 110,
+    "tags.`kind`": 80,
+    "tags.`part of`": 180,
 }
-"""Environment of MLflow unless the user chose another: it reports to nobody and does not wait for a silent server."""
-
-_BINS = re.compile(r"(low|high)/|.*-q\d+$")
-_GROUP_TITLES = {"run": "runs", "ablation": "ablation", "trial": "sweep", "bench": "suite"}
+_VIEW = {
+    "searchFilter": "tags.kind != 'seed' and tags.kind != 'trial'",
+    "orderByKey": f"metrics.`{HEADLINE}/all`",
+    "orderByAsc": False,
+    "startTime": "ALL",
+    "lifecycleFilter": "Active",
+    "datasetsFilter": [],
+    "modelVersionFilter": "All Runs",
+    "selectedColumns": list(_WIDTHS)[1:],
+    "columnOrder": list(_WIDTHS),
+    "columnWidths": _WIDTHS,
+    "runsHiddenMode": "SHOWALL",
+}
+"""Which runs and columns the address of VIEW shows: one row a method and floor, the best first."""
 _LONGEST_TAG = 8000
 _LONGEST_PARAM = 6000
-_LONGEST_REASON = 120
 _PARAMS_PER_CALL = 100
 _METRICS_PER_CALL = 1000
 _SECONDS_BETWEEN_FLUSHES = 10.0
-_SECONDS_AWAY = 300.0
-_SECONDS_TO_ANSWER = 2
-_SECONDS_TO_CREATE_TABLES = 300
-_SLOWEST_UPLOAD = 1e6
-"""Bytes a second; so much longer than other calls may the upload of files take."""
 
-_failed_at: dict[str, float] = {}
+
+@dataclass
+class _Seed:
+    """One seed of a recipe: its plan, its run in MLflow, and what has happened and is not logged yet.
+
+    new: whether this tracker created the run. steps: rows of the table of steps. ended: when, in milliseconds.
+    """
+
+    plan: Plan
+    run: str = ""
+    new: bool = False
+    needed: frozenset[str] = frozenset()
+    held: list[tuple[Event, int]] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    ended: int | None = None
 
 
 class Tracker:
-    """Logs one plan: `tracker(event)` while it runs, then `results(...)`, then `close(...)`.
+    """Logs the plans of one recipe: `tracker(event)` while they run, then `arrange()`, `results(...)` and `close(...)`.
 
     The experiment is that of the data set. Until its name is known nothing is sent; events are kept and logged with
-    their time. outcome: `known` if all was logged before, `failed` if MLflow failed.
+    their time. outcome: `known` if all was logged before, `failed` if MLflow failed. new: seeds that were not.
     """
 
     def __init__(
         self,
-        planned: Plan,
+        plans: Sequence[Plan],
         store: Store,
         uri: str,
         warn: Callable[[str], None],
@@ -90,17 +109,21 @@ class Tracker:
         models: bool = False,
         record: Run | None = None,
     ) -> None:
-        """models: whether to log the ranker and vectors too. record: of the run, if it finished earlier."""
+        """plans: one a seed. models: whether to log rankers and vectors too. record: of a run that finished earlier."""
         if record is not None:
             # A push tries MLflow again although it failed before.
-            _failed_at.pop(uri, None)
+            FAILED_AT.pop(uri, None)
         self.outcome: Outcome = "waiting"
-        self._planned, self._store, self._uri, self._warn = planned, store, uri, warn
-        self._group, self._models, self._record = group, models, record
+        self.new = 0
+        self._seeds = {planned.seed: _Seed(planned) for planned in plans}
+        self._seed = self._seeds[plans[0].seed]
+        self._recipe = plans[0].recipe
+        self._store, self._uri, self._warn = store, uri, warn
+        self._groups = record.groups if record is not None else (group or ALONE,)
+        self._models, self._record = models, record
         self._client: Any = None
-        self._experiment = self._run = self._group_run = ""
-        self._held: list[tuple[Event, int]] = []
-        self._steps: dict[str, str] = {}
+        self._experiment = self._above = ""
+        self._monitor: Any = None
         self._metrics: dict[str, list[Any]] = {}
         self._flushed = time.monotonic()
 
@@ -108,94 +131,97 @@ class Tracker:
     def _harmless(self) -> Iterator[None]:
         """Gives MLflow up after the first failure, with one line for all trackers of this process if it is away."""
         if self.outcome in ("waiting", "tracked") and is_away(self._uri):
-            self._client, self._held, self.outcome = None, [], "failed"
+            self.outcome = "failed"
         try:
             yield
         except Exception as error:  # noqa: BLE001 - a tracking server must never cost anybody a result
-            self._client, self._held, self.outcome = None, [], "failed"
-            if not self._run or _is_silence(error):
-                _failed_at[self._uri] = time.monotonic()
-            self._warn(f"{failure(error, self._uri)}; later: reaemb-bench push {quote(self._planned.recipe.name)}")
+            self.outcome = "failed"
+            if not any(seed.run for seed in self._seeds.values()) or is_silence(error):
+                FAILED_AT[self._uri] = time.monotonic()
+            self._warn(f"{failure(error, self._uri)}; later: reaemb-bench push {quote(self._recipe.name)}")
 
     def __call__(self, event: Event) -> None:
         """Takes one event of the pipeline."""
         with self._harmless():
-            if self.outcome == "waiting":
-                self._held.append((event, _now()))
-                data, first = self._planned.job_of(Corpus), self._held[0][0]
-                awaited = data is not None and isinstance(first, Planned) and data.key in first.needed
-                if not awaited or (data is not None and self._store.has(data.key)):
-                    self._catch_up()
-            elif self._client is not None:
-                self._log(event, _now())
+            if self.outcome == "failed":
+                return
+            if isinstance(event, Planned):
+                self._stop_watching()
+                self._seed = self._seeds[event.plan.seed]
+                self._seed.needed = event.needed
+            seed, data = self._seed, self._seed.plan.job_of(Corpus)
+            seed.held.append((event, _now()))
+            if seed.run or data is None or data.key not in seed.needed or self._store.has(data.key):
+                self._catch_up(seed)
 
-    def _catch_up(self) -> None:
-        """Creates the run, if these results are not tracked yet, and logs all events so far."""
-        held, self._held = self._held, []
-        planned, recipe, client = self._planned, self._planned.recipe, connect(self._uri)
-        run = self._record or as_run([planned], self._store, self._group)
-        tags = tags_of(planned, run, self._store, self._group)
-        self._experiment = _experiment(client, self._uri, run.data)
-        _failed_at.pop(self._uri, None)
+    def _catch_up(self, seed: _Seed) -> None:
+        """Creates the seed's run, if its results are not tracked yet, and logs what has happened to it so far."""
+        if not seed.run:
+            self._begin(seed)
+        held, seed.held = seed.held, []
+        for event, when in held if seed.new else ():
+            self._log(seed, event, when)
+
+    def _begin(self, seed: _Seed) -> None:
+        self._client = client = self._client or connect(self._uri)
+        planned, recipe = seed.plan, self._recipe
+        tags = {**self._tags(planned), IDENTITY_TAG: _identity(recipe.name, *_keys(planned))}
+        self._experiment = _experiment(client, self._uri, tags.get("data", ""))
+        FAILED_AT.pop(self._uri, None)
         same = client.search_runs([self._experiment], f"tags.`{IDENTITY_TAG}` = '{tags[IDENTITY_TAG]}'")
-        if any(other.info.status == "FINISHED" for other in same):
-            self.outcome = "known"
+        if finished := [other for other in same if other.info.status == "FINISHED"]:
+            seed.run = min(finished, key=_age).info.run_id
+            self.outcome = "known" if self.outcome == "waiting" else self.outcome
             return
-        if self._group is not None:
-            self._group_run = tags[PARENT_TAG] = group_run(client, self._experiment, self._group)
-        name = f"{recipe.name}, seed {planned.seed}"
-        created = client.create_run(self._experiment, start_time=held[0][1], tags=tags, run_name=name)
-        self._client, self._run, self.outcome = client, created.info.run_id, "tracked"
-        header = {
-            "steps": ", ".join(recipe.steps),
-            "seed": planned.seed,
-            "data_seed": recipe.data_seed,
-            "embedder_seed": planned.seed if recipe.embedder_seed is None else recipe.embedder_seed,
-            "allow_leaks": recipe.allow_leaks,
-        }
-        self._log_params(self._run, {**header, **flatten({name: step.spec() for name, step in recipe.steps.items()})})
-        client.log_text(self._run, recipe.toml(), "recipe.toml")
-        for event, when in held:
-            self._log(event, when)
+        created = client.create_run(self._experiment, start_time=seed.held[0][1], tags=tags, run_name=recipe.name)
+        seed.run, seed.new, self.outcome, self.new = created.info.run_id, True, "tracked", self.new + 1
+        embedder_seed = planned.seed if recipe.embedder_seed is None else recipe.embedder_seed
+        self._log_params(seed.run, {"seed": planned.seed, "embedder_seed": embedder_seed, **_params(recipe)})
+        client.log_text(seed.run, recipe.toml(), "recipe.toml")
+        torch = sys.modules.get("torch")
+        if self._record is None and torch is not None and torch.cuda.is_available():
+            # The load of machine and GPU while the seed runs; of the GPU only with the extra `gpu`.
+            with suppress(ImportError):
+                from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    def _log(self, event: Event, when: int) -> None:
+                self._monitor = SystemMetricsMonitor(seed.run, tracking_uri=self._uri)
+                self._monitor.start()
+
+    def _tags(self, planned: Plan) -> dict[str, str]:
+        tags = tags_of(planned, self._record or as_run([planned], self._store), self._store)
+        return {**tags, "kind": "trial" if self._groups[0].kind == "trial" else "run"}
+
+    def _stop_watching(self) -> None:
+        if self._monitor is not None:
+            monitor, self._monitor = self._monitor, None
+            within(SECONDS_TO_ANSWER + 1, monitor.finish)
+
+    def _log(self, seed: _Seed, event: Event, when: int) -> None:
         """Logs what happened to a step at a time in milliseconds."""
-        if isinstance(event, Started):
-            self._start_step(event.job, when)
-        elif isinstance(event, Progressed):
-            progress = event.progress
-            self._log_metrics(self._steps[event.job.name], progress.values, progress.done, when)
+        seed.ended = when
+        if isinstance(event, Progressed):
+            self._log_curve(seed, event.job, event.progress.values, event.progress.done, when)
         elif isinstance(event, Finished):
-            job, folder = event.job, self._store.folder(event.job.key)
-            if event.cached:
-                self._start_step(job, when)
-                self._client.set_tag(self._steps[job.name], "cached", "true")
-                for recorded in self._store.progress(job.key):
-                    values = {name: value for name, value in recorded.items() if name not in ("done", "total", "unit")}
-                    self._log_metrics(self._steps[job.name], values, int(recorded["done"]), when)
-            run, facts = self._steps[job.name], event.manifest.get("facts", {})
-            numbers = {name: value for name, value in facts.items() if isinstance(value, int | float)}
-            self._log_metrics(run, {**numbers, "seconds": event.manifest["seconds"]})
-            self._flush()
-            self._log_params(run, {name: value for name, value in facts.items() if isinstance(value, str)})
+            job, folder, manifest = event.job, self._store.folder(event.job.key), event.manifest
+            for recorded in self._store.progress(job.key) if event.cached else ():
+                values = {name: value for name, value in recorded.items() if name not in ("done", "total", "unit")}
+                self._log_curve(seed, job, values, int(recorded["done"]), when)
+            head = {"step": job.name, "component": job.step.use, "key": job.key, "cached": event.cached}
+            cost = {name: manifest.get(name) for name in ("seconds", "peak_memory_bytes")}
+            seed.steps.append({**head, **cost, "facts": json.dumps(manifest.get("facts", {}), ensure_ascii=False)})
             if Corpus in job.makes:
-                self._log_corpus(job, folder / "corpus")
+                self._log_corpus(seed, job, folder / "corpus")
             if Ranks in job.makes:
-                self._client.log_artifact(self._run, str(folder / "ranks" / "ranks.parquet"), job.name)
+                self._client.log_artifact(seed.run, str(folder / "ranks" / "ranks.parquet"), job.name)
             for artifact in {Ranker, Vectors} & set(job.makes) if self._models else ():
                 name = artifact.__name__.lower()
-                self._client.log_artifacts(self._run, str(folder / name), f"{job.name}/{name}")
-            self._client.set_terminated(run, "FINISHED", end_time=when)
+                self._client.log_artifacts(seed.run, str(folder / name), f"{job.name}/{name}")
 
-    def _start_step(self, job: Job, when: int) -> None:
-        tags = {PARENT_TAG: self._run, "step": job.name, "component": job.step.use, "key": job.key}
-        tags |= {"leaks": job.name} if job.step.leaks else {}
-        created = self._client.create_run(self._experiment, start_time=when, tags=tags, run_name=job.name)
-        self._steps[job.name] = created.info.run_id
-        seed = {} if job.seed is None else {"seed": job.seed}
-        self._log_params(created.info.run_id, {**seed, **flatten(job.step.spec())})
+    def _log_curve(self, seed: _Seed, job: Job, values: Mapping[str, float], done: int, when: int) -> None:
+        curves = {f"{job.name}/{name.replace('/', '_')}": value for name, value in values.items()}
+        self._log_metrics(seed.run, curves, done, when)
 
-    def _log_corpus(self, job: Job, folder: Path) -> None:
+    def _log_corpus(self, seed: _Seed, job: Job, folder: Path) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         corpus = Corpus.load(folder)
@@ -204,7 +230,7 @@ class Tracker:
         # MLflow takes digests of up to 36 characters.
         digest = str(self._store.manifest(job.key)["facts"].get("sha256", job.key))[:36]
         dataset = Dataset(corpus.name or job.name, digest, "local", source, profile=json.dumps(counts))
-        self._client.log_inputs(self._run, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        self._client.log_inputs(seed.run, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
     def _log_params(self, run: str, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -229,53 +255,91 @@ class Tracker:
             for start in range(0, len(metrics), _METRICS_PER_CALL):
                 self._client.log_batch(run, metrics=metrics[start : start + _METRICS_PER_CALL])
 
-    def step_results(self, step: str, metrics: Mapping[str, float]) -> None:
-        """Logs the final metrics of one judge to its own run."""
+    def arrange(self) -> None:
+        """Logs what the finished plans measured, and hangs seeds below their mean, and that below its group."""
         with self._harmless():
-            if self._client is not None and step in self._steps:
-                self._log_metrics(self._steps[step], shown_metrics(metrics))
+            if self.outcome == "failed":
+                return
+            seeds, name = list(self._seeds.values()), self._recipe.name
+            for seed in seeds:
+                self._catch_up(seed)
+            self._stop_watching()
+            client, top = self._client, seeds[0].run
+            by_seed = [measured(seed.plan, self._store) for seed in seeds]
+            for seed, metrics in zip(seeds, by_seed, strict=True):
+                if seed.new:
+                    self._log_metrics(seed.run, metrics)
+                    client.log_text(seed.run, polars.DataFrame(seed.steps).write_csv(), "steps.csv")
+            if len(seeds) > 1:
+                identity = _identity(name, *(key for seed in seeds for key in _keys(seed.plan)))
+                tags = {**self._tags(seeds[0].plan), "seed": ", ".join(map(str, self._seeds))}
+                top, empty = the_run(client, self._experiment, identity, name, tags)
+                if empty:
+                    self.outcome, self._above = "tracked", top
+                    self._log_params(top, _params(self._recipe))
+                    spread = over_seeds(by_seed)
+                    self._log_metrics(top, {metric: of.mean for metric, of in spread.items()})
+                    deviations = {metric: of.sd for metric, of in spread.items() if of.sd is not None}
+                    headline = {metric.replace(HEADLINE, SPREAD): sd for metric, sd in deviations.items()}
+                    self._log_metrics(top, {metric: sd for metric, sd in headline.items() if SPREAD in metric})
+                for seed in seeds:
+                    before = client.get_run(seed.run).data.tags.get(PARENT_TAG)
+                    client.set_tag(seed.run, PARENT_TAG, top)
+                    client.set_tag(seed.run, "kind", "seed")
+                    client.update_run(seed.run, name=f"{name}, seed {seed.plan.seed}")
+                    # The mean of fewer of these seeds says nothing next to that of all.
+                    if before and before != top and not self._having(PARENT_TAG, before):
+                        client.delete_run(before)
+            tags = client.get_run(top).data.tags
+            mentions = list(filter(None, tags.get("part of", "").split(", ")))
+            client.set_tag(top, "part of", ", ".join(dict.fromkeys([*mentions, *map(str, self._groups)])))
+            if ALONE not in self._groups and not mentions:
+                client.set_tag(top, PARENT_TAG, group_run(client, self._experiment, self._groups[0]))
+            elif ALONE in self._groups and PARENT_TAG in tags and tags["kind"] != "seed":
+                # What was run alone, too, is not hidden below an ablation.
+                client.delete_tag(top, PARENT_TAG)
+            floors = seeds[0].plan.job_of(Floors)
+            if floors is not None and self._store.has(floors.key):
+                for floor, ranks in self._store.load(floors.key, Floors).by_name.items():
+                    parts = (ranks.users, ranks.targets, ranks.better, ranks.tied)
+                    bits = hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+                    run, empty = the_run(client, self._experiment, _identity(floor, bits), floor, {"kind": "floor"})
+                    if empty:
+                        self._log_metrics(run, shown_metrics(summarise(ranks, (10,))))
+            self._flush()
 
-    def results(self, metrics: Mapping[str, float], texts: Mapping[str, str]) -> None:
-        """Logs the final metrics of the plan's last ranks, and tables and report as texts by file name."""
+    def results(self, texts: Mapping[str, str]) -> None:
+        """Logs tables and report as texts by file name."""
         with self._harmless():
-            if self._client is not None:
-                self._log_metrics(self._run, shown_metrics(metrics))
-                _log_texts(self._client, self._run, texts)
+            if self.outcome == "tracked":
+                for run in [seed.run for seed in self._seeds.values() if seed.new] + [self._above] * bool(self._above):
+                    _log_texts(self._client, run, texts)
 
     def close(self, finished: bool) -> None:
-        """Ends the run, and a step that was under way, as finished or failed."""
+        """Ends the runs of all seeds that started, as finished or failed."""
         with self._harmless():
-            if self.outcome == "waiting" and self._held:
-                self._catch_up()
-            client = self._client
-            if client is None:
+            if self.outcome == "failed":
+                return
+            if self._seed.held:
+                self._catch_up(self._seed)
+            self._stop_watching()
+            if self._client is None:
                 return
             self._flush()
-            for run in () if finished else self._steps.values():
-                if client.get_run(run).info.status == "RUNNING":
-                    client.set_terminated(run, "FAILED")
-            client.set_terminated(self._run, "FINISHED" if finished else "FAILED")
-            if self._group is not None:
-                # Another process may have created an older run of the group meanwhile: all members move there.
-                oldest = group_run(client, self._experiment, self._group)
-                if oldest != self._group_run:
-                    client.set_tag(self._run, PARENT_TAG, oldest)
-                    if not self._children(self._group_run):
-                        client.delete_run(self._group_run)
-                client.set_terminated(oldest, "FINISHED")
-            if finished:
-                # One run of these results stays: the oldest finished one.
-                own = client.get_run(self._run)
-                identity = own.data.tags[IDENTITY_TAG]
-                same = client.search_runs([self._experiment], f"tags.`{IDENTITY_TAG}` = '{identity}'")
-                others = [run for run in same if run.info.run_id != self._run]
-                kept = min((run for run in [own, *others] if run.info.status == "FINISHED"), key=_age)
-                for run in [other for other in others if other.info.status != "FINISHED"] + [own] * (kept is not own):
-                    for deleted in [*self._children(run.info.run_id), run]:
-                        client.delete_run(deleted.info.run_id)
+            for seed in self._seeds.values():
+                if seed.new:
+                    ended = finished or seed is not self._seed
+                    self._client.set_terminated(seed.run, "FINISHED" if ended else "FAILED", end_time=seed.ended)
+                    if ended:
+                        # One run of these results stays: the oldest finished one.
+                        same = self._having(IDENTITY_TAG, self._client.get_run(seed.run).data.tags[IDENTITY_TAG])
+                        kept = min((run for run in same if run.info.status == "FINISHED"), key=_age, default=None)
+                        for run in same:
+                            if run is not kept and (run.info.status != "FINISHED" or run.info.run_id == seed.run):
+                                self._client.delete_run(run.info.run_id)
 
-    def _children(self, run: str) -> list[Any]:
-        return list(self._client.search_runs([self._experiment], f"tags.`{PARENT_TAG}` = '{run}'"))
+    def _having(self, tag: str, value: str) -> list[Any]:
+        return list(self._client.search_runs([self._experiment], f"tags.`{tag}` = '{value}'"))
 
 
 # What runs, parameters, metrics and tags are called.
@@ -292,19 +356,41 @@ def clean(name: str) -> str:
 
 
 def shown_metrics(summary: Mapping[str, float]) -> dict[str, float]:
-    """Returns the metrics to log: `test/full/ndcg@10/tail`, ... without the many quantile bins of curves.
+    """Returns the metrics to log: `1 NDCG_at_10/tail`, `test full/hr@10 tail`, ... without counts and bins."""
+    shown = {}
+    for name, value in summary.items():
+        protocol, _, metric = name.partition("/")
+        if name in _HEADLINES:
+            shown[f"{HEADLINE}/{_HEADLINES[name]}"] = value
+        elif protocol in ("full", "sampled") and not _BINS.match(name):
+            shown[f"test {protocol}/{metric.replace('/', ' ')}"] = value
+    return dict(sorted(shown.items()))
 
-    MLflow shows metrics in the order in which they come, so the headline is first and counts of users are last.
-    """
-    ordered = sorted(summary, key=lambda name: (name.startswith("users"), name != "full/ndcg@10"))
-    return {f"test/{name}": summary[name] for name in ordered if not _BINS.match(name)}
+
+def measured(planned: Plan, store: Store) -> dict[str, float]:
+    """Returns what the finished plan of one seed measured: of test users, of its vectors, and what it cost."""
+    metrics: dict[str, float] = {}
+    stored = [job for job in planned.jobs if store.has(job.key)]
+    judges = [job for job in stored if Ranks in job.makes]
+    for job in judges:
+        summary = shown_metrics(summarise(store.load(job.key, Ranks), (10,)))
+        # The last one's are the recipe's.
+        metrics |= summary if job is judges[-1] else {f"{job.name} {name}": value for name, value in summary.items()}
+    for job in [job for job in stored if Alignment in job.makes][-1:]:
+        figures = store.load(job.key, Alignment).values.items()
+        numbers = {name: value for name, value in figures if value == value and not name.endswith("_pairs")}
+        metrics |= {f"{ALIGNMENT}/{name}": value for name, value in numbers.items()}
+    manifests = [store.manifest(job.key) for job in stored]
+    minutes = sum(float(manifest["seconds"]) for manifest in manifests) / 60
+    memory = max(float(manifest["peak_memory_bytes"]) for manifest in manifests) / 1e9
+    # MLflow's page of a run lists metrics in the order in which they come.
+    return dict(sorted({**metrics, "cost/minutes": minutes, "cost/peak memory GB": memory}.items()))
 
 
-def tags_of(planned: Plan, run: Run, store: Store, group: Group | None) -> dict[str, str]:
+def tags_of(planned: Plan, run: Run, store: Store) -> dict[str, str]:
     """Returns the tags of one recipe and seed, without those of parts that the recipe does not have.
 
-    run: the record of the plan, as far as it is known. The identity is of the recipe's name, the seed, all results and
-    the group.
+    run: the record of the plan, as far as it is known.
     """
     settings = flatten({name: step.spec() for name, step in planned.recipe.steps.items()})
 
@@ -317,8 +403,6 @@ def tags_of(planned: Plan, run: Run, store: Store, group: Group | None) -> dict[
     last = planned.jobs[-1].key
     versions = store.manifest(last).get("versions", {}) if store.has(last) else {}
     version = str(versions.get("reaemb-bench", reaemb_bench.__version__))
-    identity = [planned.recipe.name, str(planned.seed), *(f"{job.name}={job.key}" for job in planned.jobs)]
-    identity += [group.kind, group.name] if group else []
     tags = {
         "method": planned.recipe.name,
         "data": run.data,
@@ -326,171 +410,52 @@ def tags_of(planned: Plan, run: Run, store: Store, group: Group | None) -> dict[
         "head": used("head"),
         "protocol": ", ".join(filter(None, protocol)) if planned.job_of(Ranks) is not None else "",
         "seed": str(planned.seed),
+        "steps": ", ".join(planned.recipe.steps),
         "leaks": ", ".join(planned.leaks) or "none",
         "git": run.git,
         "version": version,
-        "group": group.name if group else "",
-        "kind": group.kind if group else "run",
-        IDENTITY_TAG: hashlib.sha256("/".join(identity).encode()).hexdigest()[:32],
         "mlflow.source.name": f"reaemb-bench {version}",
         "mlflow.source.git.commit": run.git.removesuffix("-dirty"),
     }
     return {name: value for name, value in tags.items() if value}
 
 
-# Reaching MLflow: a client that neither chatters nor hangs, experiments, and the runs of groups.
+def _keys(planned: Plan) -> list[str]:
+    return [str(planned.seed), *(f"{job.name}={job.key}" for job in planned.jobs)]
 
 
-def connect(uri: str) -> Any:
-    """Returns an MLflow client that logs no noise.
-
-    Connecting raises within seconds if nothing answers at the address, and each later call raises TimeoutError.
-    """
-    ready = _within(_SECONDS_TO_ANSWER + 1, lambda: _is_ready(uri))
-    for variable, value in QUIET.items():
-        os.environ.setdefault(variable, value)
-    from mlflow.tracking import MlflowClient
-
-    for logger in ("mlflow", "mlflow.store.db.utils", "alembic", "alembic.runtime.migration"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    # It warns of each attempt, but a server that is away may cost one line.
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-    # The lock of the process that creates the tables; its file is there only while that goes on.
-    if (file := database_file(uri)) is not None:
-        lock = file.with_name(f"{file.name}.lock")
-    else:
-        digest = hashlib.sha256(f"{getpass.getuser()} {uri}".encode()).hexdigest()[:16]
-        lock = Path(tempfile.gettempdir()) / f"reaemb-bench-{digest}.lock"
-    # Asked after the tables, which may be half of those of a process that creates them and holds the lock.
-    if not ready or lock.exists():
-        with FileLock(lock, timeout=_SECONDS_TO_CREATE_TABLES):
-            MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
-            lock.unlink(missing_ok=True)
-    return _Bounded(MlflowClient(tracking_uri=uri))
+def _identity(*words: str) -> str:
+    return hashlib.sha256("/".join(words).encode()).hexdigest()[:32]
 
 
-class _Bounded:
-    """An MLflow client whose calls raise TimeoutError after a few seconds, also if its store is not a server."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        attempts = 1 + int(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
-        # A server is given up by MLflow itself, and by name; this is for all other stores.
-        self._seconds = 1 + attempts * float(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
-
-        def call(*words: Any, **options: Any) -> Any:
-            size = 0
-            if name in ("log_artifact", "log_artifacts"):
-                path = Path(words[1])
-                size = sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
-            return _within(self._seconds + size / _SLOWEST_UPLOAD, lambda: method(*words, **options))
-
-        return call
+def _params(recipe: Recipe) -> dict[str, Any]:
+    header = {"data_seed": recipe.data_seed, "allow_leaks": recipe.allow_leaks}
+    return {**header, **flatten({name: step.spec() for name, step in recipe.steps.items()})}
 
 
-def _within(seconds: float, ask: Callable[[], T]) -> T:
-    """Returns what `ask` returns, or raises what it raises, or TimeoutError if it takes longer."""
-    answers: list[T] = []
-    errors: list[Exception] = []
-
-    def answer() -> None:
-        try:
-            answers.append(ask())
-        except Exception as error:  # noqa: BLE001 - raised again by the thread that asked
-            errors.append(error)
-
-    # In a thread, because not every driver and no name server can be given a time limit.
-    thread = Thread(target=answer, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not answers:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return answers[0]
-
-
-def _is_ready(uri: str) -> bool:
-    """Returns whether the first run need not create tables there. Raises what the driver raises if nothing answers.
-
-    MLflow itself would try again for minutes.
-    """
-    if is_server(uri):
-        page = f"{page_of(uri).rstrip('/')}/health"
-        try:
-            urllib.request.urlopen(page, timeout=_SECONDS_TO_ANSWER).close()  # noqa: S310 - http or https
-        except urllib.error.URLError as error:
-            # Any page is an answer, and MLflow may have been told to trust this server.
-            if not isinstance(error, urllib.error.HTTPError) and not isinstance(error.reason, ssl.SSLError):
-                raise
-        return True
-    if not uri.startswith(("sqlite", "postgresql", "mysql", "mssql")):
-        return True
-    from sqlalchemy import create_engine, inspect
-    from sqlalchemy.exc import OperationalError, SAWarning
-    from sqlalchemy.pool import NullPool
-
-    if (file := database_file(uri)) is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    limit = {"timeout" if file is not None or uri.startswith("mssql") else "connect_timeout": _SECONDS_TO_ANSWER}
-    try:
-        # SQLAlchemy only warns, in every process, of a setting in the address that the driver does not know.
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", SAWarning)
-            engine = create_engine(uri, poolclass=NullPool, connect_args=limit)
-        return "alembic_version" in inspect(engine).get_table_names()
-    except OperationalError as error:
-        # Of SQLite, by a process that creates the tables.
-        if "database is locked" in str(error):
-            return False
-        raise
-
-
-def is_away(uri: str) -> bool:
-    """Returns whether this process could not reach it a moment ago, so that many runs do not wait for it each."""
-    return uri in _failed_at and time.monotonic() - _failed_at[uri] < _SECONDS_AWAY
-
-
-def _is_silence(error: Exception) -> bool:
-    """Returns whether nothing answered, so that no other call will be answered either."""
-    from requests.exceptions import ConnectionError as Unconnected
-    from requests.exceptions import Timeout
-
-    # MLflow raises an error of its own in their place.
-    return isinstance(error, TimeoutError) or isinstance(error.__context__, Unconnected | Timeout)
-
-
-def failure(error: Exception, uri: str) -> str:
-    """Returns why MLflow fails, as the start of a warning line without secrets."""
-    reason = redacted(f"{type(error).__name__}: {' '.join(str(error).split())}", uri)[:_LONGEST_REASON]
-    return f"warning: MLflow at {redacted(uri)} fails, so this run is not tracked there ({reason})"
-
-
-def group_run(client: Any, experiment: str, group: Group) -> str:
-    """Returns the id of the group's run in this experiment, created if there is none.
+def the_run(client: Any, experiment: str, identity: str, name: str, tags: Mapping[str, str]) -> tuple[str, bool]:
+    """Returns the id of the run that all processes share under an identity, and whether it has no metrics yet.
 
     Two processes may create one each at the same moment: all take the older, and its creator deletes the other.
     """
-    identity = f"{group.kind}/{group.name}".replace("'", "_")
 
-    def oldest() -> str | None:
-        run = min(client.search_runs([experiment], f"tags.`{GROUP_TAG}` = '{identity}'"), key=_age, default=None)
-        return None if run is None else str(run.info.run_id)
+    wanted = f"tags.`{IDENTITY_TAG}` = '{identity}'"
+    run = min(client.search_runs([experiment], wanted), key=_age, default=None)
+    if run is None:
+        own = run = client.create_run(experiment, tags={**tags, IDENTITY_TAG: identity}, run_name=name)
+        # What is logged to it comes at once; it is never under way itself.
+        client.set_terminated(own.info.run_id, "FINISHED")
+        run = min(client.search_runs([experiment], wanted), key=_age, default=own)
+        if run.info.run_id != own.info.run_id:
+            client.delete_run(own.info.run_id)
+    return str(run.info.run_id), not run.data.metrics
 
-    if (known := oldest()) is not None:
-        return known
-    tags = {GROUP_TAG: identity, "kind": group.kind, "group": group.name}
-    created = client.create_run(experiment, tags=tags, run_name=f"{_GROUP_TITLES[group.kind]} {group.name}")
-    own = str(created.info.run_id)
-    # Its members come and go; it is never under way itself.
-    client.set_terminated(own, "FINISHED")
-    kept = oldest() or own
-    if kept != own:
-        client.delete_run(own)
-    return kept
+
+def group_run(client: Any, experiment: str, group: Group) -> str:
+    """Returns the id of the group's run in this experiment, created if there is none."""
+    kind = _GROUP_KINDS[group.kind]
+    run, _ = the_run(client, experiment, _identity(str(group)), f"{kind} {group.name}", {"kind": kind})
+    return run
 
 
 def log_group(uri: str, group: Group, data: str, texts: Mapping[str, str]) -> None:
@@ -508,7 +473,11 @@ def _experiment(client: Any, uri: str, data: str) -> str:
         file = database_file(uri)
         files = None if file is None else (file.resolve().parent / "mlruns").as_uri()
         try:
-            client.create_experiment(name, files, tags={"mlflow.experimentKind": "custom_model_development"})
+            tags = {
+                "mlflow.experimentKind": "custom_model_development",
+                f"mlflow.sharedViewState.{VIEW}": json.dumps(_VIEW),
+            }
+            client.create_experiment(name, files, tags=tags)
         except Exception:
             # Another process may have created it meanwhile.
             if client.get_experiment_by_name(name) is None:

@@ -30,6 +30,7 @@ from reaemb_bench.core.recipe import load
 from reaemb_bench.core.store import Store
 from reaemb_bench.experiments.sweep import objectives, validation
 from tests.conftest import TOYS, Said
+from tests.helpers.mlflow_runs import children, runs_in
 
 pytestmark = pytest.mark.slow
 
@@ -102,12 +103,19 @@ def test_a_sweep_finds_the_best_and_its_recipe_runs(command: Command, toys: Path
     assert "computed 1 steps, 3 cached" in ran.out
 
 
-def test_each_trial_is_remembered_as_part_of_the_sweep(command: Command, toys: Path) -> None:
-    command("sweep", "toys.toml", "--trials", 2, "--name", "mine")
+def test_each_trial_is_remembered_and_tracked_as_part_of_the_sweep(command: Command, toys: Path, uri: str) -> None:
+    command("sweep", "toys.toml", "--trials", 2, "--name", "mine", "--mlflow", uri)
     remembered = runs.history(Store(STORE))
     assert {(run.name, run.part_of) for run in remembered} == {
         ("toys-trial-0", "trial mine"),
         ("toys-trial-1", "trial mine"),
+    }
+    (above,) = children(tracked := runs_in(uri, "toys"), None)
+    assert above.info.run_name == "sweep mine"
+    assert "train.rate" in above.data.tags["mlflow.note.content"]
+    assert {(run.info.run_name, run.data.tags["kind"]) for run in children(tracked, above)} == {
+        ("toys-trial-0", "trial"),
+        ("toys-trial-1", "trial"),
     }
 
 

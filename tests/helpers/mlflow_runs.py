@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from reaemb_bench.tracking.mlflow import PARENT_TAG, connect, experiment_name
+from reaemb_bench.tracking.connection import connect
+from reaemb_bench.tracking.mlflow import PARENT_TAG, experiment_name
 
 SELDOM = ("log_text", "log_inputs", "set_terminated")
 """What a client is asked to do at the beginning, in the middle and at the end of a run."""

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import json
+import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars
 import pytest
 
-from reaemb_bench.core.artifacts import Corpus
-from reaemb_bench.core.execute import execute
+from reaemb_bench.core.artifacts import Corpus, Ranks
+from reaemb_bench.core.execute import execute, fetch_all
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.plan import Plan, plan
 from reaemb_bench.core.recipe import load
 from reaemb_bench.core.runs import Group
 from reaemb_bench.core.store import Store
-from reaemb_bench.tracking.mlflow import GROUP_TAG, Tracker, connect, group_run, log_group
+from reaemb_bench.evaluation.summary import summarise
+from reaemb_bench.tracking.connection import connect
+from reaemb_bench.tracking.mlflow import IDENTITY_TAG, Tracker, group_run, log_group
+from tests.conftest import Said
 from tests.helpers.mlflow_runs import SELDOM, children, runs_in
+from tests.helpers.stored_runs import write_recipes
+
+Command = Callable[..., Said]
 
 
-def _track(planned: Plan, store: Store, uri: str, group: Group | None = None, models: bool = False) -> list[str]:
+def _track(
+    plans: Plan | list[Plan], store: Store, uri: str, group: Group | None = None, models: bool = False
+) -> list[str]:
     warnings: list[str] = []
-    tracker = Tracker(planned, store, uri, warnings.append, group, models)
+    plans = plans if isinstance(plans, list) else [plans]
+    tracker = Tracker(plans, store, uri, warnings.append, group, models)
     finished = False
     try:
-        execute(planned, store, Machine(), tracker)
-        tracker.step_results("rank", {"full/ndcg@10": 0.5})
-        tracker.results({"full/ndcg@10/tail": 0.25, "full/ndcg@10/history-q1": 0.5}, {"table.md": "| a table |"})
+        for planned in plans:
+            execute(planned, store, Machine(), tracker)
+        tracker.arrange()
+        tracker.results({"table.md": "| a table |"})
         finished = True
     finally:
         tracker.close(finished)
@@ -39,25 +53,50 @@ def _files(folder: Path) -> set[str]:
 def test_a_run_leaves_settings_curves_results_and_files(toy_recipe: Path, tmp_path: Path, uri: str) -> None:
     store = Store(tmp_path / "store")
     assert _track(plan(load(toy_recipe), 42), store, uri) == []
-    runs = runs_in(uri, "toys")
-    (parent,) = children(runs, None)
-    nested = children(runs, parent)
-    assert parent.info.status == "FINISHED"
-    assert parent.data.params["train.rate"] == "0.1"
-    assert parent.data.params["steps"] == "prepare, embed, train, rank"
-    assert parent.data.metrics == {"test/full/ndcg_at_10/tail": 0.25}
-    assert parent.data.tags["mlflow.note.content"] == "| a table |"
-    assert [run.info.run_name for run in nested] == ["prepare", "embed", "train", "rank"]
-    train, rank = nested[2], nested[3]
-    curve = connect(uri).get_metric_history(train.info.run_id, "loss")
+    (run,) = runs_in(uri, "toys")
+    assert (run.info.run_name, run.info.status) == ("toys", "FINISHED")
+    assert (run.data.params["train.rate"], run.data.params["seed"]) == ("0.1", "42")
+    (ranks,) = fetch_all(plan(load(toy_recipe), 42), store, Ranks).values()
+    assert run.data.metrics["1 NDCG_at_10/all"] == summarise(ranks)["full/ndcg@10"]
+    assert run.data.metrics["cost/minutes"] > 0
+    assert not [name for name in run.data.metrics if "users" in name or "-q" in name]
+    assert run.data.tags["mlflow.note.content"] == "| a table |"
+    curve = connect(uri).get_metric_history(run.info.run_id, "train/loss")
     assert [(point.step, point.value) for point in curve] == [(1, 0.1), (2, 0.05)]
-    assert train.data.metrics["parameters"] == 7
-    assert train.data.params["optimizer"] == "toy"
-    assert rank.data.metrics["test/full/ndcg_at_10"] == 0.5
-    (dataset,) = parent.inputs.dataset_inputs
+    (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.name == "toys"
-    artifacts = tmp_path / "mlruns" / parent.info.run_id / "artifacts"
-    assert _files(artifacts) == {"recipe.toml", "table.md", "rank/ranks.parquet"}
+    artifacts = tmp_path / "mlruns" / run.info.run_id / "artifacts"
+    assert _files(artifacts) == {"recipe.toml", "table.md", "steps.csv", "rank/ranks.parquet"}
+    steps = polars.read_csv(artifacts / "steps.csv")
+    assert steps["step"].to_list() == ["prepare", "embed", "train", "rank"]
+    assert json.loads(steps["facts"][2]) == {"parameters": 7, "optimizer": "toy"}
+
+
+def test_seeds_hang_below_one_run_however_they_came(toy_recipe: Path, tmp_path: Path, uri: str) -> None:
+    store, recipe = Store(tmp_path / "store"), load(toy_recipe)
+    one, two, three = (plan(recipe, seed) for seed in (1, 2, 3))
+    for plans in ([one], [one, two], [one, two], [one, two, three]):
+        assert _track(plans, store, uri) == []
+    runs = runs_in(uri, "toys")
+    (above,) = children(runs, None)
+    assert (above.info.run_name, above.data.tags["seed"], above.data.tags["kind"]) == ("toys", "1, 2, 3", "run")
+    seeds = children(runs, above)
+    assert [run.info.run_name for run in seeds] == ["toys, seed 1", "toys, seed 2", "toys, seed 3"]
+    assert len(runs) == 4
+
+
+def test_seeds_have_a_mean_and_floors_are_logged_once_a_data_set(command: Command, tmp_path: Path, uri: str) -> None:
+    write_recipes(tmp_path)
+    for words in (["good.toml", "--set", "seeds=[1, 2]"], ["poor.toml"]):
+        assert command("run", *words, "--mlflow", uri).code == 0
+    runs = runs_in(uri, "toys")
+    by_kind = sorted((run.data.tags["kind"], run.info.run_name) for run in children(runs, None))
+    assert by_kind == [("floor", "popularity"), ("floor", "random"), ("run", "good"), ("run", "poor")]
+    values = {run.info.run_name: run.data.metrics for run in runs}
+    seeds = [values[f"good, seed {seed}"]["1 NDCG_at_10/all"] for seed in (1, 2)]
+    assert values["good"]["1 NDCG_at_10/all"] == pytest.approx(statistics.fmean(seeds))
+    assert values["good"]["3 sd of NDCG_at_10/all"] == pytest.approx(statistics.stdev(seeds)) != 0
+    assert values["good, seed 1"]["1 NDCG_at_10/all"] > values["popularity"]["1 NDCG_at_10/all"] > 0
 
 
 def test_tags_say_what_people_filter_by(toy_recipe: Path, tmp_path: Path, uri: str) -> None:
@@ -99,9 +138,10 @@ def test_curves_of_cached_steps_are_logged_in_a_new_database(toy_recipe: Path, t
     planned = plan(load(toy_recipe), 42)
     execute(planned, store, Machine(), lambda event: None)
     assert _track(planned, store, uri) == []
-    train = next(run for run in runs_in(uri, "toys") if run.data.tags.get("step") == "train")
-    assert train.data.tags["cached"] == "true"
-    assert len(connect(uri).get_metric_history(train.info.run_id, "loss")) == 2
+    (run,) = runs_in(uri, "toys")
+    assert len(connect(uri).get_metric_history(run.info.run_id, "train/loss")) == 2
+    steps = polars.read_csv(tmp_path / "mlruns" / run.info.run_id / "artifacts" / "steps.csv")
+    assert steps["cached"].all()
 
 
 def test_the_same_results_are_not_logged_twice_but_other_seeds_are(toy_recipe: Path, tmp_path: Path, uri: str) -> None:
@@ -115,23 +155,21 @@ def test_a_step_that_fails_is_a_failed_run(toy_recipe: Path, tmp_path: Path, uri
     planned = plan(load(toy_recipe, sets=["train.stop=error"]), 42)
     with pytest.raises(RuntimeError, match="out of toys"):
         _track(planned, Store(tmp_path / "store"), uri)
-    runs = runs_in(uri, "toys")
-    (parent,) = children(runs, None)
-    assert parent.info.status == "FAILED"
-    assert [run.info.status for run in children(runs, parent)] == ["FINISHED", "FINISHED", "FAILED"]
+    (run,) = runs_in(uri, "toys")
+    assert run.info.status == "FAILED"
 
 
 def test_a_finished_run_replaces_what_was_logged_by_half(toy_recipe: Path, tmp_path: Path, uri: str) -> None:
     store = Store(tmp_path / "store")
     planned = plan(load(toy_recipe), 42)
     given_up: list[str] = []
-    execute(planned, store, Machine(), Tracker(planned, store, uri, given_up.append))
+    execute(planned, store, Machine(), Tracker([planned], store, uri, given_up.append))
     assert [run.info.status for run in children(runs_in(uri, "toys"), None)] == ["RUNNING"]
     _track(planned, store, uri)
     runs = runs_in(uri, "toys")
     (parent,) = children(runs, None)
     assert parent.info.status == "FINISHED"
-    assert len(runs) == 1 + 4
+    assert len(runs) == 1
 
 
 def test_a_run_that_fails_before_its_data_are_known_is_tracked_too(
@@ -144,7 +182,7 @@ def test_a_run_that_fails_before_its_data_are_known_is_tracked_too(
     (experiment,) = [each for each in connect(uri).search_experiments() if each.name != "Default"]
     assert experiment.name == "reaemb-bench"
     runs = runs_in(uri, "")
-    assert [run.info.status for run in runs] == ["FAILED", "FAILED"]
+    assert [run.info.status for run in runs] == ["FAILED"]
 
 
 def _refuse(corpus: Corpus, folder: Path) -> None:
@@ -164,16 +202,22 @@ def test_members_of_a_group_hang_below_one_run(toy_recipe: Path, tmp_path: Path,
     assert above.data.tags["mlflow.note.content"] == "| all |"
     members = children(runs, above)
     assert [run.data.tags["seed"] for run in members] == ["42", "43"]
-    assert all(len(children(runs, member)) == 4 for member in members)
+    assert [run.data.tags["part of"] for run in members] == ["ablation what helps"] * 2
 
 
-@pytest.mark.slow
-def test_a_run_alone_is_tracked_again_as_part_of_a_group(toy_recipe: Path, tmp_path: Path, uri: str) -> None:
+def test_the_same_results_alone_and_in_groups_are_one_run(toy_recipe: Path, tmp_path: Path, uri: str) -> None:
     store, planned = Store(tmp_path / "store"), plan(load(toy_recipe), 42)
+    _track(planned, store, uri, Group("ablation", "rates"))
+    _track(planned, store, uri, Group("ablation", "more rates"))
+    runs = runs_in(uri, "toys")
+    (above,) = children(runs, None)
+    (member,) = children(runs, above)
+    assert member.data.tags["part of"] == "ablation rates, ablation more rates"
+    # What was run alone, too, stands in the first row of the list.
     _track(planned, store, uri)
-    for _ in range(2):
-        _track(planned, store, uri, Group("trial", "rates"))
-    assert sorted(run.data.tags["kind"] for run in children(runs_in(uri, "toys"), None)) == ["run", "trial"]
+    runs = runs_in(uri, "toys")
+    assert [run.info.run_name for run in children(runs, None)] == ["toys", "ablation rates"]
+    assert len(runs) == 2
 
 
 class Late:
@@ -199,24 +243,7 @@ def test_two_processes_that_make_a_groups_run_at_once_end_with_one(uri: str) -> 
     group = Group("ablation", "what helps")
     first = group_run(client, experiment, group)
     assert group_run(Late(client), experiment, group) == first
-    assert len(client.search_runs([experiment], f"tags.`{GROUP_TAG}` != ''")) == 1
-
-
-def test_members_move_where_the_group_turns_out_to_have_an_older_run(
-    toy_recipe: Path, tmp_path: Path, uri: str
-) -> None:
-    group, client = Group("ablation", "what helps"), connect(uri)
-    planned, store = plan(load(toy_recipe), 42), Store(tmp_path / "store")
-    tracker = Tracker(planned, store, uri, pytest.fail, group)
-    execute(planned, store, Machine(), tracker)
-    experiment = client.get_experiment_by_name("reaemb-bench/toys").experiment_id
-    tags = {GROUP_TAG: "ablation/what helps"}
-    older = client.create_run(experiment, start_time=1, tags=tags, run_name="older")
-    tracker.close(finished=True)
-    runs = runs_in(uri, "toys")
-    (above,) = children(runs, None)
-    assert above.info.run_id == older.info.run_id
-    assert [run.data.tags["seed"] for run in children(runs, above)] == ["42"]
+    assert len(client.search_runs([experiment], f"tags.`{IDENTITY_TAG}` != ''")) == 1
 
 
 def test_a_server_that_does_not_work_costs_one_line_and_no_result(toy_recipe: Path, tmp_path: Path) -> None:

@@ -33,18 +33,20 @@ def test_an_experiment_is_called_after_its_data() -> None:
     assert experiment_name("") == "reaemb-bench"
 
 
-def test_bins_of_curves_are_left_out_and_the_headline_comes_first() -> None:
-    summary = {"users": 6.0, "users/history-q1": 3.0, "low/history-q1": 1.0, "full/mrr/tail": 0.1, "full/ndcg@10": 0.5}
-    assert list(shown_metrics(summary).items()) == [
-        ("test/full/ndcg@10", 0.5),
-        ("test/full/mrr/tail", 0.1),
-        ("test/users", 6.0),
+def test_the_headline_comes_first_and_counts_and_bins_are_left_out() -> None:
+    summary = {"users": 6.0, "users/history-q1": 3.0, "low/history-q1": 1.0, "full/ndcg@10/history-q1": 0.2}
+    summary |= {"full/mrr/tail": 0.1, "sampled/hr@10": 0.7, "full/ndcg@10/tail": 0.3, "full/ndcg@10": 0.5}
+    assert sorted(shown_metrics(summary).items()) == [
+        ("1 NDCG_at_10/all", 0.5),
+        ("1 NDCG_at_10/tail", 0.3),
+        ("test full/mrr tail", 0.1),
+        ("test sampled/hr@10", 0.7),
     ]
 
 
 def test_tags_name_the_parts_of_a_shipped_recipe(tmp_path_factory: pytest.TempPathFactory) -> None:
     planned, store = plan(load("quickstart"), 42), Store(tmp_path_factory.mktemp("store"))
-    tags = tags_of(planned, as_run([planned], store), store, None)
+    tags = tags_of(planned, as_run([planned], store), store)
     assert tags["method"] == "quickstart"
     assert tags["data"] == "simulated"
     assert tags["backbone"] == "tiny"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import socket
+import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from reaemb_bench.tracking.mlflow import connect
 from tests.conftest import Said
 from tests.helpers.mlflow_runs import children, runs_in
 
@@ -37,13 +37,13 @@ def test_what_mlflow_missed_is_pushed_once(
     assert pushed.code == 0, pushed.out + pushed.err
     assert "toys: pushed, 2 of 2 seeds new" in pushed.out
     runs = runs_in(uri, "toys")
-    parents = children(runs, None)
-    assert [run.data.tags["seed"] for run in parents] == ["1", "2"]
+    (above,) = children(runs, None)
+    seeds = children(runs, above)
+    assert [run.data.tags["seed"] for run in seeds] == ["1", "2"]
     assert all(run.info.status == "FINISHED" for run in runs)
-    assert all(run.data.metrics["test/full/hr_at_5"] > 0 for run in parents)
-    assert all(len(children(runs, parent)) == 4 for parent in parents)
-    files = {file.name for file in (tmp_path / "mlruns" / parents[0].info.run_id / "artifacts").iterdir()}
-    assert files == {"recipe.toml", "table.md", "report.html", "rank"}
+    assert all(run.data.metrics["test full/hr_at_10"] > 0 for run in runs)
+    files = {file.name for file in (tmp_path / "mlruns" / seeds[0].info.run_id / "artifacts").iterdir()}
+    assert files == {"recipe.toml", "table.md", "report.html", "steps.csv", "rank"}
 
     again = command("push", "--all", "--mlflow", uri)
     assert "toys: already there" in again.out
@@ -125,26 +125,25 @@ def test_ui_refuses_a_port_that_is_taken(command: Command, uri: str) -> None:
     assert f"port {port} cannot be used" in said.err
 
 
-def test_ui_hands_over_to_mlflow_on_the_database_that_run_uses(
-    command: Command, tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_ui_prints_the_link_of_each_data_set_once_the_server_answers(
+    command: Command, toy_recipe: Path, uri: str
 ) -> None:
-    number = connect(uri).create_experiment("reaemb-bench/toys")
+    assert command("run", toy_recipe, "--mlflow", uri).code == 0
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    called: list[tuple[list[str], str]] = []
-    monkeypatch.setattr(
-        os, "execve", lambda file, words, environment: called.append((words, environment["MLFLOW_BACKEND_STORE_URI"]))
-    )
-    monkeypatch.delenv("REAEMB_BENCH_MLFLOW")
-    said = command("ui", "--port", port)
-    assert said.code == 0, said.err
-    wanted = f"http://127.0.0.1:{port}/#/experiments/{number}/runs?workflowType=machine_learning  reaemb-bench/toys"
-    assert wanted in said.out
-    assert "Default" not in said.out
-    ((words, served),) = called
-    assert words[:4] == [sys.executable, "-m", "mlflow", "ui"]
-    assert served == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    words = [sys.executable, "-m", "reaemb_bench", "ui", "--mlflow", uri, "--port", str(port)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        link = next(line for line in process.stdout if line.startswith("  http"))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as page:
+            assert page.status == 200
+        process.terminate()
+        process.communicate()
+    assert link.endswith("/runs?workflowType=machine_learning&viewStateShareKey=reaemb-bench  reaemb-bench/toys\n")
+    with socket.socket() as gone:
+        assert gone.connect_ex(("127.0.0.1", port)) != 0, "the server ends with the command"
 
 
 def test_a_recipe_without_judges_is_tracked_without_a_word(command: Command, toy_recipe: Path, uri: str) -> None:
