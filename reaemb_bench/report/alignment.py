@@ -54,10 +54,11 @@ def alignment_table(named: Mapping[str, Sequence[Alignment]]) -> Table | None:
     known = [(value, row.name) for row in rows if (value := row.cells[at].value) is not None]
     verdict = ""
     if known:
-        lowest, name = min(known)
+        lowest = min(value for value, _ in known)
+        names = " and ".join(name for value, name in known if value == lowest)
         verdict = (
-            f"{name}{', the best,' if len(rows) > 1 else ''} puts the second item of a pair that never co-occurs in "
-            f"training nearer than {100 * (1 - lowest):.0f} % of all items; 50 % is chance"
+            f"{names}{' (the best)' if len(rows) > 1 else ''}: the second item of a pair that never co-occurs in "
+            f"training is nearer than {100 * (1 - lowest):.0f} % of all items on average; 50 % is chance"
         )
     return Table("Alignment of the vectors", tuple(_COLUMNS.values()), tuple(rows), notes, verdict=verdict)
 
