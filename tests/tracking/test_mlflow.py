@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import statistics
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars
@@ -113,6 +116,29 @@ def test_tags_say_what_people_filter_by(toy_recipe: Path, tmp_path: Path, uri: s
     assert {name: parent.data.tags.get(name) for name in wanted} == wanted
     assert parent.data.tags["version"]
     assert "head" not in parent.data.tags
+
+
+@pytest.mark.slow
+def test_the_load_of_the_machine_is_followed_while_a_gpu_is_used(
+    toy_recipe: Path, tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("psutil")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    # Of the tracker alone, for the steps would look for the GPU.
+    gpu = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True))
+    monkeypatch.setattr("reaemb_bench.tracking.mlflow.sys", SimpleNamespace(modules={"torch": gpu}))
+    store, planned = Store(tmp_path / "store"), plan(load(toy_recipe), 42)
+    tracker = Tracker([planned], store, uri, pytest.fail)
+    execute(planned, store, Machine(), tracker)
+    end = time.monotonic() + 60
+    while not (names := [name for name in runs_in(uri, "toys")[0].data.metrics if name.startswith("system/")]):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    tracker.arrange()
+    tracker.close(finished=True)
+    assert tracker.outcome == "tracked"
+    assert "system/cpu_utilization_percentage" in names
+    assert not [thread for thread in threading.enumerate() if thread.name == "SystemMetricsMonitor"]
 
 
 def test_models_are_logged_on_request_alone(toy_recipe: Path, tmp_path: Path, uri: str) -> None:
