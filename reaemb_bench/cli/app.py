@@ -17,7 +17,7 @@ import typer
 from rich.markup import escape
 
 import reaemb_bench
-from reaemb_bench.cli import components, data, doctor, experiments, mlflow, results, run, store, watch
+from reaemb_bench.cli import components, data, doctor, experiments, mlflow, plan, results, run, store, watch
 from reaemb_bench.cli.screen import busy, in_words
 from reaemb_bench.core.errors import UserError, is_out_of_memory, reason_of
 from reaemb_bench.core.settings_only import forget_placeholders, import_settings_only
@@ -38,7 +38,7 @@ _PLAIN = {
 
 _TRUST = "Data, machine, trust"
 _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Compute": (run.run, experiments.ablate, experiments.sweep, experiments.bench, run.plan, watch.watch),
+    "Compute": (run.run, experiments.ablate, experiments.sweep, experiments.bench, plan.plan, watch.watch),
     "Read results": (
         *(results.history, results.compare, results.report, results.diff, experiments.leaderboard),
         *(results.export, results.neighbors, mlflow.ui, mlflow.push),

@@ -230,11 +230,14 @@ def audit(
     if undeclared := [step.name for step in steps if step.undeclared]:
         say(f"verdict: LEAK, {', '.join(undeclared)} would read more than declared; `run` refuses such a recipe")
         raise typer.Exit(1)
-    # Reports what is missing or forbidden before anything runs.
-    plan(loaded, loaded.seeds[0])
+    # Reports what is forbidden before anything runs, and then what is missing.
+    planned = plan(loaded, loaded.seeds[0])
     if dry:
         say("verdict: no step reads more than it declares; without --dry the leak test runs too")
         return
+    from reaemb_bench.experiments.forecast import check_ready
+
+    check_ready([planned], Store(machine.store), machine)
     leak_report = _examine(loaded, full, machine)
     _print_leak_report(leak_report)
     if not leak_report.passed:

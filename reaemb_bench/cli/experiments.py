@@ -22,7 +22,7 @@ from reaemb_bench.cli.options import (
     compute_options,
     machine_options,
 )
-from reaemb_bench.cli.screen import console, say, show, show_tables, write_file
+from reaemb_bench.cli.screen import console, say, show, show_tables, some_of, write_file
 from reaemb_bench.core.errors import RecipeError, UserError, reason_of
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.recipe import load, locate, name_of
@@ -68,6 +68,7 @@ def ablate(
     from reaemb_bench.core.plan import needed_jobs
     from reaemb_bench.core.runs import Group
     from reaemb_bench.experiments.ablate import ablation_tables, read_ablation, unlike
+    from reaemb_bench.experiments.forecast import check_ready
     from reaemb_bench.experiments.running import Counts, executed, group_results
     from reaemb_bench.experiments.variants import reached
     from reaemb_bench.report.recipe_tables import tables_of
@@ -78,6 +79,8 @@ def ablate(
     lists = (drops or (), swaps or (), only or (), sets or ())
     ablation = read_ablation(recipe, *lists, each_step=each_step, base=base)
     variants, count = ablation.variants, len(ablation.variants)
+    for variant in (ablation.base, *variants):
+        check_ready(variant.plans, store, machine, f"{variant.name}: ")
     plans = [planned for variant in (ablation.base, *variants) for planned in variant.plans]
     steps = {job.key for planned in plans for job in planned.jobs}
     needed = {key for planned in plans for key in needed_jobs(planned, store)}
@@ -126,12 +129,16 @@ def bench(
     sets: Annotated[Words, Option("--set", metavar="PART.SETTING=VALUE", help="Change the suite.")] = None,
     jobs: Annotated[int, Option(min=1, help="How many cells are computed at once.")] = 1,
     executor: Annotated[Executor, Option(help="Processes of this machine, or a Ray cluster.")] = "processes",
+    partial: Annotated[
+        bool, Option("--partial", help="Compute the cells that can run though others cannot; tables name these.")
+    ] = False,
     out: TablesFile = None,
     wide: Wide = None,
 ) -> None:
     """Run a suite: methods by data sets by recommenders by seeds, all in one store, then print a table each.
 
-    A cell that fails is missing in its table, with the reason below, the others continue, and the exit code is 1. The
+    If a file, a package or memory is missing for a cell, nothing starts, and every such cell is named. A cell that
+    fails later is missing in its table, with the reason below, the others continue, and the exit code is 1. The
     same command computes what is missing.
 
     Examples:
@@ -140,15 +147,32 @@ def bench(
     """
     from reaemb_bench.core.runs import Group
     from reaemb_bench.experiments.bench import compute_cells, grid, read_suite, remember_cells, suite_tables
+    from reaemb_bench.experiments.forecast import why_not
     from reaemb_bench.experiments.variants import judge
     from reaemb_bench.report.results import K
     from reaemb_bench.tracking.terminal import Board
 
     loaded = read_suite(suite, sets or ())
     cells, store, group = grid(loaded), Store(machine.store), Group("bench", Path(suite).stem)
-    missing = [label for label, planned in cells.tasks() if not store.has(judge(planned).key)]
+    reasons, by_reason = dict[str, str](), dict[str, list[str]]()
+    for label, planned in cells.tasks():
+        if obstacles := why_not(planned, store, machine):
+            reasons[judge(planned).key] = reason = next(iter(obstacles.values()))
+            by_reason.setdefault(reason, []).append(label)
+    for reason, labels in by_reason.items():
+        say(f"cannot run, {some_of(labels, len(cells.tasks()))}: {reason}")
+    if reasons and not partial:
+        raise UserError(
+            f"{len(reasons)} of {len(cells.tasks())} cells cannot run, so nothing was started; mend what is named "
+            "above, or say --partial to compute the others"
+        )
+    missing = [
+        label
+        for label, planned in cells.tasks()
+        if judge(planned).key not in reasons and not store.has(judge(planned).key)
+    ]
     with Board(loaded.title, missing, console(), f"NDCG@{K}").shown() as board:
-        reasons = compute_cells(cells, machine, jobs, executor, group, board)
+        reasons |= compute_cells(cells, machine, jobs, executor, group, board, reasons)
     remember_cells(cells, store, group)
     tables = suite_tables(cells, store, reasons)
     say(f"\n{loaded.title}", style="bold")

@@ -120,6 +120,17 @@ def plain_table(*headings: str, right: Collection[str] = (), no_wrap: Collection
     return table
 
 
+def some_of(labels: Sequence[str], count: int) -> str:
+    """Labels of some of `count` cells, such as `data, method, seed 1`, those that differ in the seed put together."""
+    if len(labels) == count:
+        return f"all {count} cells"
+    seeds: dict[str, list[str]] = {}
+    for label in labels:
+        name, _, seed = label.partition(", seed ")
+        seeds.setdefault(name, []).append(seed)
+    return "; ".join(f"{name} ({', '.join(of)})" if any(of) else name for name, of in seeds.items())
+
+
 def component_name(use: str) -> str:
     """The name of a component as tables show it: of `folder/file.py:Class` without the folder."""
     file, colon, attribute = use.rpartition(":")

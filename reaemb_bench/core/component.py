@@ -65,6 +65,24 @@ class Component(BaseModel):
         """State outside the settings that decides the results, such as the version of a file that is fetched."""
         return {}
 
+    def obstacle(self, machine: Machine) -> str:
+        """What keeps it from running on a machine, in one line with the cure; empty if nothing is known to.
+
+        Asked before anything runs. Paths among the settings that lead nowhere are found without it.
+        """
+        return ""
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What is known of an artefact before it is made; None is unknown.
+
+    width: of an encoder's vectors, or of item vectors. thoughts: of an encoder, 0 if it has none.
+    """
+
+    width: int | None = None
+    thoughts: int | None = None
+
 
 class Step(Component):
     """A component with a typed `run(artefact, ...) -> artefact`; its type hints say where it stands in the chain."""
@@ -78,6 +96,13 @@ class Step(Component):
     distributed: ClassVar[bool] = False
     """True if all processes of a run call `run` at once, each for its share (see `reaemb_bench.core.distributed`);
     process 0 alone writes, and its result is kept. Any other step runs in process 0 alone."""
+
+    def foresee(self, given: Mapping[type, Foreseen]) -> Foreseen:
+        """What is known of its results, from what is known of its inputs by type; asked when the recipe is planned.
+
+        Raises RecipeError, its path below the step, if the settings do not fit these inputs.
+        """
+        return Foreseen()
 
 
 def components_in(component: Component, path: str = "") -> Iterator[tuple[str, Component]]:

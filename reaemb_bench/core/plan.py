@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from reaemb_bench.core.artifacts import Artifact, Encoder, TestTargets, ValidationTargets
-from reaemb_bench.core.component import Context, Step
+from reaemb_bench.core.component import Context, Foreseen, Step, components_in
 from reaemb_bench.core.errors import RecipeError, UserError
+from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.recipe import Recipe
 from reaemb_bench.core.store import Store
 
@@ -58,9 +61,11 @@ class Plan:
 def plan(recipe: Recipe, seed: int) -> Plan:
     """The jobs of a recipe: each input is the latest artefact of its type.
 
-    Raises RecipeError if a step lacks an input or asks for held-out data that it may not see.
+    Raises RecipeError if a step lacks an input, asks for held-out data that it may not see, or has settings that do not
+    fit its inputs.
     """
     makers: dict[type, Job] = {}
+    foreseen: dict[type, Foreseen] = {}
     jobs: list[Job] = []
     for name, step in recipe.steps.items():
         wants, makes, context = signature(step, name)
@@ -72,6 +77,11 @@ def plan(recipe: Recipe, seed: int) -> Plan:
         if step.leaks and not recipe.allow_leaks:
             cure = "say allow_leaks = true at the top of the recipe"
             raise RecipeError(f"'{step.use}' looks at held-out data on purpose; {cure}", (name,))
+        try:
+            known = step.foresee({artifact: foreseen[artifact] for artifact in wants.values()})
+        except RecipeError as error:
+            raise error.under(name) from None
+        foreseen.update(dict.fromkeys(makes, known))
         inputs = {parameter: (artifact, makers[artifact].key) for parameter, artifact in wants.items()}
         embedder_seed = seed if recipe.embedder_seed is None else recipe.embedder_seed
         seeds = {"data": recipe.data_seed, "embedder": embedder_seed, "recommender": seed}
@@ -142,6 +152,27 @@ def check_unchanged(planned: Plan, job: Job) -> None:
     for artifact, key in job.inputs.values():
         if artifact is Encoder:
             check_unchanged(planned, next(maker for maker in planned.jobs if maker.key == key))
+
+
+def obstacles(planned: Plan, keys: Collection[str], machine: Machine) -> dict[str, str]:
+    """Key of a job -> why it cannot run on a machine, in one line with the cure, for those of the jobs `keys`.
+
+    Only what is known without computing: paths that lead nowhere, packages that are not installed.
+    """
+    reasons = {}
+    for job in planned.jobs:
+        for path, component in components_in(job.step, job.name) if job.key in keys else ():
+            settings = ((f"{path}.{name}", value) for name, value in component if isinstance(value, Path))
+            missing = [
+                f"{setting}: there is no {value}; put it there, or correct the path"
+                for setting, value in settings
+                if not os.path.exists(value.expanduser())  # noqa: PTH110 - False for a name that no file can have
+            ]
+            reason = missing[0] if missing else component.obstacle(machine)
+            if reason:
+                reasons[job.key] = reason if missing else f"{path}: {reason}"
+                break
+    return reasons
 
 
 def needed_jobs(planned: Plan, store: Store) -> frozenset[str]:

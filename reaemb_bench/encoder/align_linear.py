@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, cast
 
 import numpy as np
@@ -10,7 +11,7 @@ from pydantic import Field
 from torch.nn import functional
 
 from reaemb_bench.core.artifacts import Corpus, Vectors
-from reaemb_bench.core.component import Component, Context, Progress, Randomness, Step
+from reaemb_bench.core.component import Component, Context, Foreseen, Progress, Randomness, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.training import training, update
 from reaemb_bench.data.cooccurrence import checked, draw_neighbour
@@ -42,6 +43,11 @@ class AlignLinear(Step):
     """By which cosines are divided."""
     weight_decay: float = Field(default=1e-2, ge=0)
     """Of the difference between the matrix and the identity, as AdamW applies it."""
+
+    def foresee(self, given: Mapping[type, Foreseen]) -> Foreseen:
+        """As many directions as are kept of the vectors."""
+        width = given[Vectors].width
+        return Foreseen(width=None if width is None else min(self.dimensions, width))
 
     def run(self, corpus: Corpus, vectors: Vectors, context: Context) -> Vectors:
         """(items, width) -> (items, dimensions). Raises UserError if dimensions exceeds the width."""

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -95,6 +96,10 @@ class ApiEmbedder(Step):
         price = "" if self.price_per_million_tokens is None else f", price {self._price(tokens):.4g}"
         return f"sends {len(missing):,} of {len(texts):,} texts to {server}; at most about {tokens:,} tokens{price}"
 
+    def obstacle(self, machine: Machine) -> str:
+        """The package or the key that is missing; nothing if answers are kept, of which all may be there."""
+        return "" if self._answers_file(machine).is_file() else self._why_mute()
+
     def run(self, corpus: Corpus, context: Context) -> Vectors:
         """(items, width), zeros for items without text. Raises UserError if the server refuses, or answers wrongly."""
         texts, file = self._texts(corpus), self._answers_file(context.machine)
@@ -129,16 +134,11 @@ class ApiEmbedder(Step):
 
         done: how many other texts have answers.
         """
-        try:
-            import openai
-        except ImportError:
-            cure = "pip install 'reaemb-bench[api]'"
-            raise UserError(f"api-embedder: the package openai is not installed; {cure}") from None
-        variable = self._variable()
-        key = os.environ.get(variable, "").strip() if variable else ""
-        # A header with other characters is refused by the client, in words that hold the key.
-        if variable and not re.fullmatch(r"[!-~]+", key):
-            raise UserError(f"api-embedder: put the key for {self.base_url} into the environment variable {variable}")
+        if reason := self._why_mute():
+            raise UserError(f"api-embedder: {reason}")
+        import openai
+
+        key = self._key()
         # The client will not do without a key, and servers that need none ignore it.
         client = openai.OpenAI(
             api_key=key or "none", base_url=self.base_url, max_retries=self.retries, timeout=self.timeout
@@ -234,6 +234,18 @@ class ApiEmbedder(Step):
         if key:
             reason = reason.replace(key, f"[{variable}]")
         return f"api-embedder: {self.base_url} {what} ({' '.join(reason.split())[:300]}); {cure}"
+
+    def _why_mute(self) -> str:
+        """Why nothing can be asked of the server, in one line; empty if it can."""
+        if find_spec("openai") is None:
+            return "the package openai is not installed; pip install 'reaemb-bench[api]'"
+        # A header with other characters is refused by the client, in words that hold the key.
+        if self._variable() and not re.fullmatch(r"[!-~]+", self._key()):
+            return f"put the key for {self.base_url} into the environment variable {self._variable()}"
+        return ""
+
+    def _key(self) -> str:
+        return os.environ.get(self._variable() or "", "").strip()
 
     def _variable(self) -> str | None:
         return "OPENAI_API_KEY" if self.key_variable is None and self.base_url == _OPENAI else self.key_variable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -25,7 +25,7 @@ from reaemb_bench.core.artifacts import (
     shard_names,
     write_shard,
 )
-from reaemb_bench.core.component import Context, Progress, Randomness, Step
+from reaemb_bench.core.component import Context, Foreseen, Progress, Randomness, Step
 from reaemb_bench.core.distributed import all_reduce, broadcast, is_first, share, world_size
 from reaemb_bench.core.errors import UserError, check_rows
 from reaemb_bench.encoder.folder import open_encoder
@@ -52,6 +52,10 @@ class Encode(Step):
     """Most tokens of a prompt in this stage; None takes the encoder's."""
     cut: Literal["left", "right"] = "right"
     """The end at which prompts that are too long lose tokens; the paper's code cuts from the left (part of D8)."""
+
+    def foresee(self, given: Mapping[type, Foreseen]) -> Foreseen:
+        """Vectors as wide as the encoder's states."""
+        return Foreseen(width=given[Encoder].width)
 
     def run(self, corpus: Corpus, encoder: Encoder, context: Context) -> Vectors:
         """One vector an item, (items, hidden size)."""

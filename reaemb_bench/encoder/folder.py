@@ -22,13 +22,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from reaemb_bench.core.artifacts import Corpus, Encoder
-from reaemb_bench.core.component import Component, Context, Randomness, Step
-from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.component import Component, Context, Foreseen, Randomness, Step
+from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import build
+from reaemb_bench.encoder.backbones.bidirectional import Bidirectional
+from reaemb_bench.encoder.backbones.shape import shape_of
 from reaemb_bench.encoder.kinds import AnyBackbone, AnyPooling, AnyReasoner, Backbone, Pooling, Reasoner
 from reaemb_bench.encoder.language_model import Loaded, add_thought_token, embedding_rms
 from reaemb_bench.encoder.lora import load_adapters
+from reaemb_bench.encoder.poolings import TextAndThought, Thought
 from reaemb_bench.encoder.probe import fitting_reading
 from reaemb_bench.encoder.template import PREFIX, SYSTEM_PROMPT, Template
 from reaemb_bench.encoder.thought_model import ThoughtModel
@@ -58,6 +61,19 @@ class LanguageModel(Step):
     """Most tokens of a prompt, the thoughts and EOS counted; longer ones are cut on the right."""
     padding: Literal["left", "right"] = "left"
     """Side whose coordinates the reasoner's rotary embedding sees; matters only to `latent-thought-paper`."""
+
+    def foresee(self, given: Mapping[type, Foreseen]) -> Foreseen:
+        """Width and thoughts. Raises RecipeError if pooling or backbone do not go with the reasoner."""
+        thoughts, pooling = self.reasoner.thoughts, cast("Component", self.pooling).use
+        if not thoughts and isinstance(self.pooling, Thought | TextAndThought):
+            cure = "choose pooling 'mean' or 'last', or a reasoner"
+            raise RecipeError(f"'{pooling}' pools thoughts, and llm.reasoner has none; {cure}", ("pooling",))
+        if thoughts and isinstance(self.backbone, Bidirectional):
+            raise RecipeError(
+                'a bidirectional backbone has no place for thoughts; say reasoner = "none"', ("reasoner",)
+            )
+        shape = shape_of(self.backbone)
+        return Foreseen(width=shape.width if shape else None, thoughts=thoughts)
 
     def run(self, corpus: Corpus, context: Context) -> Encoder:
         """The encoder, its reasoner drawn from the step's seed."""

@@ -43,9 +43,16 @@ def folder_of_model(model: str, revision: str | None) -> Path:
             with _explained(model, revision):
                 return Path(snapshot_download(model, revision=commit, ignore_patterns=_OTHER_FORMATS))
         raise UserError(f"model: the hub cannot be reached, and {model} was not downloaded before; give a folder")
-    if not folder.is_dir():
-        raise UserError(f"model: {model} is not a folder; correct the path or give a hub id")
+    if reason := missing_folder(model):
+        raise UserError(reason)
     return folder
+
+
+def missing_folder(model: str) -> str:
+    """Why a model that is named by a folder cannot be read, in one line; empty if it can, or if it is on the hub."""
+    folder = _local(model)
+    absent = folder is not None and not folder.is_dir()
+    return f"model: {model} is not a folder; correct the path or give a hub id" if absent else ""
 
 
 def _local(model: str) -> Path | None:

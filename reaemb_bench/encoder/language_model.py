@@ -52,6 +52,14 @@ class Loaded:
     bidirectional: bool = False
 
 
+def unquantisable(quantised: str, device: str) -> str:
+    """Why a model cannot be quantised on a device, in one line; empty if it can."""
+    if not device.startswith("cuda"):
+        return f"quantised = '{quantised}' needs an NVIDIA GPU, and this machine computes on {device}; leave it out"
+    missing = find_spec("bitsandbytes") is None
+    return "quantised needs bitsandbytes; pip install 'reaemb-bench[quantised]'" if missing else ""
+
+
 def load_pretrained(
     source: str | Path,
     machine: Machine,
@@ -71,12 +79,8 @@ def load_pretrained(
     device = machine.torch_device()
     options: dict[str, Any] = {}
     if quantised is not None:
-        if device.type != "cuda":
-            raise UserError(
-                f"quantised = '{quantised}' needs an NVIDIA GPU, and this machine computes on {device}; leave it out"
-            )
-        if find_spec("bitsandbytes") is None:
-            raise UserError("quantised needs bitsandbytes; pip install 'reaemb-bench[quantised]'")
+        if reason := unquantisable(quantised, str(device)):
+            raise UserError(reason)
         options = {
             "quantization_config": BitsAndBytesConfig(**{f"load_in_{quantised}": True}),
             "device_map": {"": str(device)},

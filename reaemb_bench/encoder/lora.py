@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from reaemb_bench.core.component import Randomness, Step
+from reaemb_bench.core.artifacts import Encoder
+from reaemb_bench.core.component import Foreseen, Randomness, Step
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.encoder.dropout import RowDropout
 from reaemb_bench.encoder.language_model import quiet
@@ -45,6 +46,10 @@ class LoraSettings(TuneSettings):
     """Dropout on LoRA's inputs."""
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Names of the linear layers that get LoRA matrices."""
+
+    def foresee(self, given: Mapping[type, Foreseen]) -> Foreseen:
+        """The same width and thoughts as before."""
+        return given.get(Encoder, Foreseen())
 
 
 def add_lora(model: ThoughtModel, settings: LoraSettings) -> Any:

@@ -7,7 +7,7 @@ LoRA, the reasoner and the temperature. Shapes: n prompts, d hidden size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import ClassVar, Literal, cast
@@ -19,9 +19,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from reaemb_bench.core.artifacts import Corpus, Encoder
-from reaemb_bench.core.component import Component, Context, Progress
+from reaemb_bench.core.component import Component, Context, Foreseen, Progress
 from reaemb_bench.core.distributed import all_reduce, all_reduce_gradients, broadcast, is_first, share, world_size
-from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.training import Checkpoints, training, update
 from reaemb_bench.data.cooccurrence import checked, draw_neighbour
 from reaemb_bench.data.kinds import AnyCooccurrence
@@ -35,6 +35,7 @@ from reaemb_bench.encoder.memory import graphs_that_fit, in_turn, micro_batch
 from reaemb_bench.encoder.shared_prefix import SharedPrefix
 from reaemb_bench.encoder.thought_model import ThoughtModel
 
+_NO_THOUGHT = "\"thought\" trains the latent thought, and the encoder has none (llm.reasoner is 'none')"
 _ATTEMPTS = 16
 """Draws of a second view before the first one is reversed instead."""
 _LONG_TEXTS = 16
@@ -83,6 +84,12 @@ class Contrast(LoraSettings):
     """AdamW's learning rate for the temperature at the first step; None takes that of the weights."""
     padding: Literal["left", "right"] | None = None
     """Padding side in this stage, for `latent-thought-paper`; None takes the encoder's."""
+
+    def foresee(self, given: Mapping[type, Foreseen]) -> Foreseen:
+        """The same width and thoughts as before. Raises RecipeError if there is no thought to train."""
+        if self.trained == "thought" and self.steps and given[Encoder].thoughts == 0:
+            raise RecipeError(f'{_NO_THOUGHT}; say "all", or leave this step out', ("trained",))
+        return given[Encoder]
 
     def run(self, corpus: Corpus, encoder: Encoder, context: Context) -> Encoder:
         """The encoder with one more adapter, a trained reasoner and the temperature it arrived at."""
@@ -205,7 +212,7 @@ class ContrastiveLearner:
         self.micro_batch = micro_batch
         self.adapter = add_lora(model, settings) if settings.trained == "all" else None
         if settings.trained == "thought" and model.reasoner is None:
-            raise UserError('contrast.trained = "thought" trains the reasoner, and llm.reasoner is none; say "all"')
+            raise UserError(f'{_NO_THOUGHT}; say "all"')
         if model.reasoner is not None:
             model.reasoner.requires_grad_(True)
         start = torch.tensor(settings.loss.initial_temperature, dtype=torch.float32, device=model.device)

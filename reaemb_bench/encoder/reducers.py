@@ -6,12 +6,14 @@ two matrices (width, width).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from pydantic import Field
 
 from reaemb_bench.core.artifacts import Float32, Float64, Vectors
-from reaemb_bench.core.component import Component, Step
-from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.component import Component, Foreseen, Step
+from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.encoder.kinds import AnyReducer
 
 
@@ -57,15 +59,17 @@ def principal_axes(vectors: Vectors, dimensions: int) -> tuple[Float64, Float64,
     The entry of largest magnitude of each axis is positive. Raises UserError if dimensions exceeds the width.
     """
     if dimensions > vectors.width:
-        raise UserError(
-            f"reducer.dimensions = {dimensions}, but item vectors have width {vectors.width}; set it to at most that"
-        )
+        raise UserError(f"reducer.dimensions = {_too_wide(dimensions, vectors.width)}")
     mean, covariance = _moments(vectors)
     variances, columns = np.linalg.eigh(covariance)
     # eigh sorts upwards.
     axes = columns.T[::-1][:dimensions]
     signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1, keepdims=True), axis=1))
     return mean, axes * np.where(signs == 0, 1, signs), np.maximum(variances[::-1][:dimensions], 0)
+
+
+def _too_wide(dimensions: int, width: int) -> str:
+    return f"{dimensions}, but item vectors have width {width}; set it to at most that"
 
 
 def _moments(vectors: Vectors) -> tuple[Float64, Float64]:
@@ -97,6 +101,15 @@ class Reduce(Step):
 
     reducer: AnyReducer = "pca"  # type: ignore[assignment]
     """The map."""
+
+    def foresee(self, given: Mapping[type, Foreseen]) -> Foreseen:
+        """The width that the reducer leaves. Raises RecipeError if it is to keep more than there is."""
+        width = given[Vectors].width
+        if isinstance(self.reducer, PCA | Whitening):
+            if width is not None and self.reducer.dimensions > width:
+                raise RecipeError(_too_wide(self.reducer.dimensions, width), ("reducer", "dimensions"))
+            return Foreseen(width=self.reducer.dimensions)
+        return Foreseen(width=width if isinstance(self.reducer, Unreduced) else None)
 
     def run(self, vectors: Vectors) -> Vectors:
         """(items, width) -> (items, dimensions)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any, ClassVar, Literal
 
@@ -17,10 +18,11 @@ from reaemb_bench.core.distributed import all_reduce, share
 from reaemb_bench.core.errors import UserError, check_rows, is_out_of_memory
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.encoder.embed import in_files
-from reaemb_bench.encoder.hub import contents_of_model, folder_of_model
+from reaemb_bench.encoder.hub import contents_of_model, folder_of_model, missing_folder
 from reaemb_bench.encoder.language_model import quiet
 from reaemb_bench.encoder.memory import MICRO_BATCH
 
+_NOT_INSTALLED = "sentence-transformers is not installed; pip install 'reaemb-bench[sentence-transformers]'"
 _ROWS = 2_048
 """Texts of one file: an interrupted run repeats no more. Texts of similar length among them are read together."""
 _UNREADABLE = (ImportError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError)
@@ -66,6 +68,10 @@ class SentenceEncoder(Step):
     def fingerprint(self) -> dict[str, Any]:
         """The contents of the folder, wherever it lies, or the commit on the hub."""
         return {"model": contents_of_model(self.model, self.revision), "revision": None}
+
+    def obstacle(self, machine: Machine) -> str:
+        """The package or the folder that is missing."""
+        return _NOT_INSTALLED if find_spec("sentence_transformers") is None else missing_folder(self.model)
 
     def run(self, corpus: Corpus, context: Context) -> Vectors:
         """(items, width). Raises UserError if the model cannot be loaded or has no such prompt or width."""
@@ -123,8 +129,7 @@ class SentenceEncoder(Step):
             from sentence_transformers.sentence_transformer.modules import Pooling
             from sentence_transformers.util import is_sentence_transformer_model
         except ImportError:
-            cure = "pip install 'reaemb-bench[sentence-transformers]'"
-            raise UserError(f"sentence-encoder: sentence-transformers is not installed; {cure}") from None
+            raise UserError(f"sentence-encoder: {_NOT_INSTALLED}") from None
         folder = str(folder_of_model(self.model, self.revision))
         dtype = machine.torch_dtype() if self.dtype is None else getattr(torch, self.dtype)
         offline = {"local_files_only": True, "trust_remote_code": False}

@@ -7,7 +7,7 @@ import os
 import time
 import tomllib
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -242,14 +242,19 @@ def grid(suite: Suite) -> Grid:
 
 
 def compute_cells(
-    grid: Grid, machine: Machine, jobs: int, executor: Executor, group: Group, say: Say
+    grid: Grid, machine: Machine, jobs: int, executor: Executor, group: Group, say: Say, without: Collection[str] = ()
 ) -> dict[str, str]:
     """Computes what the store lacks, `jobs` cells at once; returns why cells failed, by the key of their judge.
 
+    without: keys of the judges of cells that are not computed.
     A cell whose process dies is tried once more. A cell that needs a step that has failed already is not tried.
     """
     store, tasks, begun = Store(machine.store), grid.tasks(), time.monotonic()
-    waiting = [(label, planned) for label, planned in reversed(tasks) if not store.has(judge(planned).key)]
+    waiting = [
+        (label, planned)
+        for label, planned in reversed(tasks)
+        if judge(planned).key not in without and not store.has(judge(planned).key)
+    ]
     total, ended = len(waiting), 0
     say(f"{total} of {len(tasks)} cells to compute")
     under_way: dict[Future[Answer], tuple[str, Plan]] = {}

@@ -36,6 +36,7 @@ from reaemb_bench.core.plan import Plan, derive_seed, plan
 from reaemb_bench.core.recipe import Raw, Recipe, from_raw
 from reaemb_bench.core.runs import Group
 from reaemb_bench.core.store import Store
+from reaemb_bench.experiments.forecast import check_ready
 from reaemb_bench.experiments.running import Answer, Message, Say, executed, portable, processes
 from reaemb_bench.experiments.space import CURVE, MINUTES, Settings, Space, Values, as_tables, read_space, shown
 from reaemb_bench.experiments.variants import edited
@@ -188,6 +189,10 @@ def search(sweep: Sweep, jobs: int, say: Say, timeout: float | None = None) -> N
             raise UserError("the sampler cmaes takes one objective; say --sampler tpe or gp for several")
         if importlib.util.find_spec("cmaes") is None:
             raise UserError("the sampler cmaes needs the package cmaes: pip install 'reaemb-bench[sweep]'")
+    # Whatever the trials choose must be there.
+    choices = [sweep.trial_recipe(values, sweep.recipe_name) for _, values in sweep.searched.probes()]
+    for recipe in (sweep.to_ranker, *choices):
+        check_ready([plan(recipe, recipe.seeds[0])], Store(sweep.machine.store), sweep.machine)
     trials = sweep.trials
     open_study(sweep)
     say(f"study '{sweep.name}' in {redacted(sweep.storage)}: until {trials} trials are finished")

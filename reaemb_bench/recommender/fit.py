@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -15,11 +15,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from reaemb_bench.core.artifacts import Corpus, Float32, Int64, Ranker, Sequences, ValidationTargets, Vectors
-from reaemb_bench.core.component import Context, DataAccess, Progress, Randomness, Step
-from reaemb_bench.core.errors import UserError
+from reaemb_bench.core.component import Context, DataAccess, Foreseen, Progress, Randomness, Step
+from reaemb_bench.core.errors import RecipeError, UserError
 from reaemb_bench.core.training import training, update
 from reaemb_bench.evaluation.metrics import ndcg
 from reaemb_bench.evaluation.ranking import rank_targets
+from reaemb_bench.recommender.item_tables import NO_VECTORS, AdapterSettings, Initialised, misfit
 from reaemb_bench.recommender.kinds import AnyHead, AnyItemTable, AnyObjective, Head, ItemTable
 from reaemb_bench.recommender.packing import pack, windows
 from reaemb_bench.recommender.score import NetworkScorer
@@ -72,6 +73,12 @@ class Train(TrainSettings):
     items: AnyItemTable = "frozen"  # type: ignore[assignment]
     """Where its item vectors come from."""
 
+    def foresee(self, given: Mapping[type, Foreseen]) -> Foreseen:
+        """Nothing. Raises RecipeError if the item table cannot take vectors of this width."""
+        if reason := misfit(self.items, self.head.hidden, given[Vectors].width):
+            raise RecipeError(reason, ("items",))
+        return Foreseen()
+
     def run(self, corpus: Corpus, validation_targets: ValidationTargets, vectors: Vectors, context: Context) -> Ranker:
         """The recommender at its best epoch."""
         return fit(corpus, validation_targets, vectors.values, self.items, self, context)
@@ -82,6 +89,12 @@ class TrainIds(TrainSettings):
 
     items: AnyItemTable = "ids"  # type: ignore[assignment]
     """Where its item vectors come from; a table that reads no vectors."""
+
+    def foresee(self, given: Mapping[type, Foreseen]) -> Foreseen:
+        """Nothing. Raises RecipeError if the item table reads vectors."""
+        if isinstance(self.items, Initialised | AdapterSettings):
+            raise RecipeError(NO_VECTORS, ("items",))
+        return Foreseen()
 
     def run(self, corpus: Corpus, validation_targets: ValidationTargets, context: Context) -> Ranker:
         """The recommender at its best epoch."""

@@ -15,6 +15,8 @@ from reaemb_bench.core.errors import UserError
 
 Adapter = Literal["linear", "mlp", "none"]
 
+NO_VECTORS = "the item table reads vectors, and this step is given none; use `train`, or the table `ids`"
+_UNADAPTED = "without an adapter vectors must have the head's width {}, not {}; reduce them"
 _ROUNDING = 1e-9
 """Share of the energy of all vectors below which their mean is taken for zero."""
 
@@ -90,10 +92,21 @@ class IdsAndFrozen(AdapterSettings):
         return SumTable(IdTable(items, hidden), frozen)
 
 
+def misfit(table: object, hidden: int, width: int | None) -> str:
+    """Why a table cannot take vectors of this width under a head of width `hidden`; empty if it can, or if who knows.
+
+    width: None if it is not known.
+    """
+    alone = isinstance(table, Initialised) or (isinstance(table, AdapterSettings) and table.adapter == "none")
+    if not alone or width in (None, hidden):
+        return ""
+    return _UNADAPTED.format(hidden, width)
+
+
 def given_vectors(items: int, vectors: Float32 | None) -> Float32:
     """The vectors that a table was given. Raises UserError if there are none, or not one per item."""
     if vectors is None:
-        raise UserError("the item table reads vectors, and this step is given none; use `train`, or the table `ids`")
+        raise UserError(NO_VECTORS)
     if len(vectors) != items:
         raise UserError(f"there are {len(vectors)} item vectors for {items} items; encode the same corpus again")
     return vectors
@@ -102,9 +115,7 @@ def given_vectors(items: int, vectors: Float32 | None) -> Float32:
 def _checked(items: int, hidden: int, vectors: Float32 | None, adapter: Adapter) -> Float32:
     checked = given_vectors(items, vectors)
     if adapter == "none" and checked.shape[1] != hidden:
-        raise UserError(
-            f"without an adapter vectors must have the head's width {hidden}, not {checked.shape[1]}; reduce them"
-        )
+        raise UserError(_UNADAPTED.format(hidden, checked.shape[1]))
     return checked
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, Literal, Self, cast
@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from reaemb_bench.core.artifacts import Corpus, Encoder, Int64, Sequences, TestTargets
-from reaemb_bench.core.component import Component, Context, DataAccess, Progress, Randomness, Step
+from reaemb_bench.core.component import Component, Context, DataAccess, Foreseen, Progress, Randomness, Step
 from reaemb_bench.core.distributed import all_reduce, all_reduce_gradients, broadcast, is_first, rank, world_size
-from reaemb_bench.core.errors import NotFiniteError, UserError
+from reaemb_bench.core.errors import NotFiniteError, RecipeError, UserError
 from reaemb_bench.core.training import Checkpoints, training, update
 from reaemb_bench.data.cooccurrence import checked
 from reaemb_bench.data.kinds import AnyCooccurrence
@@ -46,6 +46,7 @@ from reaemb_bench.rl.kinds import AnyAdvantage, AnyPolicy, AnyReward, Policy, Re
 from reaemb_bench.rl.policies import Pathwise, Rollouts, Trial
 from reaemb_bench.rl.prompt_cache import Prompts
 
+_NO_THOUGHT = "trains the latent thought, and the encoder has none (llm.reasoner is 'none')"
 _LEAST_LEVER = 0.01
 _NO_LEVER = (
     "the thought moves {:.2g} % of the vectors' variance under this pooling, so training it cannot change them; say "
@@ -122,6 +123,12 @@ class Reinforcement(Step):
     """Disk for what the language model says of the prompts, in the store's folder until the step is done, in 10^9
     bytes a process; what fits into main memory is read from there. Prompts beyond it are read again at every use;
     0 writes nothing. It changes no number."""
+
+    def foresee(self, given: Mapping[type, Foreseen]) -> Foreseen:
+        """The same width and thoughts as before. Raises RecipeError without a thought to train."""
+        if given[Encoder].thoughts == 0:
+            raise RecipeError(f"{_NO_THOUGHT}; leave this step out too (--drop)")
+        return given[Encoder]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -201,7 +208,7 @@ def reinforce(
     """Trains the reasoner of `model` in place on the candidate lists; progress and facts go to `context`."""
     reasoner = model.reasoner
     if reasoner is None:
-        raise UserError("reinforce trains the thought, and llm.reasoner is none: drop this step too")
+        raise UserError(f"reinforce {_NO_THOUGHT}; leave this step out")
     if not len(candidates.items):
         raise UserError(
             f"reinforce: no item has {settings.candidates} candidates "

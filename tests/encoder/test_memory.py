@@ -15,11 +15,12 @@ from reaemb_bench.core.recipe import load
 from reaemb_bench.core.registry import build
 from reaemb_bench.core.store import Store
 from reaemb_bench.encoder import memory as batching
+from reaemb_bench.encoder.backbones.shape import shape_of
 from reaemb_bench.encoder.folder import open_encoder
 from reaemb_bench.encoder.lora import add_lora
 from reaemb_bench.encoder.lrcl import Contrast
 from reaemb_bench.encoder.memory import free_memory
-from reaemb_bench.experiments.memory import memory_lines, shape_of
+from reaemb_bench.experiments.memory import memory_lines
 from tests.helpers.encoders import corpus, encoder
 
 CPU = Machine(device="cpu", precision="float32")

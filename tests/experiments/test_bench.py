@@ -354,7 +354,7 @@ def test_plan_says_what_a_suite_would_compute(command: Command, toys: Path) -> N
     assert "cells would be computed" in before and ": 0 of " not in before.splitlines()[0]
     assert ": 0 of " in after.splitlines()[0] and "steps to run, each result once: none" in after
     said = command("plan", "suite.toml", "--drop", "train")
-    assert said.code == 2 and "a method of a suite has `drop`" in said.err
+    assert said.code == 2 and "a suite's methods and variants have `drop`" in said.err
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")

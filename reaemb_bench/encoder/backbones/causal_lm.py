@@ -13,7 +13,7 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import cached_sha256, sha256_of
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.encoder.hub import commit_of
-from reaemb_bench.encoder.language_model import Loaded, converted_gguf, load_pretrained
+from reaemb_bench.encoder.language_model import Loaded, converted_gguf, load_pretrained, unquantisable
 
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 _COMMIT = "commit"
@@ -48,6 +48,15 @@ class CausalLM(Component):
         relative = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
         visible = [file for file in relative if not any(part.startswith(".") for part in file.parts)]
         return {"files": {str(file): cached_sha256(folder / file) for file in visible}}
+
+    def obstacle(self, machine: Machine) -> str:
+        """The folder, the GGUF file, the package or the GPU that is missing."""
+        local = Path(self.model).expanduser()
+        if not local.is_dir() and self._looks_local():
+            return f"model: {self.model} is not a folder; correct the path or give a hub id"
+        if self.gguf_file is not None and not (local / self.gguf_file).is_file():
+            return f"gguf_file: {local / self.gguf_file} is not a file; give the folder that holds it as model"
+        return "" if self.quantised is None else unquantisable(self.quantised, machine.device_name())
 
     def prepare(self, corpus: Corpus, folder: Path, machine: Machine, seed: int) -> None:
         """Writes the commit of a hub model, so that all later steps load the same; the weights stay where they are."""
