@@ -189,7 +189,7 @@ def search(sweep: Sweep, jobs: int, say: Say, timeout: float | None = None) -> N
             raise UserError("the sampler cmaes takes one objective; say --sampler tpe or gp for several")
         if importlib.util.find_spec("cmaes") is None:
             raise UserError("the sampler cmaes needs the package cmaes: pip install 'reaemb-bench[sweep]'")
-    # Whatever the trials choose must be there.
+    # All that a trial may choose must be there.
     choices = [sweep.trial_recipe(values, sweep.recipe_name) for _, values in sweep.searched.probes()]
     for recipe in (sweep.to_ranker, *choices):
         check_ready([plan(recipe, recipe.seeds[0])], Store(sweep.machine.store), sweep.machine)

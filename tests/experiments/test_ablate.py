@@ -117,8 +117,8 @@ def test_each_leaves_out_every_step_that_can_be_done_without(command: Command, t
 
 
 def test_what_commas_divide_goes_together(toys: Path) -> None:
-    (variant,) = read_ablation("quickstart", drops=("crrl, llm.reasoner",)).variants
-    assert variant.name == "quickstart without crrl, llm.reasoner"
+    (variant,) = read_ablation("quickstart", drops=("crrl, llm.reasoner",), sets=("llm.pooling=mean",)).variants
+    assert variant.name == "quickstart (llm.pooling=mean) without crrl, llm.reasoner"
     assert "crrl" not in variant.recipe.steps
     assert variant.recipe.steps["llm"].spec()["reasoner"]["use"] == "none"
 

@@ -50,7 +50,7 @@ MISFITS = {
         ["--set", "train.items=initialised"],
         "train.items: without an adapter vectors must have the head's width 48, not 64",
     ),
-    "a table of vectors where none are given": (
+    "a table of vectors without vectors": (
         ["--set", "train={use='train-ids', items='frozen'}"],
         "train.items: the item table reads vectors, and this step is given none",
     ),
