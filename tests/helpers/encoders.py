@@ -45,13 +45,19 @@ def corpus(items: int = 20) -> Corpus:
 def context(
     folder: Path, ticks: list[Progress] | None = None, facts: dict[str, Any] | None = None, **machine: Any
 ) -> Context:
-    """A context whose ticks and facts land in the given list and dictionary."""
+    """A context whose facts, and ticks that measure or count, are kept in the given dictionary and list."""
+
+    def report(tick: Progress) -> None:
+        # What only names a phase has no values.
+        if ticks is not None and tick.total:
+            ticks.append(tick)
+
     folder.mkdir(parents=True, exist_ok=True)
     here = Machine(device="cpu", cache=folder / "cache", **machine)
     return Context(
         7,
         here,
-        (lambda tick: None) if ticks is None else ticks.append,
+        report,
         (lambda noted: None) if facts is None else facts.update,
         folder,
     )
