@@ -68,7 +68,8 @@ def test_embedders_stand_in_order_with_alignment_costs_and_what_is_missing(
         [cell.strip() for cell in line.split("|")[1:-1]] for line in markdown.read_text().splitlines() if "|" in line
     ]
     headings = [row for row in rows if row[0] == "embedder"]
-    assert len(headings) == 3 and headings[0][2:] == ["NDCG@10 large ↑", "group large", "NDCG@10 small ↑", "group small"]
+    assert len(headings) == 3
+    assert headings[0][2:] == ["NDCG@10 large ↑", "group large", "NDCG@10 small ↑", "group small"]
     methods = rows[rows.index(headings[1]) + 2 :][:2]
     ndcg, width, seconds = (headings[1].index(name) for name in ("NDCG@10", "width", "s per 1,000"))
     values = [float(row[ndcg].strip("*").split()[0]) for row in methods]
