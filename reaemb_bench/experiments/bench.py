@@ -28,7 +28,7 @@ from reaemb_bench.core.registry import nearest, settings_error
 from reaemb_bench.core.runs import Group, forget, history, remember
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.groups import SHORT, TAIL
-from reaemb_bench.experiments.running import Answer, Message, Say, portable, processes, ray_cluster
+from reaemb_bench.experiments.running import LONGEST_WAIT, Answer, Message, Say, portable, processes, ray_cluster
 from reaemb_bench.experiments.variants import Edits, Variant, edited, file_near, judge, planned_variant, reached
 from reaemb_bench.report import table as report
 from reaemb_bench.report.recipe_tables import origin_notes, plan_manifests
@@ -278,7 +278,7 @@ def compute_cells(
                     recipe = {"recipe": planned.recipe.toml(), "name": planned.recipe.name, "seed": planned.seed}
                     future = submit({**sent, **recipe}, partial(say_of, label))
                 under_way[future] = label, planned
-            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+            for future in wait(under_way, LONGEST_WAIT, return_when=FIRST_COMPLETED).done:
                 (label, planned), error = under_way.pop(future), future.exception()
                 answer = Answer(f"its process died twice ({type(error).__name__})") if error else future.result()
                 if answer.reason:

@@ -32,6 +32,8 @@ from reaemb_bench.tracking.terminal import in_words, say, watching
 if TYPE_CHECKING:
     from reaemb_bench.tracking.mlflow import Tracker
 
+LONGEST_WAIT = 1.0
+"""Seconds of one wait for a process. After polars is imported Ctrl-C no longer ends a wait, so none may be endless."""
 Message = dict[str, Any]
 """JSON data that another process understands."""
 Say = Callable[[str], None]

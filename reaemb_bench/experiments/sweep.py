@@ -14,6 +14,7 @@ import traceback
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property, partial
@@ -37,7 +38,7 @@ from reaemb_bench.core.recipe import Raw, Recipe, from_raw
 from reaemb_bench.core.runs import Group
 from reaemb_bench.core.store import Store
 from reaemb_bench.experiments.forecast import check_ready
-from reaemb_bench.experiments.running import Answer, Message, Say, executed, portable, processes
+from reaemb_bench.experiments.running import LONGEST_WAIT, Answer, Message, Say, executed, portable, processes
 from reaemb_bench.experiments.space import CURVE, MINUTES, Settings, Space, Values, as_tables, read_space, shown
 from reaemb_bench.experiments.variants import edited
 from reaemb_bench.tracking.addresses import redacted
@@ -204,7 +205,10 @@ def search(sweep: Sweep, jobs: int, say: Say, timeout: float | None = None) -> N
     sent = {**sweep.model_dump(mode="json"), "machine": portable(sweep.machine), "storage": storage}
     message = {"sweep": sent, "until": until, "folder": str(Path.cwd())}
     with processes(_take_part, sweep.machine, jobs, _ATTEMPTS) as submit:
-        answers = [future.result() for future in [submit(message, say) for _ in range(jobs)]]
+        futures = [submit(message, say) for _ in range(jobs)]
+        while wait(futures, LONGEST_WAIT).not_done:
+            continue
+        answers = [future.result() for future in futures]
     if reason := next((answer.reason for answer in answers if answer.reason), ""):
         raise UserError(reason)
 
