@@ -9,6 +9,7 @@ import hashlib
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,7 +125,8 @@ def remember(plans: Sequence[Plan], store: Store, group: Group | None = None) ->
     if os.access(store.root, os.W_OK):
         file = _file(store, run.id)
         with store.guarding("the record of the run", ()), store.lock(f"run-{run.id}"):
-            if file.exists():
+            # A damaged record is written anew: it must not cost a run that has been computed.
+            with suppress(UserError):
                 earlier = _read(file)
                 run = replace(run, groups=tuple(dict.fromkeys((*earlier.groups, *run.groups))))
                 if group is not None:

@@ -100,7 +100,9 @@ def read_parts(encoder: Encoder) -> Parts:
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} does not describe an encoder ({error}); run the step that writes it again") from None
+        raise UserError(
+            f"{file} does not describe an encoder ({error}); run again, and delete its folder if that does not help"
+        ) from None
     return Parts(
         backbone=cast(Backbone, build("backbone", facts["backbone"])),
         reasoner=cast(Reasoner, build("reasoner", facts["reasoner"])),
