@@ -8,6 +8,7 @@ that it refuses.
 from __future__ import annotations
 
 import ast
+import csv
 import dataclasses
 import gzip
 import json
@@ -298,6 +299,27 @@ def parse_json(line: bytes, constants: bool = False, literals: bool = False) -> 
             written = f"\\u{ord(error.object[error.start]):04x}"
             raise ValueError(f"{written} is half of a surrogate pair and no character") from None
     return content
+
+
+def first_unreadable(file: Path, separator: str, quote: str) -> str:
+    """Returns the first line of a CSV file that is not UTF-8 or has too many fields, as `line 7: ...`; "" if none."""
+    number = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal number
+        for number, line in lines(file):  # noqa: B007
+            yield line.decode("utf-8") + "\n"
+
+    quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
+    try:
+        rows = csv.reader(texts(), delimiter=separator, quotechar=quote or None, quoting=quoting, strict=True)
+        width = len(next(rows, []))
+        surplus = next((row for row in rows if len(row) > width), None)
+        return "" if surplus is None else f"line {number}: {len(surplus)} fields under {width} names of columns"
+    except UnicodeError:
+        return f"line {number}: not in UTF-8"
+    except (csv.Error, TypeError) as error:
+        return f"line {number}: {error}"
 
 
 def read_delimited(

@@ -187,7 +187,16 @@ def broken(tmp_path: Path, name: str, text: str) -> Path:
         ({}, {"interactions": ("r.csv", "user_id,item_id,timestamp\n")}, ["r.csv", "no rows"]),
         ({}, {"interactions": ("r.csv", "")}, ["r.csv", "not a readable csv"]),
         ({}, {"interactions": ("r.csv", "user_id;item_id\n1;2\n")}, ["r.csv", "Columns: user_id;item_id"]),
-        ({}, {"interactions": ("r.csv", "user_id,item_id,timestamp\n1,7,1,9,9\n")}, ["r.csv", "not a readable csv"]),
+        (
+            {},
+            {"interactions": ("r.csv", "user_id,item_id,timestamp\n1,7,1,9,9\n")},
+            ["r.csv", "line 2: 5 fields under 3"],
+        ),
+        (
+            {},
+            {"interactions": ("r.csv", 'user_id,item_id,timestamp\n1,7,1\n\n2,"7,1\n3,7,1\n')},
+            ["line 5: unexpected end"],
+        ),
         ({}, {"interactions": ("r.csv", "user_id,item_id,timestamp\n1,7,1\n1,8,soon\n")}, ["row 2", "'soon'", "time"]),
         ({}, {"interactions": ("r.csv", "user_id,item_id,timestamp\n1,7,\n1,8,2\n")}, ["row 1", "an empty cell"]),
         (

@@ -15,7 +15,7 @@ from reaemb_bench.core.files import is_file, real_path
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import nearest
 from reaemb_bench.data.interactions import SCHEMA, Attributes, Interactions, Removed, without_duplicates
-from reaemb_bench.data.lines import lines, parse_json
+from reaemb_bench.data.lines import first_unreadable, lines, parse_json
 from reaemb_bench.data.sources import FileSource
 from reaemb_bench.data.text import as_text, attribute_text
 from reaemb_bench.data.times import Unit, refuse_first, whole_times
@@ -213,17 +213,19 @@ def read_table(file: Path, form: Format, separator: str, quote: str, setting: st
                 raise UserError(f"{file}, line {number}: {reason}; {wanted}; correct that line") from None
         table = TableFile(file, tuple(dict.fromkeys(name for row in rows for name in row)), rows)
     else:
+        mark = separator or ("\t" if known == "tsv" else ",")
         try:
             # An open file: polars would take brackets and stars in a name for a pattern.
             with file.open("rb") as stream:
                 if known == "parquet":
                     frame = polars.read_parquet(stream)
                 else:
-                    mark = separator or ("\t" if known == "tsv" else ",")
                     # Types are not guessed, because a guess turns the key 007 into 7.
                     frame = polars.read_csv(stream, separator=mark, infer_schema=False, quote_char=quote or None)
         except (polars.exceptions.PolarsError, OSError, ValueError) as error:
             reason = (str(error).strip().splitlines() or ["it is empty"])[0]
+            if known != "parquet":
+                reason = first_unreadable(file, mark, quote) or reason
             raise UserError(
                 f"{file} is not a readable {known} ({reason}); check its format, separator and quote"
             ) from None
