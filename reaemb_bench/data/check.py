@@ -14,6 +14,7 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.recipe import load
 from reaemb_bench.core.registry import nearest
 from reaemb_bench.data.columns import ROLES, guess, letters
+from reaemb_bench.data.interactions import shares_values
 from reaemb_bench.data.prepare import Prepare
 from reaemb_bench.data.sources.table import SUFFIXES, Table, TableFile, keys, read_table, require_column
 from reaemb_bench.data.text import as_text, attribute_text
@@ -197,10 +198,10 @@ def check_files(files: Files) -> list[Finding]:
         if rows is None:
             _check_keys(findings, item_keys, "items")
     if rows is not None and item_keys is not None:
-        bought, described = (values.drop_nulls().unique(maintain_order=True) for values in (rows["item"], item_keys))
+        bought, described = map(_distinct, (rows["item"], item_keys))
         without_text = bought.filter(~bought.is_in(described.implode()))
         unused = described.filter(~described.is_in(bought.implode()))
-        lost = rows.filter(polars.col("item").is_in(without_text.implode())).height
+        lost = rows.filter(polars.col("item").is_in(without_text.cast(polars.Categorical).implode())).height
         findings.add("ids", f"items with interactions and without a text ({lost:,} rows)", without_text, len(bought))
         what = "items with a text and without interactions, which are left out"
         findings.add("ids", what, unused, len(described), warns=False)
@@ -214,7 +215,7 @@ def check_files(files: Files) -> list[Finding]:
         findings.add("size", "numbers of each vector", width, warns=False)
         listed = item_keys if rows is None else rows["item"]
         if listed is not None:
-            catalogue = listed.drop_nulls().unique(maintain_order=True)
+            catalogue = _distinct(listed)
             without = catalogue.filter(~catalogue.is_in(owners.implode()))
             findings.add(
                 "ids", "items without a vector; the setting `missing` says what they get", without, len(catalogue)
@@ -222,6 +223,11 @@ def check_files(files: Files) -> list[Finding]:
             surplus = owners.filter(~owners.is_in(catalogue.implode()))
             findings.add("ids", "vectors of no item, which are left out", surplus, len(owners), warns=False)
     return sorted(findings, key=lambda finding: SUBJECTS.index(finding.subject))
+
+
+def _distinct(values: polars.Series) -> polars.Series:
+    """The different keys as text, in the order in which they occur."""
+    return values.drop_nulls().unique(maintain_order=True).cast(polars.String)
 
 
 def short(value: object) -> str:
@@ -252,6 +258,8 @@ def _check_interactions(findings: _Findings, settings: Mapping[str, Any], table:
     what = "rows without user or item, which are dropped"
     add("ids", what, lacking, height, examples=[f"row {row + 1}" for row in lacking.head(_EXAMPLES)])
     rows = polars.DataFrame({"user": user, "item": item, "time": time}).drop_nulls(["user", "item"])
+    # Each key is kept once.
+    rows = rows.with_columns(polars.col("user", "item").cast(polars.Categorical))
     if rows.is_empty():
         raise UserError(
             f"{table.file}: every row lacks '{settings['user']}' or '{settings['item']}'; name other columns"
@@ -270,19 +278,27 @@ def _check_interactions(findings: _Findings, settings: Mapping[str, Any], table:
     rare = items.filter(polars.col("len") < _FEW_OF_ITEMS)["item"]
     add("size", f"items with fewer than {_FEW_OF_ITEMS} interactions", rare, items.height, warns=False)
 
-    once = rows.unique(["user", "item", "time"], keep="first", maintain_order=True)
+    row = ["user", "item", "time"]
+    suspects = rows.with_row_index("row").filter(shares_values(rows, row))
+    repeats = suspects.filter(polars.struct(row).is_first_distinct().not_())
+    once = rows.with_row_index("row").join(repeats, on="row", how="anti", maintain_order="left").drop("row")
     back = once.filter((polars.col("time").diff() < 0).over("user"))["user"].unique(maintain_order=True)
     add("order", "users whose rows are not in time order; they are sorted", back, users.height, warns=False)
-    ties = once.filter(polars.len().over("user", "time") > 1)["user"]
+    ties = once.filter(shares_values(once, ["user", "time"])).filter(polars.len().over("user", "time") > 1)["user"]
     add("order", "interactions at the same time as another of the user, ordered at random", ties, once.height)
     ends = once.sort("user", "time").group_by("user", maintain_order=True).tail(2)
     tied = ends.filter((polars.len().over("user") == 2) & (polars.col("time").n_unique().over("user") == 1))
     what = "users whose last two interactions, validation and test, have the same time"
     add("order", what, tied["user"].unique(maintain_order=True), users.height)
     pair = polars.concat_str("user", "item", separator=" / ").alias("pair")
-    exact = rows.filter(polars.struct("user", "item", "time").is_first_distinct().not_()).select(pair)["pair"]
-    add("duplicates", "rows that repeat user, item and time, which are dropped", exact, rows.height)
-    pairs = once.filter(polars.struct("user", "item").is_first_distinct().not_()).select(pair)["pair"]
+    add(
+        "duplicates",
+        "rows that repeat user, item and time, which are dropped",
+        repeats.select(pair)["pair"],
+        rows.height,
+    )
+    pairs = once.filter(shares_values(once, ["user", "item"]))
+    pairs = pairs.filter(polars.struct("user", "item").is_first_distinct().not_()).select(pair)["pair"]
     what = "rows that repeat user and item at another time, which stay (filter drop-repeats)"
     add("duplicates", what, pairs, rows.height, warns=False)
     return rows
@@ -290,9 +306,9 @@ def _check_interactions(findings: _Findings, settings: Mapping[str, Any], table:
 
 def _check_keys(findings: _Findings, values: polars.Series, whose: str) -> None:
     """Counts keys that stand for nothing or were changed on their way through another program."""
-    distinct = values.drop_nulls().unique().sort()
+    distinct = values.drop_nulls().unique().cast(polars.String).sort()
     nothing = distinct.filter(distinct.str.to_lowercase().is_in(_NOTHING))
-    rows = values.is_in(nothing.implode()).sum()
+    rows = values.is_in(nothing.cast(values.dtype).implode()).sum()
     whole, folded = distinct.str.contains(r"^-?[0-9]+$"), distinct.str.to_lowercase()
     checks = {f"{whose} whose key often stands for none ({rows:,} rows)": nothing}
     checks |= {

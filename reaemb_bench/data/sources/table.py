@@ -14,6 +14,7 @@ from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import is_file, real_path
 from reaemb_bench.core.machine import Machine
 from reaemb_bench.core.registry import nearest
+from reaemb_bench.data.columns import guess
 from reaemb_bench.data.interactions import SCHEMA, Attributes, Interactions, Removed, without_duplicates
 from reaemb_bench.data.lines import first_unreadable, lines, parse_json
 from reaemb_bench.data.sources import FileSource
@@ -221,7 +222,14 @@ def read_table(file: Path, form: Format, separator: str, quote: str, setting: st
                     frame = polars.read_parquet(stream)
                 else:
                     # Types are not guessed, because a guess turns the key 007 into 7.
-                    frame = polars.read_csv(stream, separator=mark, infer_schema=False, quote_char=quote or None)
+                    options: dict[str, Any] = {"separator": mark, "infer_schema": False, "quote_char": quote or None}
+                    names = polars.read_csv(stream, n_rows=0, **options).columns
+                    stream.seek(0)
+                    # Keys of many rows are kept once.
+                    keys_of = dict.fromkeys(filter(None, (guess(names, role) for role in ("user", "item"))))
+                    frame = polars.read_csv(
+                        stream, schema_overrides=dict.fromkeys(keys_of, polars.Categorical), **options
+                    )
         except (polars.exceptions.PolarsError, OSError, ValueError) as error:
             reason = (str(error).strip().splitlines() or ["it is empty"])[0]
             if known != "parquet":
