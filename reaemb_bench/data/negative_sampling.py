@@ -11,6 +11,8 @@ _SCARCE = 4
 """A row is scarce if fewer times as many items are left as are drawn for it."""
 _CELLS = 10_000_000
 """Random numbers that are sorted at once."""
+_BLOCK = 50_000
+"""Rows that are compared with what they know at once."""
 
 
 def draw_unknown(rows: Int64, known: Int64, items: int, wanted: int, rng: np.random.Generator) -> Int32:
@@ -35,21 +37,26 @@ def draw_unknown(rows: Int64, known: Int64, items: int, wanted: int, rng: np.ran
 
 def _by_rejection(rows: Int64, known: Int64, items: int, count: int, rng: np.random.Generator) -> Int32:
     """Draws (n, count) items and draws those anew that repeat or are known, until none does."""
-    drawn = rng.integers(items, size=(len(rows), count), dtype=np.int64)
+    drawn = np.empty((len(rows), count), dtype=np.int32)
+    for start in range(0, len(rows), _BLOCK):
+        drawn[start : start + _BLOCK] = rng.integers(items, size=drawn[start : start + _BLOCK].shape, dtype=np.int64)
     unfinished = np.arange(len(rows) if count else 0)
     while True:
-        ordered = np.sort(drawn[unfinished], axis=1)
-        wrong = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
-        # A row knows fewer items than are drawn for it, as a rule, so the known are looked up among the drawn.
-        starts, ends = (np.searchsorted(known, (rows[unfinished] + row) * items) for row in (0, 1))
-        owners = np.repeat(np.arange(len(unfinished)), ends - starts)
-        known_at = np.arange(len(owners)) + np.repeat(ends - np.cumsum(ends - starts), ends - starts)
-        codes = (np.arange(len(unfinished))[:, None] * items + ordered).ravel()
-        wrong[owners[_among(owners * items + known[known_at] % items, codes)]] = True
-        unfinished = unfinished[wrong]
+        wrong = []
+        for block in np.array_split(unfinished, -(-len(unfinished) // _BLOCK) or 1):
+            ordered = np.sort(drawn[block], axis=1)
+            repeated = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
+            # A row knows fewer items than are drawn for it, as a rule, so the known are looked up among the drawn.
+            starts, ends = (np.searchsorted(known, (rows[block] + row) * items) for row in (0, 1))
+            owners = np.repeat(np.arange(len(block)), ends - starts)
+            known_at = np.arange(len(owners)) + np.repeat(ends - np.cumsum(ends - starts), ends - starts)
+            codes = (np.arange(len(block))[:, None] * items + ordered).ravel()
+            repeated[owners[_among(owners * items + known[known_at] % items, codes)]] = True
+            wrong.append(repeated)
+        unfinished = unfinished[np.concatenate(wrong)]
         if not len(unfinished):
-            return drawn.astype(np.int32)
-        part = drawn[unfinished]
+            return drawn
+        part = drawn[unfinished].astype(np.int64)
         order = np.argsort(part, axis=1, kind="stable")
         ordered = np.take_along_axis(part, order, axis=1)
         repeats = np.zeros(part.shape, dtype=bool)
