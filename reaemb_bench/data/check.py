@@ -225,6 +225,15 @@ def check_files(files: Files) -> list[Finding]:
     return sorted(findings, key=lambda finding: SUBJECTS.index(finding.subject))
 
 
+def _categories(series: polars.Series) -> polars.Series:
+    """Keys as `keys` has them, each kept once."""
+    if series.dtype == polars.Categorical:
+        distinct = _distinct(series)
+        if (distinct == distinct.str.strip_chars()).all() and not (distinct == "").any():
+            return series
+    return keys(series).cast(polars.Categorical)
+
+
 def _distinct(values: polars.Series) -> polars.Series:
     """The different keys as text, in the order in which they occur."""
     return values.drop_nulls().unique(maintain_order=True).cast(polars.String)
@@ -242,7 +251,7 @@ def _check_interactions(findings: _Findings, settings: Mapping[str, Any], table:
     Returns the rows with both keys, columns user, item and time (the place in the file if there is no usable time).
     """
     add, height = findings.add, len(table.content)
-    user, item = (keys(table.column(settings[role], role)) for role in ("user", "item"))
+    user, item = (_categories(table.column(settings[role], role)) for role in ("user", "item"))
     time = polars.int_range(height, dtype=polars.Int64, eager=True)
     if not settings["timestamp"]:
         add("order", "no column of times: the order of the file is taken", height)
@@ -251,15 +260,14 @@ def _check_interactions(findings: _Findings, settings: Mapping[str, Any], table:
         try:
             time, _ = whole_times(written, table.file, settings.get("time_format", ""))
             span = f"{short(written[time.arg_min() or 0])} to {short(written[time.arg_max() or 0])}"
-            add("order", "distinct times", time.n_unique(), warns=False, examples=[span])
+            distinct = 1 + int((time.sort().diff() != 0).sum())
+            add("order", "distinct times", distinct, warns=False, examples=[span])
         except UserError as error:
             add("order", f"times cannot be read, and `run` would stop: {error}", height)
     lacking = (user.is_null() | item.is_null()).arg_true()
     what = "rows without user or item, which are dropped"
     add("ids", what, lacking, height, examples=[f"row {row + 1}" for row in lacking.head(_EXAMPLES)])
     rows = polars.DataFrame({"user": user, "item": item, "time": time}).drop_nulls(["user", "item"])
-    # Each key is kept once.
-    rows = rows.with_columns(polars.col("user", "item").cast(polars.Categorical))
     if rows.is_empty():
         raise UserError(
             f"{table.file}: every row lacks '{settings['user']}' or '{settings['item']}'; name other columns"
@@ -297,8 +305,8 @@ def _check_interactions(findings: _Findings, settings: Mapping[str, Any], table:
         repeats.select(pair)["pair"],
         rows.height,
     )
-    pairs = once.filter(shares_values(once, ["user", "item"]))
-    pairs = pairs.filter(polars.struct("user", "item").is_first_distinct().not_()).select(pair)["pair"]
+    suspects = once.filter(shares_values(once, ["user", "item"]))
+    pairs = suspects.filter(polars.struct("user", "item").is_first_distinct().not_()).select(pair)["pair"]
     what = "rows that repeat user and item at another time, which stay (filter drop-repeats)"
     add("duplicates", what, pairs, rows.height, warns=False)
     return rows

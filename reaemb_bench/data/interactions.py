@@ -17,6 +17,7 @@ SCHEMA = {"user": polars.String, "item": polars.String, "timestamp": polars.Int6
 TimeUnit = Literal["s", "ms", "us", "ns"]
 PER_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
+_PARTS = 8
 FIRST_SECOND, LAST_SECOND = 10**8, 10**11 - 1
 """Plausible times of an interaction: March 1973 to the year 5138. A smaller number is a position, or no time."""
 
@@ -118,11 +119,15 @@ def without_duplicates(data: Interactions) -> Interactions:
 def shares_values(frame: polars.DataFrame, columns: list[str]) -> polars.Series:
     """Returns which rows (rows,) may have the same values of `columns` as another: all that do, and few that do not.
 
-    Equal rows have equal hashes, and a sort of hashes needs a fraction of the memory of groups of millions of rows.
+    Equal rows have equal hashes, and a sort of hashes, a part at a time, needs a fraction of the memory of groups of
+    millions of rows.
     """
     hashes = frame.select(columns).hash_rows()
-    ordered = hashes.sort()
-    return hashes.is_in(ordered.filter(ordered == ordered.shift()).unique().implode())
+    shared = []
+    for part in range(_PARTS):
+        ordered = hashes.filter(hashes % _PARTS == part).sort()
+        shared.append(ordered.filter(ordered == ordered.shift()).unique())
+    return hashes.is_in(polars.concat(shared).implode())
 
 
 @dataclass(frozen=True)

@@ -310,9 +310,14 @@ def first_unreadable(file: Path, separator: str, quote: str) -> str:
         for number, line in lines(file):  # noqa: B007
             yield line.decode("utf-8") + "\n"
 
-    quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
     try:
-        rows = csv.reader(texts(), delimiter=separator, quotechar=quote or None, quoting=quoting, strict=True)
+        rows = csv.reader(
+            texts(),
+            delimiter=separator,
+            quotechar=quote or None,
+            quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+            strict=True,
+        )
         width = len(next(rows, []))
         surplus = next((row for row in rows if len(row) > width), None)
         return "" if surplus is None else f"line {number}: {len(surplus)} fields under {width} names of columns"

@@ -105,12 +105,13 @@ def _numbers(series: polars.Series, file: Path) -> tuple[polars.Series, Unit]:
     if series.dtype.is_decimal():
         series = series.cast(polars.String)
     numbers = series.cast(polars.Float64, strict=False)
-    lossy = series.dtype == polars.String and numbers.n_unique() < series.n_unique()
-    # Texts such as 1.4e9 are whole, too, if no digits of theirs were lost.
-    exact = (numbers == numbers.floor()) & (numbers.abs() < 2**63)
-    whole = numbers.set(~exact | lossy, None).cast(polars.Int64, strict=False)
-    if not series.dtype.is_float():
-        whole = series.cast(polars.Int64, strict=False).fill_null(whole)
+    whole, lossy = numbers if series.dtype.is_float() else series.cast(polars.Int64, strict=False), False
+    if whole.dtype.is_float() or whole.null_count():
+        lossy = series.dtype == polars.String and numbers.n_unique() < series.n_unique()
+        # Texts such as 1.4e9 are whole, too, if no digits of theirs were lost.
+        exact = (numbers == numbers.floor()) & (numbers.abs() < 2**63)
+        rounded = numbers.set(~exact | lossy, None).cast(polars.Int64, strict=False)
+        whole = rounded if whole.dtype.is_float() else whole.fill_null(rounded)
     wanted = "a time; give whole seconds, positions, or dates like 2024-05-31"
     refuse_first(series, ~numbers.is_finite().fill_null(False), file, wanted)
     largest = numbers.max()

@@ -41,7 +41,7 @@ _TITLES = {"size": "Size", "users": "Users", "items": "Items", "targets": "Held-
 _SHUFFLES = 5
 _MOST_SCORES = 1 << 31
 """Scores of one pass over the users, at most: with more items than these allow, fewer users are ranked."""
-_MOST_PAIRS = 1 << 26
+_MOST_PAIRS = 1 << 25
 """Pairs of items of one user that are counted, at most: with more, the model is counted on fewer users."""
 _METRICS: dict[str, Metric] = {"ndcg@10": partial(ndcg, k=10), "hr@10": partial(hit_rate, k=10)}
 

@@ -177,8 +177,9 @@ class TableFile:
             nested = series.dtype.is_nested()
         if nested:
             raise UserError(f"{where} holds lists; name one of single values")
+        kept = series.dtype.is_numeric() or series.dtype.is_temporal() or series.dtype == polars.Categorical
         try:
-            return series if series.dtype.is_numeric() or series.dtype.is_temporal() else series.cast(polars.String)
+            return series if kept else series.cast(polars.String)
         except polars.exceptions.PolarsError:
             raise UserError(f"{where} is of type {series.dtype}; name one of texts") from None
 
