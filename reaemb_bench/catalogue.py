@@ -83,6 +83,8 @@ CATALOGUE: dict[str, dict[str, tuple[str, str]]] = {
             "Drop users with few interactions and users who hold a rare item, until neither is left."),
         "k-core": ("reaemb_bench.data.filters:KCore",
             "Drop items and users with few interactions, until all that remain have enough."),
+        "limit": ("reaemb_bench.data.filters:Limit",
+            "Keep a small part of the data, for a smoke run."),
         "rating": ("reaemb_bench.data.filters:MinimumRating",
             "Drop interactions with a low rating; those without a rating go too."),
         "years": ("reaemb_bench.data.filters:Years",

@@ -14,6 +14,7 @@ from typer import Argument, Option
 from reaemb_bench.cli.options import (
     DEFAULT_RECIPE,
     Drops,
+    Limit,
     RecipeName,
     Sets,
     TablesFile,
@@ -51,6 +52,7 @@ def ablate(
     only: Annotated[Words, Option(metavar="NAME", help="Of the file's variants, only this one.")] = None,
     base: Annotated[str | None, Option(metavar="RECIPE", help="Vary this recipe, not the file's.")] = None,
     sets: Annotated[Words, Option("--set", metavar="STEP.SETTING=VALUE", help="Change recipe and variants.")] = None,
+    limit: Limit = False,
     out: TablesFile = None,
     wide: Wide = None,
 ) -> None:
@@ -67,7 +69,7 @@ def ablate(
     """
     from reaemb_bench.core.plan import needed_jobs
     from reaemb_bench.core.runs import Group
-    from reaemb_bench.experiments.ablate import ablation_tables, read_ablation, unlike
+    from reaemb_bench.experiments.ablate import ablation_tables, limited_ablation, read_ablation, unlike
     from reaemb_bench.experiments.forecast import check_ready
     from reaemb_bench.experiments.running import Counts, executed, group_results
     from reaemb_bench.experiments.variants import reached
@@ -78,6 +80,8 @@ def ablate(
     store, start, counts = Store(machine.store), time.monotonic(), Counts()
     lists = (drops or (), swaps or (), only or (), sets or ())
     ablation = read_ablation(recipe, *lists, each_step=each_step, base=base)
+    if limit:
+        ablation = limited_ablation(ablation)
     variants, count = ablation.variants, len(ablation.variants)
     for variant in (ablation.base, *variants):
         check_ready(variant.plans, store, machine, f"{variant.name}: ")
@@ -132,6 +136,7 @@ def bench(
     partial: Annotated[
         bool, Option("--partial", help="Compute the cells that can run though others cannot; tables name these.")
     ] = False,
+    limit: Limit = False,
     out: TablesFile = None,
     wide: Wide = None,
 ) -> None:
@@ -146,7 +151,14 @@ def bench(
     reaemb-bench bench my_suite.toml --set "seeds=[1, 2, 3]" --out table.md
     """
     from reaemb_bench.core.runs import Group
-    from reaemb_bench.experiments.bench import compute_cells, grid, read_suite, remember_cells, suite_tables
+    from reaemb_bench.experiments.bench import (
+        compute_cells,
+        grid,
+        limited_grid,
+        read_suite,
+        remember_cells,
+        suite_tables,
+    )
     from reaemb_bench.experiments.forecast import why_not
     from reaemb_bench.experiments.variants import judge
     from reaemb_bench.report.results import K
@@ -154,6 +166,8 @@ def bench(
 
     loaded = read_suite(suite, sets or ())
     cells, store, group = grid(loaded), Store(machine.store), Group("bench", Path(suite).stem)
+    if limit:
+        cells = limited_grid(cells)
     reasons, by_reason = dict[str, str](), dict[str, list[str]]()
     for label, planned in cells.tasks():
         if obstacles := why_not(planned, store, machine):

@@ -150,6 +150,8 @@ Sets = Annotated[
 Drops = Annotated[
     Words, Option("--drop", metavar="STEP[.PART]", help="Take out a step or a part.", autocompletion=_step_names)
 ]
+_LIMIT = "A smoke run: at most 100 users and items, two steps and epochs, one seed. Tables say so."
+Limit = Annotated[bool, Option("--limit", help=_LIMIT)]
 RunName = Annotated[
     str, Argument(metavar="RUN", help="Id of a run, the start of one, or its name.", autocompletion=run_names)
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from reaemb_bench.cli.options import DEFAULT_RECIPE, Drops, RecipeName, Sets, machine_options
+from reaemb_bench.cli.options import DEFAULT_RECIPE, Drops, Limit, RecipeName, Sets, machine_options
 from reaemb_bench.cli.screen import KEY_CHARACTERS, component_name, plain_table, say, show, some_of
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.files import cached_sha256
@@ -27,7 +27,13 @@ _CHANGES_SHOWN = 3
 
 
 @machine_options("device", "precision", "micro_batch", "store", "cache")
-def plan(machine: Machine, recipe: RecipeName = DEFAULT_RECIPE, sets: Sets = None, drops: Drops = None) -> None:
+def plan(
+    machine: Machine,
+    recipe: RecipeName = DEFAULT_RECIPE,
+    sets: Sets = None,
+    drops: Drops = None,
+    limit: Limit = False,
+) -> None:
     """Show which steps would run, which are cached, and why; what is in the way; and time, memory and disk.
 
     Of a suite or a file of ablations, it shows which cells or variants would be computed. Times are those of similar
@@ -44,13 +50,15 @@ def plan(machine: Machine, recipe: RecipeName = DEFAULT_RECIPE, sets: Sets = Non
         if drops:
             raise UserError("--drop leaves out steps of a recipe; a suite's methods and variants have `drop` for it")
         with placeholders():
-            from reaemb_bench.experiments.ablate import read_ablation
-            from reaemb_bench.experiments.bench import grid, read_suite
+            from reaemb_bench.experiments.ablate import limited_ablation, read_ablation
+            from reaemb_bench.experiments.bench import grid, limited_grid, read_suite
         if "methods" in raw:
             suite = read_suite(recipe, sets or ())
-            plan_suite(suite.title, grid(suite), machine)
+            plan_suite(suite.title, limited_grid(grid(suite)) if limit else grid(suite), machine)
             return
         ablation = read_ablation(recipe, sets=sets or ())
+        if limit:
+            ablation = limited_ablation(ablation)
         variants = [(variant.name, variant.plans) for variant in (ablation.base, *ablation.variants)]
         plan_cells(ablation.title, ("variant",), [((name,), plans) for name, plans in variants], machine)
         return
@@ -63,8 +71,11 @@ def plan(machine: Machine, recipe: RecipeName = DEFAULT_RECIPE, sets: Sets = Non
     with placeholders():
         from reaemb_bench.experiments.forecast import Forecast, totals, why_not
         from reaemb_bench.experiments.memory import memory_lines
+        from reaemb_bench.experiments.variants import limited
 
     loaded, store = load(recipe, sets or (), drops or ()), Store(machine.store)
+    if limit:
+        loaded = limited(loaded)
     plans, forecast = [plan_recipe(loaded, seed) for seed in loaded.seeds], Forecast(store, machine)
     headings, costs = ("step", "component", "state", "takes", "key"), {}
     for planned in plans:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from typer import Option
 
-from reaemb_bench.cli.options import DEFAULT_RECIPE, Drops, RecipeName, Sets, Wide, Words, compute_options
+from reaemb_bench.cli.options import DEFAULT_RECIPE, Drops, Limit, RecipeName, Sets, Wide, Words, compute_options
 from reaemb_bench.cli.screen import console, say, show_tables
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.core.machine import Machine
@@ -32,6 +32,7 @@ def run(
         Option(help="With --vectors: files of interactions and, if you like, items, or their folder."),
     ] = None,
     columns: Annotated[Words, Option("--column", metavar="ROLE=NAME", help="As for `data check`.")] = None,
+    limit: Limit = False,
     wide: Wide = None,
     process_timeout: Annotated[
         float,
@@ -50,6 +51,7 @@ def run(
     Examples:
     reaemb-bench run quickstart
     reaemb-bench run my_recipe.toml --set "seeds=[1, 2, 3]"
+    reaemb-bench run my_recipe.toml --limit
     reaemb-bench run --vectors emb.parquet --data my_folder
     reaemb-bench run quickstart --drop crrl --name "without CRRL"
     torchrun --nproc-per-node 2 -m reaemb_bench run reaemb_full
@@ -60,8 +62,9 @@ def run(
     from reaemb_bench.core.plan import plan
     from reaemb_bench.experiments.forecast import check_ready
     from reaemb_bench.experiments.running import Counts, executed
+    from reaemb_bench.experiments.variants import limited
     from reaemb_bench.report.expected import changes, read_expected
-    from reaemb_bench.report.recipe_tables import tables_of
+    from reaemb_bench.report.recipe_tables import NOTHING, tables_of
 
     if vectors is not None or data or columns:
         if vectors is None or not data or recipe != DEFAULT_RECIPE:
@@ -78,8 +81,10 @@ def run(
         if not name.strip() or not name.isprintable() or name.endswith(".toml"):
             raise UserError(f"--name: {name!r} is not a name for a run; give a few words, without .toml at the end")
         loaded = replace(loaded, name=name, title=name)
+    if limit:
+        loaded = limited(loaded)
     # Read before anything runs, so that a mistake in the file costs no results.
-    expected = read_expected(locate(recipe), changes(sets or (), drops or ()))
+    expected = NOTHING if limit else read_expected(locate(recipe), changes(sets or (), drops or ()))
     plans = [plan(loaded, seed) for seed in loaded.seeds]
     check_ready(plans, Store(machine.store), machine)
     with process_group(machine, process_timeout) as local:

@@ -74,6 +74,26 @@ class KCore(Component):
         return data.keep(frame, self.use)
 
 
+class Limit(Component):
+    """Keep a small part of the data, for a smoke run: its numbers say nothing of the whole."""
+
+    users: int = Field(default=100, ge=1)
+    """Most users that stay: those with the most interactions with these items."""
+    items: int = Field(default=100, ge=1)
+    """Most items that stay: those with the most interactions."""
+    history: int = Field(default=6, ge=1)
+    """Most interactions of a user that stay: the newest."""
+
+    def apply(self, data: Interactions) -> Interactions:
+        """Returns these rows; of equal counts, the first keys stay."""
+        frame = data.frame.with_row_index("_row")
+        for column, count in (("item", self.items), ("user", self.users)):
+            most = frame.group_by(column).len().sort(["len", column], descending=[True, False]).head(count)
+            frame = frame.filter(polars.col(column).is_in(most[column].implode()))
+        newest = frame.sort("timestamp", maintain_order=True).group_by("user", maintain_order=True).tail(self.history)
+        return data.keep(newest.sort("_row").drop("_row"), self.use)
+
+
 class MinimumRating(Component):
     """Drop interactions with a low rating; those without a rating go too."""
 

@@ -15,7 +15,7 @@ from reaemb_bench.core.recipe import Raw, Recipe, load, locate, name_with_edits,
 from reaemb_bench.core.registry import nearest, settings_error
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.comparability import check_comparable
-from reaemb_bench.experiments.variants import Edits, Variant, edited, file_near, planned_variant
+from reaemb_bench.experiments.variants import SMOKE, Edits, Variant, edited, file_near, limited, planned_variant
 from reaemb_bench.report.alignment import alignment_table
 from reaemb_bench.report.recipe_tables import origin_notes, plan_manifests
 from reaemb_bench.report.results import differences_table, results_table
@@ -127,6 +127,15 @@ def read_ablation(
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"two variants are called '{twice}'; name each once")
     return Ablation(title or recipe.title, whole, tuple(variants), tuple(equal))
+
+
+def limited_ablation(ablation: Ablation) -> Ablation:
+    """Returns the base and its variants as smoke runs, see `limited`; their names say so."""
+    base, *variants = (
+        planned_variant(limited(variant.recipe), f"{variant.name} ({SMOKE})", why=variant.why)
+        for variant in (ablation.base, *ablation.variants)
+    )
+    return replace(ablation, title=f"{ablation.title} ({SMOKE})", base=base, variants=tuple(variants))
 
 
 def _without(base: Recipe, text: str) -> Variant:

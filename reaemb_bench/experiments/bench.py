@@ -29,7 +29,16 @@ from reaemb_bench.core.runs import Group, forget, history, remember
 from reaemb_bench.core.store import Store
 from reaemb_bench.evaluation.groups import SHORT, TAIL
 from reaemb_bench.experiments.running import LONGEST_WAIT, Answer, Message, Say, portable, processes, ray_cluster
-from reaemb_bench.experiments.variants import Edits, Variant, edited, file_near, judge, planned_variant, reached
+from reaemb_bench.experiments.variants import (
+    Edits,
+    Variant,
+    edited,
+    file_near,
+    judge,
+    limited,
+    planned_variant,
+    reached,
+)
 from reaemb_bench.report import table as report
 from reaemb_bench.report.recipe_tables import origin_notes, plan_manifests
 from reaemb_bench.report.results import (
@@ -238,6 +247,16 @@ def grid(suite: Suite) -> Grid:
         own = {name: value for name, value in suite.heads.get(head, {}).items() if name != "head"}
         budget = ", ".join(f"{path} = {json.dumps(value)}" for path, value in flatten(own).items())
         cells.append(Cell(recipe.name, variant, data, head, takes_head, budget, method.proposed))
+    return Grid(tuple(cells), floors)
+
+
+def limited_grid(grid: Grid) -> Grid:
+    """Returns the cells as smoke runs, see `limited`; their names say so."""
+    cells = []
+    for cell in grid.cells:
+        recipe = limited(cell.variant.recipe)
+        cells.append(replace(cell, name=recipe.name, variant=planned_variant(recipe, recipe.name)))
+    floors = {data: plan(limited(planned.recipe), planned.seed) for data, planned in grid.floors.items()}
     return Grid(tuple(cells), floors)
 
 

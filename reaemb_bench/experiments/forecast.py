@@ -218,7 +218,7 @@ def totals(costs: Mapping[str, tuple[str, Cost | None]], store: Store, machine: 
     known = [cost for _, cost in costs.values() if cost is not None]
     unknown = list(dict.fromkeys(name for name, cost in costs.values() if cost is None))
     if not known:
-        return "time, memory and disk: unknown, the store holds nothing similar"
+        return "time, memory and disk: unknown, the store holds nothing similar; try --limit"
     rough = any(cost.rough for cost in known)
     without = f", without {', '.join(unknown)}, of which the store holds nothing similar" if unknown else ""
     folder = next(parent for parent in (store.root.absolute(), *store.root.absolute().parents) if parent.is_dir())

@@ -15,6 +15,7 @@ from reaemb_bench.core.execute import fetch
 from reaemb_bench.core.plan import Job, Plan, plan
 from reaemb_bench.core.recipe import Raw, Recipe, drop, from_raw, locate, merge
 from reaemb_bench.core.store import Store
+from reaemb_bench.evaluation.leak_test import shorten
 from reaemb_bench.evaluation.metrics import ndcg
 
 
@@ -25,6 +26,10 @@ class Edits(BaseModel):
 
     set: Raw = Field(default_factory=dict)
     drop: list[str] = Field(default_factory=list)
+
+
+SMOKE = "smoke run"
+"""Marks names and titles of results that only show that a recipe runs."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,19 @@ def planned_variant(recipe: Recipe, name: str, seeds: Sequence[int] = (), why: s
     if plans[0].job_of(Ranks) is None:
         raise RecipeError('ranks nothing: add a step "rank"')
     return Variant(name, plans, why)
+
+
+def limited(recipe: Recipe) -> Recipe:
+    """Returns the recipe as a smoke run: 100 users and items, two steps and epochs, one seed; its name says so.
+
+    Its data, and so all its results, have keys of their own.
+    """
+    shorter, _ = shorten(recipe)
+    raw: Raw = {**shorter.raw, "seeds": [recipe.seeds[0]], "title": f"{recipe.title} ({SMOKE})"}
+    for name, step in shorter.steps.items():
+        if "filters" in type(step).model_fields:
+            raw = merge(raw, {name: {"filters": [*step.spec()["filters"], {"use": "limit"}]}})
+    return from_raw(raw, f"{recipe.name} ({SMOKE})")
 
 
 def judge(planned: Plan) -> Job:

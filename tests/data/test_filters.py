@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from reaemb_bench.core.errors import UserError
-from reaemb_bench.data.filters import DropRepeats, DropUsersOfRareItems, KCore, MinimumRating, Years
+from reaemb_bench.data.filters import DropRepeats, DropUsersOfRareItems, KCore, Limit, MinimumRating, Years
 from reaemb_bench.data.interactions import Interactions, Removed
 
 Rows = list[tuple[str, str, int, float | None]]
@@ -134,3 +134,22 @@ def test_repeats_go_and_a_users_first_row_of_each_item_stays(data: Rows, consecu
     left = DropRepeats(consecutive=consecutive).apply(interactions(data))
     assert left.frame.rows() == expected
     assert left.removed == {"DropRepeats": gone(data, expected)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
+def test_limit_keeps_the_newest_rows_of_the_busiest_users_and_items(
+    data: Rows, users: int, items: int, history: int
+) -> None:
+    kept = list(data)
+    for column, count in ((1, items), (0, users)):
+        busiest = sorted(Counter(row[column] for row in kept).items(), key=lambda pair: (-pair[1], pair[0]))[:count]
+        kept = [row for row in kept if row[column] in dict(busiest)]
+    by_time = sorted(range(len(kept)), key=lambda number: kept[number][2])
+    newer = {
+        number: sum(kept[later][0] == kept[number][0] for later in by_time[rank + 1 :])
+        for rank, number in enumerate(by_time)
+    }
+    kept = [row for number, row in enumerate(kept) if newer[number] < history]
+    limited = Limit(users=users, items=items, history=history).apply(interactions(data))
+    assert limited.frame.rows() == kept

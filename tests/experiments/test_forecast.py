@@ -221,7 +221,7 @@ def test_a_result_of_another_machine_is_a_guess_and_one_of_this_machine_is_prefe
 
 def test_totals_say_what_is_not_known(tmp_path: Path) -> None:
     store, planned = Store(tmp_path), plan(load("quickstart"), 1)
-    assert totals({"a": ("lrcl", None)}, store, MACHINE).endswith("the store holds nothing similar")
+    assert totals({"a": ("lrcl", None)}, store, MACHINE).endswith("the store holds nothing similar; try --limit")
     remembered(store, planned, 10)
     cost = Forecast(store, MACHINE).cost(planned, job_of(planned, "train"))
     line = totals({"a": ("train", cost), "b": ("rank", cost), "c": ("lrcl", None)}, store, MACHINE)
@@ -240,3 +240,35 @@ def test_damaged_manifests_explain_less_and_nothing_more(command: Command, tmp_p
     said = command("plan", "quickstart", "--set", "prepare.sampled_candidates=7", "--set", "seeds=[7]")
     assert said.code == 0, said.err
     assert "time: ~" in said.out
+
+
+TINY = """
+title = "Tiny"
+steps = ["prepare", "train", "rank", "floors"]
+seeds = [1, 2]
+prepare.source = { use = "simulated", users = 200, items = 150 }
+train = { use = "train-ids", epochs = 9, head = { use = "sasrec", hidden = 8, max_length = 8, blocks = 1 } }
+"""
+
+
+@pytest.mark.slow
+def test_a_smoke_run_shares_nothing_with_the_run_and_its_tables_say_what_it_is(command: Command) -> None:
+    Path("tiny.toml").write_text(TINY, encoding="utf-8")
+    Path("suite.toml").write_text('methods = ["tiny.toml"]\ndata.shop = "tiny.toml"', encoding="utf-8")
+    assert "Tiny (smoke run), seed 1: 4 of 4 steps would run" in command("plan", "tiny.toml", "--limit").out
+    said = command("run", "tiny.toml", "--limit")
+    assert said.code == 0, said.err
+    assert "computed 4 steps" in said.out and "tiny (smoke run)" in said.out and "100 test users" in said.out
+    store = Store(Path(".reaemb-bench/store"))
+    facts = {manifest["step"]: manifest["facts"] for manifest in map(store.manifest, store.stored_keys())}
+    assert facts["prepare"]["users"] == 100 and facts["prepare"]["items"] <= 100 and facts["train"]["best_epoch"] <= 2
+    assert "4 of 4 steps would run" in command("plan", "tiny.toml").out, "a smoke run gave the run its results"
+    # Its data differ, so no table holds both.
+    assert command("run", "tiny.toml").code == 0
+    said = command("compare", "tiny", "tiny (smoke run)")
+    assert said.code == 2 and "differ" in said.err
+    for words in (["ablate", "tiny.toml", "--swap", "train.batch_size=7"], ["bench", "suite.toml"]):
+        said = command(*words, "--limit")
+        assert said.code == 0, said.err
+        assert "tiny (smoke run)" in said.out
+    assert "0 of 2 cells would be computed" in command("plan", "suite.toml", "--limit").out
