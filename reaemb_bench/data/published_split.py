@@ -10,6 +10,7 @@ import polars
 from reaemb_bench.core.component import Component
 from reaemb_bench.core.errors import UserError
 from reaemb_bench.data.interactions import Interactions, SplitInteractions
+from reaemb_bench.data.splits import divided
 
 PART = "part"
 """Column of a frame of interactions, only where a split was published: a key of `PARTS`, in their order."""
@@ -44,17 +45,10 @@ class Published(Component):
         earlier = polars.len().over("user") - held_out
         target = earlier if self.target == "first" else polars.len().over("user") - 1
         judged = (held_out > 0) & (target > 0)
-        placed = ordered.with_columns(
-            polars.when(part == "training")
-            .then(polars.lit("training"))
-            .when((position == trained) & (trained > 0) & (part == "validation"))
-            .then(polars.lit("validation"))
-            .when(judged & (position == target))
-            .then(polars.lit("test"))
-            .when((position < earlier) | (judged & (position < target)))
-            .then(polars.lit("between"))
-            .otherwise(polars.lit("after"))
-            .alias("_place")
-        ).drop(PART)
-        places = ("training", "validation", "test", "between", "after")
-        return SplitInteractions(**{name: placed.filter(_place=name).drop("_place") for name in places})
+        wanted = {
+            "training": part == "training",
+            "validation": (position == trained) & (trained > 0) & (part == "validation"),
+            "test": judged & (position == target),
+            "between": (position < earlier) | (judged & (position < target)),
+        }
+        return divided(ordered, wanted, [column for column in data.frame.columns if column != PART])

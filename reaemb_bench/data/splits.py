@@ -27,7 +27,7 @@ class LeaveLastTwo(Component):
         count = polars.len().over("user")
         from_end = count - polars.int_range(polars.len()).over("user")
         wanted = {"training": (count < 3) | (from_end > 2), "validation": from_end == 2, "test": from_end == 1}
-        return _divided(_ordered(data.frame, seed), wanted, data.frame.columns)
+        return divided(_ordered(data.frame, seed), wanted, data.frame.columns)
 
 
 class LeaveLastOne(Component):
@@ -53,7 +53,7 @@ class LeaveLastOne(Component):
         validated = (from_end == 2) & polars.col("user").is_in(drawn.implode())
         test = (from_end == 1) & (count > 1)
         wanted = {"test": test, "validation": validated, "training": polars.lit(True)}
-        return _divided(_ordered(data.frame, seed), wanted, data.frame.columns)
+        return divided(_ordered(data.frame, seed), wanted, data.frame.columns)
 
 
 class ColdItems(Component):
@@ -96,7 +96,7 @@ class ColdItems(Component):
             "training": before,
             "dropped": at < polars.col("_target"),
         }
-        return _divided(frame, wanted, data.frame.columns)
+        return divided(frame, wanted, data.frame.columns)
 
 
 _Point = Annotated[
@@ -206,7 +206,7 @@ class Temporal(Component):
             "between": position < polars.col("_history"),
             "test": polars.col("_judged") & (position == polars.col("_history")),
         }
-        return _divided(frame, wanted, data.frame.columns)
+        return divided(frame, wanted, data.frame.columns)
 
 
 def _moment(text: str) -> int:
@@ -230,7 +230,7 @@ def _ordered(frame: polars.DataFrame, seed: int) -> polars.DataFrame:
     return ordered.sort("_number", "timestamp", "_tie").drop("_number", "_tie")
 
 
-def _divided(ordered: polars.DataFrame, wanted: dict[str, polars.Expr], columns: list[str]) -> SplitInteractions:
+def divided(ordered: polars.DataFrame, wanted: dict[str, polars.Expr], columns: list[str]) -> SplitInteractions:
     """Each row goes to the first part that wants it, and to `after` if none does; parts have these columns."""
     # Numbers, because names would need as much memory as the rows.
     numbers = {part.name: polars.lit(number, polars.UInt8) for number, part in enumerate(fields(SplitInteractions))}
