@@ -140,6 +140,9 @@ MISTAKES = {
     '"rank.top" = { low = 1, high = 5 }': "space.rank.top: a sweep ends with the recommender, so 'rank' never runs",
     "train.learning_rate = { low = 1e-4, high = 1e-2 }": 'space.train: write the whole path in quotes: "train.SETTING"',
     "": "add at least one setting",
+    '"train.objective" = { choices = ["sampled-softmax", "bce"] }\n"train.objective.corrected" = { choices = [1] }': (
+        "space.train.objective.corrected: no setting is called 'corrected'"
+    ),
     '"lrcl.steps" = { low = 1, high = 2, when = { "lrcl.los" = "info-nce" } }': "no path above is called 'lrcl.los'",
     CONDITIONAL.replace('= "calibrated-bce"', '= "calibrated-bec"').replace('use = "calibrated-bec"', 'use = "bce"'): (
         "train.objective has no choice 'calibrated-bec'"
