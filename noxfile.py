@@ -38,7 +38,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def quick(session: nox.Session) -> None:
-    """What a change usually breaks, in about 2.5 minutes on two cores: all tests that are not marked `slow`."""
+    """What a change usually breaks, in about two minutes on two cores: all tests that are not marked `slow`."""
     _install(session)
     _pytest(session, "-m", "not slow and not faults and not ui and not architectures")
 
